@@ -6,7 +6,7 @@
 use criterion::{Criterion, Throughput};
 use evenkeel::event::{ContentMode, Event, EventType, Headers, decode, encode};
 use lanes::{LaneKey, Lanes};
-use offset_tracker::{Epoch, OffsetTracker, Settled, TrackedBatch};
+use offset_tracker::{Epoch, OffsetTracker, SettledBits, TrackedBatch};
 use serde::{Deserialize, Serialize};
 use std::hint::black_box;
 use std::path::Path;
@@ -21,7 +21,7 @@ mod commit_metadata;
 #[path = "../../src/consumer/state/lanes.rs"]
 mod lanes;
 #[allow(dead_code, unreachable_pub, reason = "only what is measured is called")]
-#[path = "../../src/consumer/state/offset_tracker.rs"]
+#[path = "../../src/consumer/state/offset_tracker/mod.rs"]
 mod offset_tracker;
 
 /// Nanoseconds an element, by benchmark.
@@ -67,7 +67,7 @@ fn lanes(criterion: &mut Criterion) {
             let mut lanes: Lanes<usize> = Lanes::default();
             for number in 0..RECORDS {
                 // Four records a key.
-                lanes.wait(number, |number| Some(key(number % (RECORDS / 4))));
+                lanes.enqueue(number, |number| Some(key(number % (RECORDS / 4))));
             }
             while let Some((lane, record)) = lanes.start_next() {
                 black_box(record);
@@ -93,8 +93,8 @@ fn offsets(criterion: &mut Criterion) {
         offsets.assign(Epoch(1), &[]);
         let mut first = 0;
         bench.iter(|| {
-            let books = offsets.admit(batch(first));
-            let mut settled = Settled::of(&books);
+            let tracked = offsets.admit(batch(first));
+            let mut settled = SettledBits::of(&tracked);
             (0..RECORDS).for_each(|index| settled.add(index));
             first += RECORDS as i64;
         });
@@ -104,9 +104,9 @@ fn offsets(criterion: &mut Criterion) {
     offsets.assign(Epoch(1), &[]);
     let mut unfinished = Vec::new();
     for number in 0..4 {
-        let books = offsets.admit(batch(number * RECORDS as i64));
-        (1..RECORDS).for_each(|index| books.settle(index));
-        unfinished.push(books);
+        let tracked = offsets.admit(batch(number * RECORDS as i64));
+        (1..RECORDS).for_each(|index| tracked.settle(index));
+        unfinished.push(tracked);
     }
     group.throughput(Throughput::Elements(4 * RECORDS as u64));
     group.bench_function("offsets_positions", |bench| {

@@ -14,7 +14,7 @@
 //! | admit | Records and bytes in flight are limited, whatever the backlog. | `poll/intake/`, `state/admission` |
 //! | lane | A record waits behind the unsettled ones of its key, or of its partition ([`RecordOrdering`]). The hash of the key picks the worker, so ordering needs no lock. | `state/lanes`, `worker/` |
 //! | handle | At most [`ConsumerSettings::concurrency`] handlers run at a time. A failed record is retried in its lane; the other lanes continue. | `worker/`, `worker/retry` |
-//! | park | A record that keeps failing is written to the retry topic and is handled again when it is due. Later records of its key wait behind it. | `worker/park`, `retry_reader/` |
+//! | park | A record that keeps failing is written to the retry topic and is handled again when it is due. Later records of its key wait behind it. | `worker/retry/park`, `retry_reader/` |
 //! | settle | The record's bit in the offset tracker is set, under the epoch of the assignment. A result that arrives after the partition was revoked is ignored. | `state/offset_tracker` |
 //! | commit | One thread commits the first unsettled offset of each partition: at an interval, on a revoke, at the stop. Offsets settled above it travel in the commit's metadata, so that a restart does not repeat them. | `commit/`, `state/commit_metadata` |
 //!

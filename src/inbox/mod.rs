@@ -79,7 +79,7 @@ pub use redis::{RedisInbox, RedisSettings};
 pub use sqlite::{Durability, SqliteCompletions, SqliteInbox, SqliteSettings, SqliteTx};
 
 /// How the stores of this build are opened by an address, for reading.
-const READERS: &[completions::port::Opener] = &[
+const READERS: &[completions::completion::Opener] = &[
     #[cfg(feature = "postgres")]
     postgres::open_for_reading,
     #[cfg(feature = "sqlite")]

@@ -32,18 +32,18 @@
 pub(crate) mod captured_log;
 #[cfg(feature = "daemon")]
 pub mod daemon;
+mod escape;
 mod health;
 mod instance;
 mod log_limiter;
 pub mod metric;
-mod part;
+mod reporter;
 mod span;
-mod visible;
 
+pub use escape::{is_unsafe, say, visible, visible_json, visible_lines};
 pub use health::Health;
 pub(crate) use instance::{host, instance};
 pub(crate) use log_limiter::LogLimiter;
 pub use metric::{Metric, MetricKind};
-pub(crate) use part::{Beating, Part};
+pub(crate) use reporter::{Beating, Reporter};
 pub use span::{PROCESS_TARGET, process_span};
-pub use visible::{is_unsafe, say, visible, visible_json, visible_lines};

@@ -75,7 +75,7 @@ mod kafka;
 mod names;
 mod process;
 #[cfg(feature = "testing")]
-mod required;
+mod skipped_tests;
 #[cfg(feature = "testing")]
 mod stores;
 mod wait;
@@ -93,7 +93,7 @@ pub use {
     kafka::secured::{Listener, PASSWORD, SecuredKafka, secured_kafka},
     kafka::shared::real_kafka,
     process::child::{ChildProcess, Finished},
-    required::required,
+    skipped_tests::required,
     stores::pgbouncer::TestPgBouncer,
     stores::postgres::{TestPostgres, postgres},
     stores::redis::{TestRedis, redis},

@@ -1,8 +1,8 @@
 //! Requests to the committing thread, and the partitions that it commits for.
 //!
-//! The sender waits for an answer with a deadline or not at all. A dropped answer (the committing
+//! The sender waits for an answer up to a deadline, or not at all. A dropped answer (the committing
 //! thread has ended) counts as a failure. Epochs that are not tracked any more are ignored, so that
-//! a request that comes late does no harm.
+//! a late request has no effect.
 //!
 //! | request | sent by | waits for the answer |
 //! |---|---|---|

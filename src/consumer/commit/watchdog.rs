@@ -11,8 +11,9 @@
 //! | a worker does not answer | a handler blocks its thread | the advice of `spawn_blocking` |
 //! | nothing | ready | |
 
+use crate::consumer::commit::telemetry;
 use crate::consumer::shared::Shared;
-use crate::consumer::shared::mailbox::{Message, Stuck};
+use crate::consumer::shared::mailbox::{Message, StuckHandlers};
 use crate::event::Record;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -29,12 +30,13 @@ const CHECKS: u32 = 6;
 pub(crate) struct Watchdog {
     /// The consumer that it watches.
     shared: Arc<Shared>,
-    /// When to check again, and when to log again. Warnings are rarer, so that they do not flood
-    /// the log.
+    /// When to check again.
     next_check: Instant,
-    /// When to log again: at half of `stuck_handler_after`.
+    /// When to log again: after half of `stuck_handler_after`, so that warnings do not flood the
+    /// log.
     next_warning: Instant,
-    complained: bool,
+    /// Whether the health names stuck handlers.
+    is_reported: bool,
     in_flight: metrics::Gauge,
     in_flight_bytes: metrics::Gauge,
 }
@@ -50,7 +52,7 @@ impl Watchdog {
             next_check: now + shared.settings.stuck_handler_after / CHECKS,
             next_warning: now,
             shared,
-            complained: false,
+            is_reported: false,
             in_flight,
             in_flight_bytes,
         }
@@ -60,7 +62,7 @@ impl Watchdog {
     ///
     /// Called at each commit interval. Also updates the gauges of records and bytes in flight,
     /// which are then as old as that interval.
-    pub(crate) fn look(&mut self, partitions: usize) {
+    pub(crate) fn check(&mut self, partitions: usize) {
         let shared = &self.shared;
         self.in_flight.set(shared.in_flight() as f64);
         self.in_flight_bytes
@@ -72,23 +74,17 @@ impl Watchdog {
         }
         self.next_check = now + stuck_handler_after / CHECKS;
         let warns = now >= self.next_warning;
-        let (stuck, silent) = self.stuck(stuck_handler_after, warns);
-        let complaint = match &stuck.longest {
+        let (stuck, silent) = self.stuck_handlers(stuck_handler_after, warns);
+        let reason = match &stuck.longest {
             None if silent > 0 => Some(format!(
                 "{silent} workers do not answer: a handler blocks their threads"
             )),
             Some((record, running_for)) => {
                 if warns {
-                    tracing::warn!(
-                        group = shared.group,
-                        record = ?record,
-                        running_for_s = running_for.as_secs(),
-                        handlers = stuck.handlers,
-                        partitions,
-                        "a handler has been running for long; its key waits, and its partition cannot be committed past it; handler_timeout would end it"
-                    );
+                    let longest = (record, *running_for);
+                    telemetry::handlers_stuck(&shared.group, longest, stuck.handlers, partitions);
                 }
-                Some(complaint(
+                Some(stuck_reason(
                     stuck.handlers,
                     shared.settings.concurrency,
                     record,
@@ -97,54 +93,50 @@ impl Watchdog {
             }
             None => None,
         };
-        if warns && complaint.is_some() {
+        if warns && reason.is_some() {
             self.next_warning = now + stuck_handler_after / 2;
         }
-        if complaint.is_some() || self.complained {
-            self.complained = complaint.is_some();
+        if reason.is_some() || self.is_reported {
+            self.is_reported = reason.is_some();
             shared
                 .health
-                .set_ready(COMPONENT, complaint.map_or(Ok(()), Err));
+                .set_ready(COMPONENT, reason.map_or(Ok(()), Err));
         }
     }
 
     /// Asks all workers at once for handlers that run for longer than `after`. Returns the number
     /// of workers that did not answer as well.
-    fn stuck(&self, after: Duration, warns: bool) -> (Stuck, usize) {
+    fn stuck_handlers(&self, after: Duration, warns: bool) -> (StuckHandlers, usize) {
         let (answer, answers) = mpsc::channel();
         for worker in &self.shared.workers {
-            worker.send(Message::Stuck(after, answer.clone()));
+            worker.send(Message::ReportStuck(after, answer.clone()));
         }
         let deadline = Instant::now() + ANSWER_WITHIN;
-        let mut answered = 0;
-        let mut all = Stuck::default();
-        while answered < self.shared.workers.len() {
+        let mut answer_count = 0;
+        let mut all = StuckHandlers::default();
+        while answer_count < self.shared.workers.len() {
             let Ok(stuck) =
                 answers.recv_timeout(deadline.saturating_duration_since(Instant::now()))
             else {
                 break;
             };
-            answered += 1;
+            answer_count += 1;
             all.handlers += stuck.handlers;
             let longest = all.longest.into_iter().chain(stuck.longest);
             all.longest = longest.max_by_key(|(_, running_for)| *running_for);
         }
-        let silent = self.shared.workers.len() - answered;
+        let silent = self.shared.workers.len() - answer_count;
         if silent > 0 && warns {
-            tracing::warn!(
-                group = self.shared.group,
-                workers = silent,
-                "workers do not answer: a handler blocks their threads; move blocking work into spawn_blocking"
-            );
+            telemetry::workers_blocked(&self.shared.group, silent);
         }
         (all, silent)
     }
 }
 
-/// The reason in the health for `handlers` stuck handlers of at most `concurrency`.
+/// The reason in the health for `handlers` stuck handlers, of at most `concurrency`.
 ///
 /// If all permits are used up by stuck handlers, the remedy is added: nothing else will help.
-fn complaint(handlers: usize, concurrency: usize, record: &Record, longest: Duration) -> String {
+fn stuck_reason(handlers: usize, concurrency: usize, record: &Record, longest: Duration) -> String {
     let seconds = longest.as_secs();
     match handlers {
         1 => format!("the handler of {record:?} has been running for {seconds} s"),

@@ -31,7 +31,7 @@ use crate::handler::{
 };
 use crate::kafka::{ConfigError, KafkaConfig};
 use crate::publisher::Publisher;
-use crate::telemetry::{Health, Part};
+use crate::telemetry::{Health, Reporter};
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
@@ -265,7 +265,7 @@ where
     /// # }
     /// ```
     pub async fn run(self, stop: CancellationToken) -> Result<RunReport, ConsumerError> {
-        let health = Part::new(
+        let health = Reporter::new(
             self.health.clone(),
             readiness::COMPONENT,
             &self.settings.group,
@@ -283,7 +283,7 @@ where
     /// refuse the id while the session of its previous owner lasts, also after that was killed.
     async fn run_when_instance_is_free(
         self,
-        health: &Part,
+        health: &Reporter,
         stop: CancellationToken,
     ) -> Result<RunReport, ConsumerError> {
         let mut is_logged = false;
@@ -321,7 +321,7 @@ where
     /// a member that waits for its instance id.
     async fn run_once(
         self,
-        health: Part,
+        health: Reporter,
         stop: CancellationToken,
     ) -> Result<RunReport, ConsumerError> {
         let readiness = Readiness::joining(health.clone());

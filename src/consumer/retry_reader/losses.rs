@@ -13,6 +13,7 @@
 //! | a record that is due and gone | the dispatcher | the same |
 //! | a whole topic | the check of own topics | the topic's creation, which ends the run |
 
+use crate::consumer::retry_reader::telemetry::{self, LoggedPartition};
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::retry_topics::Loss;
 use crate::consumer::state::offset_tracker::Epoch;
@@ -26,7 +27,7 @@ const COMPONENT: &str = "parked_records";
 
 impl Shared {
     /// Reports the lost entries of this partition's retry partition.
-    pub(crate) fn show_loss(&self, partition: &Partition) {
+    pub(crate) fn report_loss(&self, partition: &Partition) {
         let Some(retry) = &partition.retry else {
             return;
         };
@@ -69,13 +70,7 @@ impl Shared {
             all.topics = topics;
         });
         for (topic, (keys, records)) in new_losses {
-            tracing::error!(
-                group = self.group,
-                topic,
-                keys,
-                records,
-                "a retry topic was deleted while records were parked in it: they are lost; evenkeel audit names them"
-            );
+            telemetry::topic_lost(&self.group, &topic, keys, records);
         }
         self.health.set_ready(COMPONENT, status);
     }
@@ -95,15 +90,14 @@ impl Shared {
         };
         let entries = retry.change(Parking::accept_loss);
         if entries > 0 {
-            tracing::warn!(
-                group = self.group,
-                topic = %retry.topic,
-                partition = partition.partition,
-                entries,
-                "an operator accepted the loss of entries of the retry partition"
-            );
+            let logged = LoggedPartition {
+                group: &self.group,
+                topic: &retry.topic,
+                partition: partition.partition,
+            };
+            telemetry::loss_accepted(logged, entries);
         }
-        self.show_loss(partition);
+        self.report_loss(partition);
         entries
     }
 

@@ -5,15 +5,16 @@
 //!
 //! | step | file | runs on |
 //! |---|---|---|
-//! | find the retry partition, create it if it is missing | `lookup` | threads of its own |
-//! | start at the committed offset, with the offsets settled above it | `bootstrap` | reader |
-//! | read entries into the parked set, from then on | `reader`, `gap_check` | reader |
-//! | wait until a record is due, fetch its content | `dispatch`, `fetch` | dispatcher |
-//! | hand it to the worker of its key | `dispatch` | dispatcher |
-//! | delete what is settled | `retention` | a task |
+//! | find the retry partition, create it if it is missing | `reader/lookup` | threads of its own |
+//! | start at the committed offset, with the offsets settled above it | `reader/bootstrap` | reader |
+//! | read entries into the parked set, from then on | `reader/entries`, `reader/gap_check` | reader |
+//! | wait until a record is due, fetch its content | `dispatcher`, `dispatcher/fetch` | dispatcher |
+//! | hand it to the worker of its key | `dispatcher` | dispatcher |
+//! | delete settled entries | `retention` | a task |
 //!
-//! `unread` holds partitions on their way to the reader, `read_errors` and `losses` what the health
-//! reports, and `inspect` is the operator's view.
+//! `reader/unread` holds the partitions that are not read yet. The health reports
+//! `reader/read_errors` and `losses`. `inspect` reads parked records for operators, outside of the
+//! group.
 //!
 //! # Why two threads and two clients
 //!
@@ -22,14 +23,9 @@
 //! another client fetches it. With one client, a fetch would move the position of the reader, and a
 //! broker that does not answer would stop both.
 
-mod bootstrap;
-mod dispatch;
-mod fetch;
-mod gap_check;
+mod dispatcher;
 pub(crate) mod inspect;
-mod lookup;
 mod losses;
-mod read_errors;
 pub(crate) mod reader;
 pub(crate) mod retention;
-mod unread;
+mod telemetry;

@@ -21,7 +21,7 @@
 //! hour and is deleted; 40 to 54 follow at 13:01.
 
 use crate::consumer::shared::Shared;
-use crate::consumer::shared::retry_topics::Bounds;
+use crate::consumer::shared::retry_topics::DeletionBounds;
 use crate::kafka::admin::Admin;
 use crate::kafka::reader::{Reader, Span};
 use crate::kafka::{KafkaConfig, KafkaError};
@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 /// The longest interval between deletions.
-const CLEAN_EVERY: Duration = Duration::from_secs(60);
+const DELETE_EVERY: Duration = Duration::from_secs(60);
 
 /// About how many snapshots of the committed offsets are kept: the resolution of the retention
 /// time.
@@ -51,20 +51,22 @@ pub(in crate::consumer) fn spawn(
 ) -> AbortOnDropHandle<()> {
     let shared = Arc::clone(shared);
     AbortOnDropHandle::new(tokio::spawn(async move {
-        let kept = shared.settings.retry_topic_retention;
-        let every = kept.clamp(Duration::from_secs(1), CLEAN_EVERY);
+        let retention = shared.settings.retry_topic_retention;
+        let interval = retention.clamp(Duration::from_secs(1), DELETE_EVERY);
         let (mut deleted, mut snapshots) = (Committed::new(), VecDeque::new());
         loop {
-            tokio::time::sleep(every).await;
-            let is_due = |(at, _): &(Instant, Committed)| at.elapsed() >= kept / SNAPSHOTS_MAX;
+            tokio::time::sleep(interval).await;
+            let is_due = |(at, _): &(Instant, Committed)| at.elapsed() >= retention / SNAPSHOTS_MAX;
             if snapshots.back().is_none_or(is_due) {
                 snapshots.push_back((Instant::now(), shared.retry_topics.committed()));
             }
             let mut due = Committed::new();
-            while let Some((_, snapshot)) = snapshots.pop_front_if(|(at, _)| at.elapsed() >= kept) {
+            while let Some((_, snapshot)) =
+                snapshots.pop_front_if(|(at, _)| at.elapsed() >= retention)
+            {
                 due = snapshot;
             }
-            if let Err(error) = clean(&shared, &kafka, &admin, due, &mut deleted).await {
+            if let Err(error) = delete_settled(&shared, &kafka, &admin, due, &mut deleted).await {
                 // Brokers may refuse it. Settled records then only take up space.
                 tracing::debug!(
                     group = shared.group,
@@ -80,7 +82,7 @@ pub(in crate::consumer) fn spawn(
 ///
 /// All topics are tried; the last error is returned. Offsets that were deleted are remembered, so
 /// that nothing is requested twice.
-async fn clean(
+async fn delete_settled(
     shared: &Arc<Shared>,
     kafka: &KafkaConfig,
     admin: &Admin,
@@ -103,7 +105,7 @@ async fn clean(
     if due.is_empty() {
         return Ok(());
     }
-    let mut refusal = Ok(());
+    let mut result = Ok(());
     for (topic, before) in due {
         match admin.delete_records(&topic, &before).await {
             Ok(firsts) => {
@@ -112,10 +114,10 @@ async fn clean(
                     places.map(|(partition, first)| ((Arc::clone(&topic), partition), first)),
                 );
             }
-            Err(error) => refusal = Err(error),
+            Err(error) => result = Err(error),
         }
     }
-    refusal
+    result
 }
 
 /// The offset before which a partition may be deleted. None if it is unknown or the partition was
@@ -128,12 +130,12 @@ async fn deletable(
 ) -> Result<Option<i64>, KafkaError> {
     let (topic, partition) = place;
     let known = shared.retry_topics.bounds().get(topic, *partition).copied();
-    if let Some(unseen) = known.as_ref().and_then(Bounds::unseen) {
+    if let Some(unread) = known.as_ref().and_then(DeletionBounds::unread) {
         let span = Span {
             topic: Arc::clone(topic),
             partition: *partition,
-            start: unseen.start,
-            end: Some(unseen.end),
+            start: unread.start,
+            end: Some(unread.end),
         };
         let (for_read, kafka) = (Arc::clone(shared), kafka.clone());
         let read = move || first_foreign(&for_read, &kafka, span);
@@ -144,13 +146,13 @@ async fn deletable(
         })??;
         // It may have been revoked and assigned again meanwhile, with more entries settled before.
         if let Some(bounds) = shared.retry_topics.bounds().get(topic, *partition)
-            && bounds.unseen() == known.as_ref().and_then(Bounds::unseen)
+            && bounds.unread() == known.as_ref().and_then(DeletionBounds::unread)
         {
-            bounds.looked(foreign);
+            bounds.mark_read(foreign);
         }
     }
     let bounds = shared.retry_topics.bounds().get(topic, *partition).copied();
-    let known = bounds.filter(|bounds| bounds.unseen().is_none());
+    let known = bounds.filter(|bounds| bounds.unread().is_none());
     Ok(known.map(|bounds| bounds.deletable(committed)))
 }
 
@@ -192,24 +194,24 @@ mod tests {
 
     #[test]
     fn deletion_ends_at_the_first_entry_of_another_group() {
-        let mut bounds = Bounds::new(10, 10);
-        assert_eq!(bounds.unseen(), None);
+        let mut bounds = DeletionBounds::new(10, 10);
+        assert_eq!(bounds.unread(), None);
         assert_eq!(bounds.deletable(50), 50);
-        bounds.meet(Some(30));
-        bounds.meet(Some(40));
+        bounds.add_foreign(Some(30));
+        bounds.add_foreign(Some(40));
         assert_eq!(bounds.deletable(50), 30);
         assert_eq!(bounds.deletable(20), 20);
     }
 
     #[test]
     fn entries_settled_before_the_assignment_are_checked_once() {
-        let mut bounds = Bounds::new(10, 25);
-        assert_eq!(bounds.unseen(), Some(10..25));
-        bounds.looked(Some(12));
-        assert_eq!(bounds.unseen(), None);
+        let mut bounds = DeletionBounds::new(10, 25);
+        assert_eq!(bounds.unread(), Some(10..25));
+        bounds.mark_read(Some(12));
+        assert_eq!(bounds.unread(), None);
         assert_eq!(bounds.deletable(50), 12);
-        let mut bounds = Bounds::new(10, 25);
-        bounds.looked(None);
+        let mut bounds = DeletionBounds::new(10, 25);
+        bounds.mark_read(None);
         assert_eq!(bounds.deletable(50), 50);
     }
 }

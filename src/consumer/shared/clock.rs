@@ -20,9 +20,8 @@ pub(crate) fn now_ms() -> i64 {
     Timestamp::now().as_millisecond()
 }
 
-/// Milliseconds that start at the wall clock's time and never go back or jump.
-///
-/// Starts at the wall clock's time, so that both agree until the wall clock is set.
+/// Milliseconds of a clock that never goes back or jumps. It starts at the wall clock's time, so
+/// that both agree until the wall clock is set.
 pub(crate) fn steady_ms() -> i64 {
     static BEGAN: OnceLock<(Instant, i64)> = OnceLock::new();
     let (began, began_ms) = BEGAN.get_or_init(|| (Instant::now(), now_ms()));

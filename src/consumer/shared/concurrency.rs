@@ -6,15 +6,15 @@
 //! handlers of all workers together, while each worker decides alone and without a lock whether it
 //! starts one. So each worker owns one permit, with which it always makes progress, and draws
 //! further ones from a shared pool. It keeps a drawn permit while records wait for it, and gives it
-//! back when it rests, or when others wait and it holds more than its fair share: no worker with
-//! many keys can starve the others.
+//! back when no record waits, or when others wait and it has more than its fair share: no worker
+//! with many keys can starve the others.
 //!
 //! # Lending
 //!
 //! A handler that only waits (between attempts, for a dependency, for its dead letter) lends its
 //! permit to others and takes one back before it continues, so that waiting records use up no
-//! concurrency. A lent permit whose owner ends meanwhile is paid back: taken from the pool at once,
-//! or withheld from the next one that is returned (`owed`). The number of permits in circulation
+//! concurrency. If the owner ends before it takes a permit back, one leaves circulation: it is
+//! taken from the pool, or the next returned permit is withheld (`owed`). So the number of permits
 //! stays the same.
 //!
 //! # Holding
@@ -25,10 +25,9 @@
 //!
 //! # Example
 //!
-//! With a concurrency of 10 and 4 workers, each worker owns 1 permit, the pool has 6, and a fair
-//! share is
-//! 2. A worker with 20 ready keys draws all 6 and runs 7 handlers. When another worker waits, it
-//!    gives back a permit with each handler that ends, until it holds 2.
+//! With a concurrency of 10 and 4 workers, each worker owns one permit, and the pool has 6. A fair
+//! share is two permits. A worker with 20 ready keys draws all 6 and runs 7 handlers. When another
+//! worker waits, it gives back a permit with each handler that ends, until it has two.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -48,7 +47,7 @@ pub(crate) struct ConcurrencyLimit {
     fair_share: usize,
     /// Workers and handlers that wait for a permit.
     waiters: AtomicUsize,
-    /// LentPermit permits that will not be returned. As many of the next returned ones do not go back to
+    /// Lent permits that will not be returned. As many of the next returned ones do not go back to
     /// the pool.
     owed: AtomicUsize,
     /// Whether no handler may start, even with a permit.
@@ -76,7 +75,7 @@ impl ConcurrencyLimit {
 impl ConcurrencyLimit {
     /// Lends the permit of a handler that only waits to others.
     ///
-    /// The drop of the result pays the debt, whatever becomes of the handler.
+    /// If the result is dropped without [`LentPermit::take_back`], one permit leaves circulation.
     pub(crate) fn lend(self: &Arc<Self>) -> LentPermit {
         self.give_back();
         LentPermit {
@@ -85,15 +84,15 @@ impl ConcurrencyLimit {
         }
     }
 
-    /// Holds all handlers, or allows them again. The caller has to notify the workers. Both revoke
-    /// a trial that was not used.
-    pub(crate) fn hold(&self, hold: bool) {
+    /// Holds all handlers, or allows them again. Cancels a trial that was not used. The caller
+    /// notifies the workers.
+    pub(crate) fn set_held(&self, is_held: bool) {
         self.trials.store(0, Ordering::Relaxed);
-        self.is_held.store(hold, Ordering::Relaxed);
+        self.is_held.store(is_held, Ordering::Relaxed);
     }
 
     /// Lets one handler start although they are held.
-    pub(crate) fn try_one(&self) {
+    pub(crate) fn allow_trial(&self) {
         self.trials.store(1, Ordering::Relaxed);
     }
 
@@ -138,7 +137,7 @@ pub(crate) struct LentPermit {
 impl LentPermit {
     /// Waits until a permit is available again.
     ///
-    /// Cancel-safe: if it is dropped, the permit counts as lent, and the debt is noted.
+    /// Cancel-safe: a dropped wait counts as a permit that was not taken back.
     pub(crate) async fn take_back(mut self) {
         let _waiter = CountedWaiter::new(&self.pool);
         // The pool is never closed.
@@ -182,7 +181,7 @@ type Acquire = Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>
 pub(crate) struct Permits {
     pool: Arc<ConcurrencyLimit>,
     /// How many handlers may run now: the worker's own permit and those drawn from the pool.
-    held: usize,
+    owned: usize,
     running: usize,
     /// The place in the pool's queue, while records wait here without a permit.
     acquiring: Option<Acquire>,
@@ -193,7 +192,7 @@ impl Permits {
     pub(crate) fn new(pool: Arc<ConcurrencyLimit>) -> Self {
         Self {
             pool,
-            held: 1,
+            owned: 1,
             running: 0,
             acquiring: None,
         }
@@ -202,10 +201,10 @@ impl Permits {
     /// Whether one more handler may start now. Draws a permit from the pool if necessary.
     pub(crate) fn may_start(&mut self) -> bool {
         if self.pool.is_held() {
-            let is_free = self.running < self.held || self.draw();
+            let is_free = self.running < self.owned || self.draw();
             return is_free && self.pool.take_trial();
         }
-        self.running < self.held || self.draw()
+        self.running < self.owned || self.draw()
     }
 
     /// Draws a permit from the pool. Returns false if none is free.
@@ -213,14 +212,14 @@ impl Permits {
         match self.pool.shared.try_acquire() {
             Ok(permit) => {
                 permit.forget();
-                self.held += 1;
+                self.owned += 1;
                 true
             }
             Err(_) => false,
         }
     }
 
-    /// Counts a handler that did not finish on its first poll.
+    /// Counts a handler that was not ready at its first poll.
     pub(crate) fn started(&mut self) {
         self.running += 1;
     }
@@ -233,29 +232,29 @@ impl Permits {
     pub(crate) fn finished(&mut self, waiting: bool) {
         self.running -= 1;
         let others_wait = self.pool.waiters.load(Ordering::Relaxed) > 0;
-        let keep = waiting && !(others_wait && self.held > self.pool.fair_share);
-        if !keep && self.held > 1 {
-            self.held -= 1;
+        let keep = waiting && !(others_wait && self.owned > self.pool.fair_share);
+        if !keep && self.owned > 1 {
+            self.owned -= 1;
             self.pool.give_back();
         }
     }
 
     /// Returns unused permits, because no record waits here.
-    pub(crate) fn rest(&mut self) {
+    pub(crate) fn release_unused(&mut self) {
         self.stop_acquiring();
-        while self.held > self.running.max(1) {
-            self.held -= 1;
+        while self.owned > self.running.max(1) {
+            self.owned -= 1;
             self.pool.give_back();
         }
     }
 
     /// Waits in the pool's queue for one more permit. Ready when the worker holds it.
     ///
-    /// While handlers are held it gives up its place: the probe may need that permit.
+    /// While handlers are held it leaves the queue: the probe may need that permit.
     pub(crate) fn poll_acquire(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.pool.is_held() {
             // A permit that is queued or held here may be the one that the probe needs.
-            self.rest();
+            self.release_unused();
             return Poll::Pending;
         }
         let pool = &self.pool;
@@ -270,7 +269,7 @@ impl Permits {
                 self.stop_acquiring();
                 if let Some(permit) = permit {
                     permit.forget();
-                    self.held += 1;
+                    self.owned += 1;
                 }
                 Poll::Ready(())
             }
@@ -288,7 +287,7 @@ impl Permits {
 impl Drop for Permits {
     fn drop(&mut self) {
         self.running = 0;
-        self.rest();
+        self.release_unused();
     }
 }
 
@@ -352,16 +351,16 @@ mod tests {
     fn held_handlers_do_not_start_even_with_free_permits() {
         let pool = ConcurrencyLimit::new(4, 2);
         let mut a = Permits::new(Arc::clone(&pool));
-        pool.hold(true);
+        pool.set_held(true);
         let mut cx = Context::from_waker(std::task::Waker::noop());
         assert!(!a.may_start());
         assert!(a.poll_acquire(&mut cx).is_pending());
-        pool.try_one();
+        pool.allow_trial();
         assert!(
             a.may_start() && !a.may_start(),
-            "one may start after try_one"
+            "one may start after allow_trial"
         );
-        pool.hold(false);
+        pool.set_held(false);
         assert!(a.may_start());
         assert!(a.poll_acquire(&mut cx).is_ready());
     }
@@ -374,7 +373,7 @@ mod tests {
         a.started();
         let mut cx = Context::from_waker(std::task::Waker::noop());
         assert!(a.poll_acquire(&mut cx).is_pending());
-        pool.hold(true);
+        pool.set_held(true);
         let lent = pool.lend();
         assert!(a.poll_acquire(&mut cx).is_pending());
         let mut back = std::pin::pin!(lent.take_back());
@@ -392,7 +391,7 @@ mod tests {
         assert!(b.may_start());
         b.started();
         assert!(!b.may_start());
-        a.rest();
+        a.release_unused();
         assert!(b.may_start());
     }
 

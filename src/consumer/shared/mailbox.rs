@@ -1,7 +1,7 @@
 //! The messages to a worker, and its mailbox.
 //!
 //! A worker is a task and must not block, so that its mailbox is a list behind a short lock and a
-//! waker, not a channel: the worker takes all messages with one lock and one swap of buffers, and a
+//! waker, not a channel. The worker takes all messages with one lock and one swap of buffers, and a
 //! burst of records is one message with one wake-up. The list has no limit of its own; the
 //! in-flight limit bounds the records in it.
 
@@ -34,7 +34,7 @@ pub(crate) struct BurstEntry {
     pub(crate) hash: u64,
 }
 
-/// A parked record that is due, or will start in its lane.
+/// A parked record that is due. It starts in its lane.
 pub(crate) struct ParkedRecord {
     pub(crate) record: Record,
     pub(crate) partition: Arc<Partition>,
@@ -56,18 +56,18 @@ pub(crate) enum Message {
     /// answer.
     Fence(Vec<Epoch>, mpsc::Sender<()>),
     /// Answer with the handlers that have been running for at least this long.
-    Stuck(Duration, mpsc::Sender<Stuck>),
+    ReportStuck(Duration, mpsc::Sender<StuckHandlers>),
     /// The byte limit is reached. Release bursts that are kept for a few of their records.
     Compact,
-    /// Whether handlers may start has changed.
-    Look,
+    /// Handlers may start again, or must not: check the waiting records.
+    RecheckPermits,
     /// The last message.
     Close,
 }
 
 /// Handlers that have been running for too long.
 #[derive(Debug, Default)]
-pub(crate) struct Stuck {
+pub(crate) struct StuckHandlers {
     /// How many.
     pub(crate) handlers: usize,
     /// The record of the longest running handler, and for how long it has been running.
@@ -79,7 +79,7 @@ pub(crate) struct Stuck {
 #[derive(Default)]
 pub(crate) struct Mailbox {
     state: Mutex<MailboxState>,
-    /// Wakes the worker. It registers itself before it looks into the mailbox.
+    /// Wakes the worker. It registers itself before it reads the mailbox.
     pub(crate) worker: AtomicWaker,
 }
 

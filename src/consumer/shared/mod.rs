@@ -28,7 +28,7 @@ pub(crate) mod stop_deadlines;
 
 use crate::consumer::report::{RunReport, Stopped};
 use crate::consumer::settings::ConsumerSettings;
-use crate::consumer::shared::breakers::{Affected, Breakers};
+use crate::consumer::shared::breakers::{BreakerTargets, Breakers};
 use crate::consumer::shared::concurrency::ConcurrencyLimit;
 use crate::consumer::shared::control::Control;
 use crate::consumer::shared::dead_letters::DeadLetterWriter;
@@ -40,7 +40,7 @@ use crate::consumer::shared::stop_deadlines::RunEnd;
 use crate::consumer::state::offset_tracker::{Epoch, OffsetTracker};
 use crate::consumer::state::worker_partitioner::WorkerPartitioner;
 use crate::handler::{Class, Classifier, DeliveryScope};
-use crate::telemetry::{Metric, Part};
+use crate::telemetry::{Metric, Reporter};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -62,7 +62,7 @@ pub(crate) struct Shared {
     /// Writes dead letters and records to the group's other topics.
     pub(crate) dead_letters: DeadLetterWriter,
     /// This consumer's part of the process's health and metrics.
-    pub(crate) health: Part,
+    pub(crate) health: Reporter,
     /// Decides whether the consumer is ready.
     pub(crate) readiness: Arc<Readiness>,
     pub(crate) counters: Counters,
@@ -123,7 +123,7 @@ impl Shared {
         scope: DeliveryScope,
         classifier: Classifier,
         dead_letters: DeadLetterWriter,
-        health: Part,
+        health: Reporter,
         readiness: Readiness,
         control: Control,
     ) -> Self {
@@ -131,7 +131,7 @@ impl Shared {
         let permits = ConcurrencyLimit::new(settings.concurrency, workers.len());
         let (readiness, control) = (Arc::new(readiness), Arc::new(control));
         let intake = Arc::<IntakeThread>::default();
-        let affected = Affected {
+        let targets = BreakerTargets {
             group: settings.group.clone(),
             health: health.clone(),
             readiness: Arc::clone(&readiness),
@@ -140,7 +140,7 @@ impl Shared {
             workers: workers.clone(),
             intake: Arc::clone(&intake),
         };
-        let breakers = Breakers::new(settings.breaker, affected);
+        let breakers = Breakers::new(settings.breaker, targets);
         Self {
             group: settings.group.clone(),
             breakers: Arc::new(breakers),
@@ -185,7 +185,7 @@ impl Shared {
     }
 
     /// Counts a record that was released unsettled after an attempt, if the run is ending.
-    pub(crate) fn left_unfinished(&self) {
+    pub(crate) fn count_unfinished(&self) {
         if self.end.has_begun() {
             self.counters.unfinished.fetch_add(1, Relaxed);
         }
@@ -196,12 +196,12 @@ impl Shared {
         self.counters.unfinished.load(Relaxed)
     }
 
-    /// Counts records that left, settled or not. Wakes intake if it waits and half of the limit is
-    /// free.
+    /// Releases records from the in-flight limit, settled or not. Wakes intake if it waits and half
+    /// of the limit is free.
     ///
     /// The half avoids a wake-up per record: intake would otherwise take single records at the
     /// limit.
-    pub(crate) fn left(&self, records: usize) {
+    pub(crate) fn release(&self, records: usize) {
         let before = self.in_flight.fetch_sub(records, Relaxed);
         if before - records <= self.settings.in_flight_records_max() / 2 && self.intake.waits() {
             self.intake.wake();
@@ -252,7 +252,7 @@ impl Shared {
     }
 
     /// Registers assignments whose topics were recreated. The poll thread takes them.
-    pub(crate) fn recreated(&self, epochs: impl IntoIterator<Item = Epoch>) {
+    pub(crate) fn add_recreated(&self, epochs: impl IntoIterator<Item = Epoch>) {
         self.lock_recreated().extend(epochs);
     }
 

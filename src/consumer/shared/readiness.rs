@@ -11,7 +11,7 @@
 //! | refused | an authorisation error of the group | an assignment, an accepted commit |
 //! | complaint | no broker, a refusal | an answer of the cluster, an assignment |
 //! | missing topic | an error of the client | a check by the committing thread |
-//! | unreadable partition | a read error | a record or a revoke; some by silence of the error |
+//! | unreadable partition | a read error | a record, a revoke, or 10 s without the error |
 //! | dependency down | a breaker that opens | the same breaker |
 //! | crowded | a stalled intake | room |
 //!
@@ -35,7 +35,7 @@
 //! ```
 
 use crate::consumer::state::partition::Partition;
-use crate::telemetry::Part;
+use crate::telemetry::Reporter;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -48,20 +48,19 @@ pub(crate) const POLL_LOOP: &str = "consumer_poll";
 /// The component of the consumer in the health.
 pub(crate) const COMPONENT: &str = "consumer";
 
-/// A partition counts as readable again after no read error was reported for this long. While it is
-/// unreadable, the client repeats the error. A readable partition may stay silent because it has no
-/// new record.
+/// A partition counts as readable after this time without a read error: the client repeats the
+/// error while the partition is unreadable. A readable partition need not have a new record.
 const REPORT_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
 /// The reason for a missing topic. The client does not name it in its error.
-const LACKS_TOPIC: &str = "a subscribed topic does not exist";
+const MISSING_TOPIC: &str = "a subscribed topic does not exist";
 
 /// The readiness of a consumer. Its threads share it.
 ///
 /// Reports of different threads may arrive in any order. Each changes only its own part of the
 /// state.
 pub(crate) struct Readiness {
-    health: Part,
+    health: Reporter,
     /// Locked while the health is set, so that the health sees the changes in their order.
     state: Mutex<State>,
     /// Whether a partition is unreadable. Saves the lock for every received record.
@@ -117,7 +116,7 @@ impl State {
             .chain(self.down.values())
             .chain(&self.crowded)
             .map(String::as_str)
-            .chain(self.topic_missing.then_some(LACKS_TOPIC))
+            .chain(self.topic_missing.then_some(MISSING_TOPIC))
             .collect();
         match reasons[..] {
             [] if self.joined => Ok(()),
@@ -140,7 +139,7 @@ impl State {
 
 impl Readiness {
     /// Not ready until the group completes an assignment, possibly of no partition.
-    pub(crate) fn joining(health: Part) -> Self {
+    pub(crate) fn joining(health: Reporter) -> Self {
         let readiness = Self {
             health,
             state: Mutex::default(),
@@ -180,7 +179,7 @@ impl Readiness {
     }
 
     /// Whether a subscribed topic was missing at the last check.
-    pub(crate) fn is_topic_lacking(&self) -> bool {
+    pub(crate) fn is_topic_missing(&self) -> bool {
         self.state().topic_missing
     }
 
@@ -346,7 +345,7 @@ mod tests {
 
     fn joined() -> (Readiness, Health) {
         let health = Health::default();
-        let readiness = Readiness::joining(Part::new(health.clone(), COMPONENT, "payments"));
+        let readiness = Readiness::joining(Reporter::new(health.clone(), COMPONENT, "payments"));
         assert_eq!(reason(&health), "joining the group");
         readiness.assigned();
         assert_eq!(reason(&health), "");
@@ -419,10 +418,10 @@ mod tests {
         readiness.refused("refused");
         readiness.topic_missing();
         readiness.cluster_answers();
-        assert_eq!(reason(&health), format!("refused; {LACKS_TOPIC}"));
+        assert_eq!(reason(&health), format!("refused; {MISSING_TOPIC}"));
         readiness.group_answers();
         readiness.assigned();
-        assert_eq!(reason(&health), LACKS_TOPIC);
+        assert_eq!(reason(&health), MISSING_TOPIC);
         readiness.topics_exist();
         assert_eq!(reason(&health), "");
     }

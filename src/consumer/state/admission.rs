@@ -55,23 +55,23 @@ impl InFlightLimit {
     pub(crate) fn room(&self, records: usize, bytes: usize) -> usize {
         if records == 0 {
             return self
-                .by_bytes(bytes)
-                .clamp(1, self.burst().min(self.records_max));
+                .records_by_bytes(bytes)
+                .clamp(1, self.burst_records().min(self.records_max));
         }
-        self.by_bytes(bytes)
+        self.records_by_bytes(bytes)
             .min(self.records_max.saturating_sub(records))
-            .min(self.burst())
+            .min(self.burst_records())
     }
 
     /// How many records of the estimated size make a burst: the memory of a burst is kept until its
     /// last record is released, so that large bursts waste memory behind a slow record.
-    fn burst(&self) -> usize {
+    fn burst_records(&self) -> usize {
         (BURST_BYTES_MAX / self.record_bytes.max(1)).clamp(1, BURST_RECORDS_MAX)
     }
 
     /// How many records of the estimated size fit into the free bytes. One, while an eighth is
     /// free.
-    fn by_bytes(&self, bytes: usize) -> usize {
+    fn records_by_bytes(&self, bytes: usize) -> usize {
         let free = self.bytes_max.saturating_sub(bytes);
         let fit = free / self.record_bytes.max(1);
         fit.max(usize::from(free > self.bytes_max / ENOUGH_FOR_ONE))
@@ -142,44 +142,44 @@ mod tests {
 
     #[test]
     fn room_ends_at_either_limit_but_one_record_fits() {
-        let mut flow = InFlightLimit::new(100, 10_000);
-        flow.took(100, 100_000 - 100);
+        let mut limit = InFlightLimit::new(100, 10_000);
+        limit.took(100, 100_000 - 100);
         for _ in 0..20 {
-            flow.took(10, 990);
+            limit.took(10, 990);
         }
-        assert_eq!(flow.record_bytes, 100);
-        assert_eq!(flow.room(0, 0), 100);
-        assert_eq!(flow.room(99, 0), 1);
-        assert_eq!(flow.room(100, 0), 0);
-        assert_eq!(flow.room(1, 9_950), 0);
-        assert_eq!(flow.room(1, 20_000), 0);
-        assert_eq!(flow.room(0, 20_000), 1);
+        assert_eq!(limit.record_bytes, 100);
+        assert_eq!(limit.room(0, 0), 100);
+        assert_eq!(limit.room(99, 0), 1);
+        assert_eq!(limit.room(100, 0), 0);
+        assert_eq!(limit.room(1, 9_950), 0);
+        assert_eq!(limit.room(1, 20_000), 0);
+        assert_eq!(limit.room(0, 20_000), 1);
     }
 
     #[test]
     fn a_large_record_that_waits_stops_no_small_ones() {
-        let mut flow = InFlightLimit::new(4096, 32 << 20);
-        flow.took(1, 20 << 20);
+        let mut limit = InFlightLimit::new(4096, 32 << 20);
+        limit.took(1, 20 << 20);
         let mut taken = 0;
         while taken < 1000 {
-            let room = flow.room(1 + taken, (20 << 20) + taken * 1024);
+            let room = limit.room(1 + taken, (20 << 20) + taken * 1024);
             assert!(room > 0, "after {taken} small records");
-            flow.took(room, room * 1024);
+            limit.took(room, room * 1024);
             taken += room;
         }
-        flow.took(1, 20 << 20);
-        assert_eq!(flow.room(1, 29 << 20), 0);
+        limit.took(1, 20 << 20);
+        assert_eq!(limit.room(1, 29 << 20), 0);
     }
 
     #[test]
     fn heavier_records_shrink_the_next_burst_at_once() {
-        let mut flow = InFlightLimit::new(10_000, 1 << 20);
+        let mut limit = InFlightLimit::new(10_000, 1 << 20);
         for _ in 0..20 {
-            flow.took(10, 990);
+            limit.took(10, 990);
         }
-        assert_eq!(flow.room(0, 0), BURST_RECORDS_MAX);
-        flow.took(1, 900_000);
-        assert_eq!(flow.room(1, 0), 1);
+        assert_eq!(limit.room(0, 0), BURST_RECORDS_MAX);
+        limit.took(1, 900_000);
+        assert_eq!(limit.room(1, 0), 1);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //!
 //! - A named lane is in `by_key` as long as a record of its key runs or waits. So a later record of
 //!   the key finds it, and cannot overtake.
-//! - At most one record of a lane runs. A lane is in `ready` exactly once if none of its records
-//!   runs and it was given a waiting one; it is not in `ready` while one runs.
+//! - At most one record of a lane runs. Meanwhile the lane is not in `ready`. A lane with waiting
+//!   records of which none runs is in `ready` exactly once.
 //! - Lanes are served in the order in which they became ready: a key with many records cannot
 //!   starve the others.
 //!
@@ -57,18 +57,18 @@ pub(crate) struct Lanes<T> {
 /// One lane: its key, and the records that wait in it.
 struct Lane<T> {
     /// None for a record that is ordered with no other.
-    name: Option<Name>,
+    name: Option<LaneName>,
     queue: VecDeque<T>,
 }
 
 /// The key of a lane in use, with its topic and hash.
-struct Name {
+struct LaneName {
     hash: u64,
     topic: Box<str>,
     key: Box<[u8]>,
 }
 
-impl Name {
+impl LaneName {
     fn is(&self, lane: LaneKey<'_>) -> bool {
         self.hash == lane.hash && *self.key == *lane.key && *self.topic == *lane.topic
     }
@@ -104,7 +104,7 @@ impl<T> Lanes<T> {
 
     /// Queues a record behind the others of its key. Without a lane yet, it opens one, which is
     /// ready. A record without a key gets a lane of its own.
-    pub(crate) fn wait(&mut self, record: T, key: impl FnOnce(&T) -> Option<LaneKey<'_>>) {
+    pub(crate) fn enqueue(&mut self, record: T, key: impl FnOnce(&T) -> Option<LaneKey<'_>>) {
         let key = key(&record);
         let lane = match key.and_then(|key| self.find(key)) {
             Some(lane) => lane,
@@ -156,12 +156,12 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// Removes every waiting record that `doomed` selects, and returns their number.
-    pub(crate) fn purge(&mut self, mut doomed: impl FnMut(&T) -> bool) -> usize {
+    /// Removes every waiting record that `is_purged` selects, and returns their number.
+    pub(crate) fn purge(&mut self, mut is_purged: impl FnMut(&T) -> bool) -> usize {
         let before = self.waiting;
         for lane in &mut self.slots {
             let length = lane.queue.len();
-            lane.queue.retain(|record| !doomed(record));
+            lane.queue.retain(|record| !is_purged(record));
             self.waiting -= length - lane.queue.len();
         }
         before - self.waiting
@@ -181,7 +181,7 @@ impl<T> Lanes<T> {
 
     /// Takes a free lane, or adds one, for this key.
     fn open(&mut self, key: Option<LaneKey<'_>>) -> u32 {
-        let name = key.map(|key| Name {
+        let name = key.map(|key| LaneName {
             hash: key.hash,
             topic: key.topic.into(),
             key: key.key.into(),
@@ -249,8 +249,8 @@ mod tests {
             topic: "u",
             ..key("a")
         }));
-        lanes.wait(1, |_| Some(key("a")));
-        lanes.wait(2, |_| Some(key("a")));
+        lanes.enqueue(1, |_| Some(key("a")));
+        lanes.enqueue(2, |_| Some(key("a")));
         assert!(lanes.start_next().is_none());
         lanes.finished(running);
         let (again, record) = lanes.start_next().expect("1 is ready");
@@ -267,10 +267,10 @@ mod tests {
     fn ready_lanes_take_turns() {
         let mut lanes = Lanes::default();
         for record in [10, 11, 12] {
-            lanes.wait(record, |_| Some(key("a")));
+            lanes.enqueue(record, |_| Some(key("a")));
         }
-        lanes.wait(20, |_| Some(key("b")));
-        lanes.wait(30, |_| None);
+        lanes.enqueue(20, |_| Some(key("b")));
+        lanes.enqueue(30, |_| None);
         let mut order = Vec::new();
         while let Some((lane, record)) = lanes.start_next() {
             order.push(record);
@@ -283,8 +283,8 @@ mod tests {
     fn purged_records_never_start_and_their_lane_ends() {
         let mut lanes = Lanes::default();
         let running = lanes.occupy(Some(key("a")));
-        (1..=4).for_each(|record| lanes.wait(record, |_| Some(key("a"))));
-        lanes.wait(6, |_| Some(key("b")));
+        (1..=4).for_each(|record| lanes.enqueue(record, |_| Some(key("a"))));
+        lanes.enqueue(6, |_| Some(key("b")));
         assert_eq!(lanes.purge(|record| record % 2 == 0), 3);
         assert_eq!(lanes.waiting(), 2);
         assert!(lanes.start_next().is_none());

@@ -3,7 +3,7 @@
 //! The decisions ([`lanes`], [`offset_tracker`], [`admission`], [`commit_metadata`]) map inputs to
 //! results. `simulation` drives them through seeded schedules of revokes, late results and crashes.
 //!
-//! Two kinds of modules stand here. Decisions take their inputs as arguments and can be tested
+//! There are two kinds of modules. Decisions take their inputs as arguments and can be tested
 //! without Kafka. State that several threads share ([`partition`], [`retry_partition`], the bits of
 //! [`offset_tracker`]) holds its locks only for its own methods, so that no lock order has to be
 //! kept.

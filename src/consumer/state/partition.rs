@@ -1,9 +1,9 @@
 //! One assignment of one partition. The poll thread, the workers and the handlers share it.
 //!
-//! The fence is the only thing that changes. It is set before a revoke, a pause or the stop asks
-//! the workers to drop waiting records; a worker checks it before each start, and a retry waits for
-//! it beside everything else. So after the fence was set and every worker has answered, no handler
-//! of the partition runs or can start.
+//! Only the fence changes. It is set before a revoke, a pause or the stop has the workers drop
+//! waiting records. A worker checks it before each start, and every wait of a retry ends with it.
+//! So after the fence was set and every worker has answered, no handler of the partition runs or
+//! can start.
 
 use crate::consumer::state::offset_tracker::Epoch;
 use crate::consumer::state::retry_partition::RetryPartition;

@@ -44,7 +44,7 @@ pub(crate) struct RetryPartition {
     /// Whether the log lost the group's committed offset, so that it is read from its beginning.
     is_position_lost: AtomicBool,
     /// Whether the first entry must still prove that the log was not truncated since the commit.
-    is_unproven: AtomicBool,
+    must_check_first_entry: AtomicBool,
 }
 
 impl RetryPartition {
@@ -58,23 +58,24 @@ impl RetryPartition {
             gate: AtomicU8::new(CLOSED),
             log: Mutex::default(),
             is_position_lost: AtomicBool::new(false),
-            is_unproven: AtomicBool::new(false),
+            must_check_first_entry: AtomicBool::new(false),
         }
     }
 
     /// Sets the log that is read.
-    pub(crate) fn reads(&self, log: Log) {
-        self.is_unproven.store(log.leader_epoch.is_some(), Relaxed);
+    pub(crate) fn set_log(&self, log: Log) {
+        self.must_check_first_entry
+            .store(log.leader_epoch.is_some(), Relaxed);
         *self.log() = log;
     }
 
-    /// Checks the first entry's leader epoch. Returns the leader epoch of the committed offset if
-    /// the entry's is later: unread entries may then precede it. Only the first call can return
-    /// one.
-    pub(crate) fn doubt(&self, leader_epoch: Option<i32>) -> Option<i32> {
+    /// Checks the leader epoch of the first entry. If it is later than that of the committed
+    /// offset, the log may have been truncated and unread entries may precede the entry: returns
+    /// the leader epoch of the committed offset. Later calls return none.
+    pub(crate) fn check_first_entry(&self, leader_epoch: Option<i32>) -> Option<i32> {
         let known = self.log().leader_epoch;
-        let was_unproven = self.is_unproven.swap(false, Relaxed);
-        known.filter(|_| was_unproven && leader_epoch > known)
+        let must_check = self.must_check_first_entry.swap(false, Relaxed);
+        known.filter(|_| must_check && leader_epoch > known)
     }
 
     /// Marks the committed offset as lost: the log is read from its beginning.

@@ -8,8 +8,8 @@
 //! `catch_unwind` surrounds every call into code of the service: the call and the poll of the
 //! handler, the drop of its future, the conversion and the display of its error. A first panic
 //! dead-letters the record. A panic while that is done, which is a bug of this library, ends the
-//! run: the lane must not stop unnoticed. What was unwound is not used again, except for a slot
-//! that is emptied first.
+//! run: the lane must not stop unnoticed. A value that was unwound is not used again, except for a
+//! slot, which is emptied first.
 //!
 //! | panics | record | run |
 //! |---|---|---|
@@ -55,9 +55,9 @@ enum Attempt<F> {
     /// The first attempt.
     First(AttemptSlot<F>),
     /// Its retry, with all further attempts.
-    Recovering(RetryFuture),
+    Retrying(RetryFuture),
     /// The dead letter of a record whose retry panicked.
-    Burying(RetryFuture),
+    DeadLettering(RetryFuture),
     /// Nothing. The future returns pending if it is polled again.
     Ended,
 }
@@ -74,9 +74,8 @@ pub(crate) enum Unsettled {
     Lost(DeadReason),
 }
 
-/// A record that finished, or whose outcome needs a retry or a dead letter.
-///
-/// `verdict` is an error if the record must run on.
+/// A record whose future ended: finished, or in need of a retry or a dead letter (`verdict` is an
+/// error).
 pub(crate) struct Finished<F> {
     pub(crate) item: Item,
     pub(crate) lane: LaneId,
@@ -103,31 +102,31 @@ impl<F> Running<F> {
     }
 
     /// A record that failed and is being retried.
-    pub(crate) fn recovering(
+    pub(crate) fn retrying(
         item: Item,
         lane: LaneId,
-        recovering: RetryFuture,
+        retrying: RetryFuture,
         started_at: Instant,
     ) -> Self {
         Self {
             item: Some(item),
             lane,
-            attempt: Attempt::Recovering(recovering),
+            attempt: Attempt::Retrying(retrying),
             started_at,
         }
     }
 
     /// A record that is dead-lettered because its retry panicked.
-    pub(crate) fn burying(
+    pub(crate) fn dead_lettering(
         item: Item,
         lane: LaneId,
-        burying: RetryFuture,
+        dead_lettering: RetryFuture,
         started_at: Instant,
     ) -> Self {
         Self {
             item: Some(item),
             lane,
-            attempt: Attempt::Burying(burying),
+            attempt: Attempt::DeadLettering(dead_lettering),
             started_at,
         }
     }
@@ -152,8 +151,8 @@ impl<F> Running<F> {
     pub(crate) fn running_since(&self) -> Option<Instant> {
         match &self.attempt {
             Attempt::First(_) => Some(self.started_at),
-            Attempt::Recovering(recovering) => recovering.activity.since(),
-            Attempt::Burying(_) | Attempt::Ended => None,
+            Attempt::Retrying(retrying) => retrying.attempt_clock.started_at(),
+            Attempt::DeadLettering(_) | Attempt::Ended => None,
         }
     }
 }
@@ -185,11 +184,11 @@ where
                 let settled = Settlement::of(outcome).map(Verdict::Settled);
                 settled.map_err(Unsettled::Failed)
             }
-            Attempt::Recovering(recovering) | Attempt::Burying(recovering) => {
-                match caught("the recovery", || recovering.future.as_mut().poll(cx)) {
+            Attempt::Retrying(retrying) | Attempt::DeadLettering(retrying) => {
+                match caught("the recovery", || retrying.future.as_mut().poll(cx)) {
                     Ok(Poll::Pending) => return Poll::Pending,
                     Ok(Poll::Ready(verdict)) => Ok(verdict),
-                    Err(reason) if matches!(this.attempt, Attempt::Recovering(_)) => {
+                    Err(reason) if matches!(this.attempt, Attempt::Retrying(_)) => {
                         Err(Unsettled::Panicked(reason))
                     }
                     Err(reason) => Err(Unsettled::Lost(reason)),
@@ -219,7 +218,7 @@ where
 
 /// Polls the future in the slot, and empties the slot when the future is done.
 ///
-/// A future that panicked is dropped here. If the drop panics as well, the first reason stands.
+/// A future that panicked is dropped here. If the drop panics as well, the first reason is kept.
 pub(crate) fn poll_attempt<F, E>(slot: &mut AttemptSlot<F>, cx: &mut Context<'_>) -> Poll<Outcome>
 where
     F: Future<Output = Result<Outcome, E>>,

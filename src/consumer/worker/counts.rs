@@ -2,8 +2,8 @@
 //! metrics once, at the end of the turn.
 //!
 //! A counter of a metric is an atomic that all threads write: one addition per record would cost as
-//! much as a short handler. In between, the limit of records in flight stays charged, which only
-//! delays intake by a turn.
+//! much as a short handler. Until then the records count as in flight, which delays intake by at
+//! most a turn.
 //!
 //! | settlement | run's counters | metrics |
 //! |---|---|---|
@@ -24,7 +24,7 @@ pub(crate) struct Counts {
     group: String,
     topics: Vec<TopicCounts>,
     /// Records no longer in flight, settled or not.
-    left: usize,
+    released: usize,
     abandoned: u64,
     handler_seconds: metrics::Histogram,
 }
@@ -44,7 +44,7 @@ impl Counts {
         Self {
             group: group.to_owned(),
             topics: Vec::new(),
-            left: 0,
+            released: 0,
             abandoned: 0,
             handler_seconds,
         }
@@ -52,7 +52,7 @@ impl Counts {
 
     /// Counts a settled record.
     pub(crate) fn settled(&mut self, topic: &Arc<str>, settlement: Settlement) {
-        self.left += 1;
+        self.released += 1;
         let known = self
             .topics
             .iter()
@@ -61,40 +61,40 @@ impl Counts {
         self.topics[index].settled[settlement as usize] += 1;
     }
 
-    /// Counts a parked record that left and is handed out again later.
+    /// Counts a parked record that was released and is handed out again later.
     pub(crate) fn put_back(&mut self) {
-        self.left += 1;
+        self.released += 1;
     }
 
     /// Counts a record that was released unsettled.
     pub(crate) fn abandoned(&mut self) {
-        self.left += 1;
+        self.released += 1;
         self.abandoned += 1;
     }
 
     /// Adds a handler's duration to the histogram. For handlers that are ready at their first poll,
     /// the mean of a burst is added once.
-    pub(crate) fn handler_ran_for(&self, duration: Duration) {
+    pub(crate) fn record_duration(&self, duration: Duration) {
         self.handler_seconds.record(duration.as_secs_f64());
     }
 
     /// Adds the counts to the consumer's counters and metrics, and frees the in-flight limit.
     ///
-    /// Called at the start and at the end of each part of a turn. Frees intake, so that it must
-    /// come before the worker sleeps.
+    /// Called before each step of a turn, and before the worker sleeps: intake may wait for the
+    /// room that it frees.
     pub(crate) fn report(&mut self, shared: &Shared) {
-        if self.left == 0 {
+        if self.released == 0 {
             return;
         }
         let counters = &shared.counters;
-        let (mut handled, mut answered) = (0, 0);
+        let (mut settled, mut handled) = (0, 0);
         for counts in &mut self.topics {
             for settlement in Settlement::ALL {
                 let count = std::mem::take(&mut counts.settled[settlement as usize]);
                 if count > 0 {
                     counts.counters[settlement as usize].increment(count);
                     counters.settled.fetch_add(count, Relaxed);
-                    handled += count;
+                    settled += count;
                     match settlement {
                         Settlement::Duplicate => counters.duplicates.fetch_add(count, Relaxed),
                         Settlement::Dead => counters.dead_letters.fetch_add(count, Relaxed),
@@ -102,7 +102,7 @@ impl Counts {
                         Settlement::Ignored => counters.ignored.fetch_add(count, Relaxed),
                         Settlement::Done | Settlement::Skipped => 0,
                     };
-                    answered += match settlement {
+                    handled += match settlement {
                         Settlement::Done | Settlement::Duplicate => count,
                         Settlement::Ignored
                         | Settlement::Dead
@@ -112,11 +112,11 @@ impl Counts {
                 }
             }
         }
-        shared.breakers.others(handled);
-        shared.dead_letters.handled(answered);
+        shared.breakers.count_attempts(settled);
+        shared.dead_letters.handled(handled);
         let abandoned = std::mem::take(&mut self.abandoned);
         counters.abandoned.fetch_add(abandoned, Relaxed);
-        shared.left(std::mem::take(&mut self.left));
+        shared.release(std::mem::take(&mut self.released));
     }
 
     /// Adds a topic, with the counters of its outcomes. Returns its index.

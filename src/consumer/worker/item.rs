@@ -16,7 +16,7 @@ pub(crate) struct Item {
     pub(crate) record: Record,
     pub(crate) partition: Arc<Partition>,
     /// Where its settlement is recorded.
-    pub(crate) books: ItemSource,
+    pub(crate) source: ItemSource,
     pub(crate) hash: u64,
 }
 
@@ -24,34 +24,38 @@ pub(crate) struct Item {
 pub(crate) enum ItemSource {
     /// In the tracked batch of its burst, at this index.
     Burst(Arc<TrackedBatch>, usize),
-    /// In its retry partition. `wait` is set when the record starts.
+    /// In its retry partition. `retry_state` is set when the record starts.
     Parked {
         ticket: Ticket,
-        wait: RetryState,
+        retry_state: RetryState,
         is_repetition: bool,
     },
 }
 
 impl Item {
-    /// A parked record. Its wait is known when it starts.
+    /// A parked record. Its retry state is known when it starts.
     pub(crate) fn parked(parked: ParkedRecord) -> Self {
         Self {
             record: parked.record,
             partition: parked.partition,
-            books: ItemSource::Parked {
+            source: ItemSource::Parked {
                 ticket: parked.ticket,
-                wait: RetryState::default(),
+                retry_state: RetryState::default(),
                 is_repetition: parked.is_repetition,
             },
             hash: parked.hash,
         }
     }
 
-    /// The ticket of a parked record, and its wait so far.
-    pub(crate) fn wait(&self) -> (Option<Ticket>, RetryState) {
-        match self.books {
+    /// The ticket of a parked record, and its retry state.
+    pub(crate) fn retry_state(&self) -> (Option<Ticket>, RetryState) {
+        match self.source {
             ItemSource::Burst(..) => (None, RetryState::default()),
-            ItemSource::Parked { ticket, wait, .. } => (Some(ticket), wait),
+            ItemSource::Parked {
+                ticket,
+                retry_state,
+                ..
+            } => (Some(ticket), retry_state),
         }
     }
 }
@@ -63,7 +67,7 @@ impl Burst {
         Item {
             record,
             partition: Arc::clone(&self.partitions[entry.partition as usize]),
-            books: ItemSource::Burst(Arc::clone(&self.tracker), index),
+            source: ItemSource::Burst(Arc::clone(&self.tracker), index),
             hash: entry.hash,
         }
     }

@@ -9,47 +9,49 @@
 //!
 //! # Two remedies
 //!
-//! - [`compact`], when the byte limit is reached: records that are all that is left of a burst are
-//!   copied out, if the copies are smaller by a fifth.
-//! - [`Pinned`], before that: handlers may keep records beyond their delivery, where no copy can
-//!   replace them. If they keep too many buffers for few records, further records are handed out as
-//!   copies, so that a handler keeps its record only.
+//! - [`compact`], when the byte limit is reached: the last records of a burst are copied out, if
+//!   the copies are at least a fifth smaller than the burst.
+//! - [`RetainedBursts`], before that: handlers may keep records beyond their delivery, where no
+//!   copy can replace them. If they keep too many buffers for few records, further records are
+//!   passed as copies, so that a handler keeps its record only.
 //!
 //! # Example
 //!
 //! A burst of 1,000 records and 1 MB. 998 are done; two of 1 kB each wait for a slow service. Their
-//! copies take 2 kB, so that [`compact`] frees nearly 1 MB. With a handler that keeps one of the
-//! two, there are handles elsewhere: the burst stays, and counts as waste of 998 parts in 1,000.
+//! copies take 2 kB, so that [`compact`] frees nearly 1 MB. If a handler keeps one of the two,
+//! copies free nothing: the burst stays in memory, and 998 thousandths of it count as waste.
 
 use crate::event::{Record, RecordBatch};
 use hashbrown::HashMap;
 use std::sync::{Arc, Weak};
 
-/// How much larger a burst must be than copies of its remaining records: by one part in this many.
+/// A burst is copied if it is larger than the copies by more than one part in this many.
 const WORTH_COPYING: usize = 4;
 
 /// Visits every record handle of a worker.
-pub(crate) type Handles<'a> = dyn FnMut(&mut dyn FnMut(&mut Record)) + 'a;
+pub(crate) type VisitRecords<'a> = dyn FnMut(&mut dyn FnMut(&mut Record)) + 'a;
 
 /// Copies records to buffers of their own where that frees a burst. `records` visits the worker's
 /// handles, the same ones at every call. A burst with handles elsewhere stays in memory, so that
 /// copies would only add to it.
-pub(crate) fn compact(records: &mut Handles<'_>) {
-    let mut bursts: HashMap<*const RecordBatch, Held> = HashMap::new();
+pub(crate) fn compact(records: &mut VisitRecords<'_>) {
+    let mut bursts: HashMap<*const RecordBatch, BurstHandles> = HashMap::new();
     records(&mut |record| {
         let batch = record.batch();
         if batch.len() > 1 {
-            let held = bursts.entry(Arc::as_ptr(batch)).or_insert_with(|| Held {
-                handles: 0,
-                handles_of_all: Arc::strong_count(batch),
-                bytes: 0,
-                burst_bytes: batch.bytes(),
-            });
-            held.handles += 1;
-            held.bytes += record.bytes_alone();
+            let burst = bursts
+                .entry(Arc::as_ptr(batch))
+                .or_insert_with(|| BurstHandles {
+                    worker_handles: 0,
+                    all_handles: Arc::strong_count(batch),
+                    bytes: 0,
+                    burst_bytes: batch.bytes(),
+                });
+            burst.worker_handles += 1;
+            burst.bytes += record.bytes_alone();
         }
     });
-    bursts.retain(|_, held| held.is_worth_copying());
+    bursts.retain(|_, burst| burst.is_worth_copying());
     if bursts.is_empty() {
         return;
     }
@@ -62,19 +64,19 @@ pub(crate) fn compact(records: &mut Handles<'_>) {
 }
 
 /// The handles of a worker to one burst.
-struct Held {
-    handles: usize,
-    handles_of_all: usize,
+struct BurstHandles {
+    worker_handles: usize,
+    all_handles: usize,
     /// Bytes of copies of the records.
     bytes: usize,
     burst_bytes: usize,
 }
 
-impl Held {
+impl BurstHandles {
     /// Whether all handles of the burst are here, and copies would take at most four fifths of its
     /// memory.
     fn is_worth_copying(&self) -> bool {
-        self.handles >= self.handles_of_all
+        self.worker_handles >= self.all_handles
             && self.bytes + self.bytes / WORTH_COPYING < self.burst_bytes
     }
 }
@@ -83,22 +85,22 @@ impl Held {
 /// copies.
 ///
 /// The measure is a lower bound: it assumes that each record of a burst has one handle.
-pub(crate) struct Pinned {
-    /// Bursts that were handed out and not freed yet.
+pub(crate) struct RetainedBursts {
+    /// Bursts that were passed to handlers and not freed yet.
     bursts: Vec<Weak<RecordBatch>>,
     /// Bytes passed to handlers since the last check.
-    unseen: usize,
+    unmeasured_bytes: usize,
     /// The most bytes kept for records that are done, in bursts that other records keep.
     waste_max: usize,
     hands_out_copies: bool,
 }
 
-impl Pinned {
+impl RetainedBursts {
     /// The limit of one of `workers` workers that share the in-flight limit.
     pub(crate) fn new(in_flight_bytes_max: usize, workers: usize) -> Self {
         Self {
             bursts: Vec::new(),
-            unseen: 0,
+            unmeasured_bytes: 0,
             waste_max: in_flight_bytes_max / 4 / workers.max(1),
             hands_out_copies: false,
         }
@@ -116,30 +118,30 @@ impl Pinned {
             self.bursts.push(Arc::downgrade(burst));
         }
         if is_kept || self.hands_out_copies {
-            self.passed(burst.bytes());
+            self.count_passed(burst.bytes());
         }
     }
 
     /// Notes that a waiting record was passed to its handler.
     pub(crate) fn started(&mut self, record: &Record) {
         if record.batch().len() > 1 || self.hands_out_copies {
-            self.passed(record.bytes_alone());
+            self.count_passed(record.bytes_alone());
         }
     }
 
     /// Checks the kept bursts once per a number of bytes.
-    fn passed(&mut self, bytes: usize) {
-        self.unseen += bytes;
-        if self.unseen > self.waste_max / 4 {
-            self.look();
+    fn count_passed(&mut self, bytes: usize) {
+        self.unmeasured_bytes += bytes;
+        if self.unmeasured_bytes > self.waste_max / 4 {
+            self.measure();
         }
     }
 
-    /// Computes again how much memory is kept for records that are done.
+    /// Measures how much memory is kept for records that are done, and decides about copies.
     ///
-    /// Costs a pass over the bursts that are kept. It runs once per quarter of the accepted waste.
-    pub(crate) fn look(&mut self) {
-        self.unseen = 0;
+    /// Costs a pass over the kept bursts. It runs once per quarter of the accepted waste.
+    pub(crate) fn measure(&mut self) {
+        self.unmeasured_bytes = 0;
         let mut waste = 0;
         self.bursts.retain(|burst| {
             let Some(burst) = burst.upgrade() else {
@@ -147,8 +149,8 @@ impl Pinned {
             };
             // One handle is `burst` itself. A record has one or more, so that the result is a lower
             // bound.
-            let (held, all) = (Arc::strong_count(&burst) - 1, burst.len());
-            waste += burst.bytes() / all * all.saturating_sub(held);
+            let (kept, all) = (Arc::strong_count(&burst) - 1, burst.len());
+            waste += burst.bytes() / all * all.saturating_sub(kept);
             true
         });
         self.hands_out_copies = waste > self.waste_max;
@@ -230,34 +232,34 @@ mod tests {
     #[test]
     fn records_are_copied_while_handlers_keep_too_many_bursts() {
         let budget = Arc::default();
-        let mut pinned = Pinned::new(8 << 20, 2);
+        let mut retained = RetainedBursts::new(8 << 20, 2);
         let mut kept = Vec::new();
         let mut bursts = 0;
-        while !pinned.hands_out_copies() {
+        while !retained.hands_out_copies() {
             let mut records = burst(256, 1024, &budget);
             let batch = Arc::clone(records[0].batch());
             records.truncate(1);
             kept.append(&mut records);
-            pinned.handed_out(&batch);
+            retained.handed_out(&batch);
             bursts += 1;
         }
         assert!((4..=6).contains(&bursts), "1 MiB in vain: {bursts}");
         kept.truncate(1);
-        pinned.look();
-        assert!(!pinned.hands_out_copies());
+        retained.measure();
+        assert!(!retained.hands_out_copies());
     }
 
     #[test]
     fn handlers_that_hold_all_of_their_bursts_get_no_copies() {
         let budget = Arc::default();
-        let mut pinned = Pinned::new(8 << 20, 2);
+        let mut retained = RetainedBursts::new(8 << 20, 2);
         let mut kept = Vec::new();
         for _ in 0..100 {
             let records = burst(256, 1024, &budget);
             let batch = Arc::clone(records[0].batch());
             kept.extend(records);
-            pinned.handed_out(&batch);
+            retained.handed_out(&batch);
         }
-        assert!(!pinned.hands_out_copies());
+        assert!(!retained.hands_out_copies());
     }
 }

@@ -31,34 +31,26 @@
 //! | `running`, in its retry, between attempts | yes | lent to others |
 
 mod attempt;
-mod attempt_clock;
 mod counts;
+mod drill_report;
+mod first_attempt;
 mod item;
 mod memory;
-mod missing_headers;
-mod park;
 mod retry;
 
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::concurrency::Permits;
-use crate::consumer::shared::mailbox::{Burst, Mailbox, Message, Stuck};
-use crate::consumer::state::lanes::{LaneId, LaneKey, Lanes};
-use crate::consumer::state::offset_tracker::{Epoch, Settled};
-use crate::consumer::state::ordering_key::ordering_key;
-use crate::consumer::state::partition::Partition;
-use crate::consumer::state::settlement::{Settlement, Verdict};
-use crate::consumer::worker::attempt::{AttemptSlot, Finished, Running, poll_attempt};
+use crate::consumer::shared::mailbox::{Mailbox, Message, StuckHandlers};
+use crate::consumer::state::lanes::{LaneId, Lanes};
+use crate::consumer::state::offset_tracker::Epoch;
+use crate::consumer::state::settlement::Verdict;
+use crate::consumer::worker::attempt::{AttemptSlot, Finished, Running};
 use crate::consumer::worker::counts::Counts;
+use crate::consumer::worker::drill_report::report_to_drill;
 use crate::consumer::worker::item::{Item, ItemSource};
-use crate::consumer::worker::memory::Pinned;
-use crate::consumer::worker::park::report_to_drill;
-use crate::consumer::worker::retry::{
-    RetryFuture, UnsettledRecord, bury, park_behind, recover, skip,
-};
-use crate::control::Command;
-use crate::event::Record;
-use crate::failure::panics::caught;
-use crate::handler::{Delivery, DeliveryScope, HandlerError, Outcome};
+use crate::consumer::worker::memory::RetainedBursts;
+use crate::consumer::worker::retry::{RetryFuture, dead_letter_panicked};
+use crate::handler::{Delivery, DeliveryScope, Outcome};
 use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
 use std::error::Error;
@@ -70,22 +62,6 @@ use std::time::{Duration, Instant};
 
 /// Records after which a worker yields to other tasks of its thread.
 const RECORDS_PER_TURN: usize = 1024;
-
-/// Why the first poll did not settle a record.
-///
-/// Each variant continues as a retry, except for a running first attempt.
-enum Unsettled<F> {
-    /// The handler is not ready.
-    Running(AttemptSlot<F>),
-    /// The handler returned an outcome that needs a retry or a dead letter.
-    Failed(Outcome),
-    /// A layer around the handler has no room. The retry waits for it.
-    NoRoom,
-    /// An operator requested the skip. No handler receives the record.
-    Skipped(Box<Command>),
-    /// Records of its key are parked. It must be parked behind them.
-    Behind,
-}
 
 /// A fence that is answered when no record of these epochs runs.
 struct Fence {
@@ -107,7 +83,7 @@ where
     let scope = Arc::new(DeliveryScope::clone(&shared.scope));
     let mut worker = Worker {
         counts: Counts::new(&shared.group),
-        pinned: Pinned::new(shared.settings.in_flight_bytes_max, shared.workers.len()),
+        retained: RetainedBursts::new(shared.settings.in_flight_bytes_max, shared.workers.len()),
         lanes: Lanes::default(),
         running: FuturesUnordered::new(),
         slots: Vec::new(),
@@ -148,7 +124,7 @@ struct Worker<H: tower::Service<Delivery>> {
     /// Counts of this turn.
     counts: Counts,
     /// Watches the memory that handlers keep.
-    pinned: Pinned,
+    retained: RetainedBursts,
     /// Read once per turn, because a clock read per record would cost as much as a short handler.
     now: Instant,
     /// Whether the last message was received.
@@ -178,7 +154,7 @@ where
             records += self.start_waiting(cx, RECORDS_PER_TURN);
             if records == before {
                 if !self.lanes.has_ready() {
-                    self.permits.rest();
+                    self.permits.release_unused();
                     break;
                 }
                 if self.permits.poll_acquire(cx).is_pending() {
@@ -219,7 +195,7 @@ where
             match verdict {
                 Ok(verdict) => {
                     self.counts
-                        .handler_ran_for(self.now.saturating_duration_since(started_at));
+                        .record_duration(self.now.saturating_duration_since(started_at));
                     self.settle(&item, verdict);
                     self.permits.finished(self.lanes.has_ready());
                     self.lanes.finished(lane);
@@ -243,12 +219,12 @@ where
     ) {
         self.running.push(match unsettled {
             attempt::Unsettled::Failed(outcome) => {
-                let recovering = self.recover(&mut item, outcome, started_at);
-                Running::recovering(item, lane, recovering, started_at)
+                let retrying = self.retry_after(&mut item, outcome, started_at);
+                Running::retrying(item, lane, retrying, started_at)
             }
             attempt::Unsettled::Panicked(reason) => {
-                let burying = bury(self.recovery(&mut item), reason);
-                Running::burying(item, lane, burying, started_at)
+                let dead_lettering = dead_letter_panicked(self.unsettled_record(&mut item), reason);
+                Running::dead_lettering(item, lane, dead_lettering, started_at)
             }
             attempt::Unsettled::Lost(reason) => {
                 // It would panic again, and its lane must not stop unnoticed.
@@ -256,7 +232,7 @@ where
                     "writing the dead letter of {:?}: {}",
                     item.record, reason.message
                 ));
-                Running::recovering(item, lane, RetryFuture::never(), started_at)
+                Running::retrying(item, lane, RetryFuture::never(), started_at)
             }
         });
     }
@@ -274,93 +250,21 @@ where
                 }
                 Message::Parked(parked) => {
                     records += 1;
-                    self.wait(Item::parked(parked));
+                    self.enqueue(Item::parked(parked));
                 }
                 Message::Fence(epochs, answer) => self.fence(Fence { epochs, answer }),
-                Message::Stuck(after, answer) => {
+                Message::ReportStuck(after, answer) => {
                     // The watchdog may have stopped waiting.
-                    let _ = answer.send(self.stuck(after));
+                    let _ = answer.send(self.stuck_handlers(after));
                 }
                 Message::Compact => self.compact(),
                 // The message itself wakes the worker, which then checks its waiting records.
-                Message::Look => {}
+                Message::RecheckPermits => {}
                 Message::Close => self.closed = true,
             }
         }
         self.messages = messages;
         records
-    }
-
-    /// Starts a burst's records in order, or queues those that have to wait. A record that is done
-    /// at its first poll touches no shared state.
-    ///
-    /// Most records take this path only: no lane, no future on the heap (the slot is reused), and
-    /// no copy of the record.
-    fn admit(&mut self, burst: Burst, cx: &mut Context<'_>) {
-        let began = Instant::now();
-        let mut at_once = 0;
-        let mut settled = Settled::of(&burst.tracker);
-        let watched = self.shared.breakers.watches();
-        for (index, entry) in burst.entries.iter().enumerate() {
-            let Some(record) = burst.records.record(index) else {
-                break;
-            };
-            let partition = &burst.partitions[entry.partition as usize];
-            let must_wait = self.lanes.has_ready() || {
-                let key = lane_key(&self.shared, &record, entry.hash);
-                key.is_some_and(|key| self.lanes.is_occupied(key))
-            };
-            if must_wait || !self.permits.may_start() {
-                self.wait(burst.item(index, record));
-                continue;
-            }
-            if partition.is_fenced() {
-                self.counts.abandoned();
-                continue;
-            }
-            if joins_parked(&self.shared, partition, &record) {
-                self.keep_running(burst.item(index, record), None, Unsettled::Behind);
-                continue;
-            }
-            let copy = self.copy(&record);
-            let handed_out = copy.clone().unwrap_or(record);
-            match self.first_attempt(handed_out, 1, cx) {
-                Ok(settlement) => {
-                    settled.add(index);
-                    self.counts.settled(&partition.topic, settlement);
-                    at_once += 1;
-                    if watched && let Some(record) = burst.records.record(index) {
-                        self.shared.breakers.succeeded(&record, settlement);
-                    }
-                }
-                Err(unsettled) => {
-                    let Some(record) = copy.or_else(|| burst.records.record(index)) else {
-                        break;
-                    };
-                    self.keep_running(burst.item(index, record), None, unsettled);
-                }
-            }
-        }
-        drop(settled);
-        self.pinned.handed_out(&burst.records);
-        if at_once * 2 > burst.entries.len() {
-            let records = burst.entries.len() as u32;
-            self.counts.handler_ran_for(began.elapsed() / records);
-        }
-    }
-
-    /// Queues a record in its lane.
-    fn wait(&mut self, item: Item) {
-        let shared = &self.shared;
-        self.lanes
-            .wait(item, |item| lane_key(shared, &item.record, item.hash));
-    }
-
-    /// Copies the record to a buffer of its own, if handlers keep too many bursts for a few of
-    /// their records.
-    fn copy(&self, record: &Record) -> Option<Record> {
-        let is_needed = self.pinned.hands_out_copies();
-        is_needed.then(|| record.detached(Some(&self.shared.budget)))
     }
 
     /// Copies records out of bursts of which few are left, because the byte limit is reached.
@@ -374,206 +278,29 @@ where
             let waiting = lanes.waiting_mut().map(|item| &mut item.record);
             waiting.chain(running).for_each(each);
         });
-        self.pinned.look();
-    }
-
-    /// Starts up to `limit` records whose turn it is, as long as there are permits.
-    fn start_waiting(&mut self, cx: &mut Context<'_>, limit: usize) -> usize {
-        let mut started = 0;
-        while started < limit && self.lanes.has_ready() && self.permits.may_start() {
-            let Some((lane, item)) = self.lanes.start_next() else {
-                break;
-            };
-            self.start(item, lane, cx);
-            started += 1;
-        }
-        started
-    }
-
-    /// Starts a record that has waited in its lane.
-    ///
-    /// A parked record is checked once more at its start: it may have been settled, put back or
-    /// marked to be dropped since it was handed out.
-    fn start(&mut self, mut item: Item, lane: LaneId, cx: &mut Context<'_>) {
-        if item.partition.is_fenced() {
-            self.abandon(&item);
-            self.lanes.finished(lane);
-            return;
-        }
-        let mut attempt = 1;
-        match &mut item.books {
-            ItemSource::Burst(..) => {
-                if joins_parked(&self.shared, &item.partition, &item.record) {
-                    return self.keep_running(item, Some(lane), Unsettled::Behind);
-                }
-            }
-            ItemSource::Parked { ticket, wait, .. } => {
-                let retry = item.partition.retry.as_ref();
-                let Some(until_now) = retry.and_then(|retry| retry.start(*ticket)) else {
-                    // The record before it waits again. So does this one, and is handed out again
-                    // in its turn.
-                    let ticket = *ticket;
-                    let retry = item.partition.retry.iter();
-                    retry.for_each(|retry| retry.change(|state| state.hand_back(ticket, 0)));
-                    self.abandon(&item);
-                    self.lanes.finished(lane);
-                    return;
-                };
-                *wait = until_now;
-                attempt = until_now.attempts.saturating_add(1);
-                let (control, epoch) = (&self.shared.control, item.partition.epoch);
-                if let Some(command) = control.take_drop(epoch, ticket.offset) {
-                    let skipped = Unsettled::Skipped(Box::new(command));
-                    return self.keep_running(item, Some(lane), skipped);
-                }
-            }
-        }
-        self.pinned.started(&item.record);
-        if let Some(copy) = self.copy(&item.record) {
-            item.record = copy;
-        }
-        match self.first_attempt(item.record.clone(), attempt, cx) {
-            Ok(settlement) => {
-                self.settle(&item, Verdict::Settled(settlement));
-                self.lanes.finished(lane);
-            }
-            Err(unsettled) => self.keep_running(item, Some(lane), unsettled),
-        }
-    }
-
-    /// Keeps a record running that its first poll did not settle. Its lane stays occupied.
-    ///
-    /// A record whose burst has other records keeps its share of their buffer until it is copied:
-    /// at the latest when its retry begins.
-    fn keep_running(
-        &mut self,
-        mut item: Item,
-        lane: Option<LaneId>,
-        unsettled: Unsettled<H::Future>,
-    ) {
-        let lane = lane.unwrap_or_else(|| {
-            let key = lane_key(&self.shared, &item.record, item.hash);
-            self.lanes.occupy(key)
-        });
-        self.permits.started();
-        let recovering = match unsettled {
-            Unsettled::Running(slot) => {
-                self.running
-                    .push(Running::first(item, lane, slot, self.now));
-                return;
-            }
-            Unsettled::Behind => park_behind(self.recovery(&mut item)),
-            Unsettled::NoRoom => match caught("cloning the handler", || self.handler.clone()) {
-                // The instance that polled for room has a place in the layers' queues. The record
-                // takes it.
-                Ok(fresh) => {
-                    let asked = std::mem::replace(&mut self.handler, fresh);
-                    recover(asked, self.recovery(&mut item), None)
-                }
-                Err(reason) => bury(self.recovery(&mut item), reason),
-            },
-            Unsettled::Failed(outcome) => self.recover(&mut item, outcome, self.now),
-            Unsettled::Skipped(command) => skip(self.recovery(&mut item), command),
-        };
-        self.running
-            .push(Running::recovering(item, lane, recovering, self.now));
-    }
-
-    /// Calls the handler and polls it once. A panic in either becomes an outcome.
-    ///
-    /// The future is placed in a slot of the heap that is reused.
-    fn first_attempt(
-        &mut self,
-        record: Record,
-        attempt: u32,
-        cx: &mut Context<'_>,
-    ) -> Result<Settlement, Unsettled<H::Future>> {
-        let control = &self.shared.control;
-        if control.has_skips()
-            && let Some(command) = control.skip_of(&record)
-        {
-            return Err(Unsettled::Skipped(Box::new(command)));
-        }
-        let delivery = self.delivery(record, attempt);
-        let mut slot = self.slots.pop().unwrap_or_else(|| Box::pin(None));
-        let called = caught("the handler", || match self.handler.poll_ready(cx) {
-            Poll::Ready(Ok(())) => {
-                slot.set(Some(self.handler.call(delivery)));
-                None
-            }
-            Poll::Ready(Err(error)) => {
-                let error = HandlerError::from(error.into());
-                Some(Unsettled::Failed(Outcome::Retry(error)))
-            }
-            Poll::Pending => Some(Unsettled::NoRoom),
-        });
-        let outcome = match called {
-            Ok(None) => match poll_attempt(&mut slot, cx) {
-                Poll::Ready(outcome) => outcome,
-                Poll::Pending => return Err(Unsettled::Running(slot)),
-            },
-            Ok(Some(unsettled)) => return Err(unsettled),
-            Err(reason) => Outcome::Dead(reason),
-        };
-        self.slots.push(slot);
-        Settlement::of(outcome).map_err(Unsettled::Failed)
-    }
-
-    /// The request of the handler service. A record's attempts are counted across its parking.
-    fn delivery(&self, record: Record, attempt: u32) -> Delivery {
-        Delivery {
-            record,
-            attempt,
-            scope: Arc::clone(&self.scope),
-        }
-    }
-
-    /// Starts the retry after the outcome of an attempt that began at `began`.
-    ///
-    /// The handler is cloned here, as each retry needs an instance of its own: `poll_ready` and
-    /// `call` of one instance belong together.
-    fn recover(&self, item: &mut Item, outcome: Outcome, began: Instant) -> RetryFuture {
-        match caught("cloning the handler", || self.handler.clone()) {
-            Ok(handler) => {
-                let mut recovery = self.recovery(item);
-                recovery.began = began;
-                recover(handler, recovery, Some(outcome))
-            }
-            Err(reason) => bury(self.recovery(item), reason),
-        }
-    }
-
-    /// The state for the retry of a record. It keeps no memory of its burst.
-    fn recovery(&self, item: &mut Item) -> UnsettledRecord {
-        item.record = item.record.detached(Some(&self.shared.budget));
-        let (ticket, wait) = item.wait();
-        UnsettledRecord::new(
-            Arc::clone(&self.shared),
-            self.delivery(item.record.clone(), wait.attempts.saturating_add(1)),
-            Arc::clone(&item.partition),
-            ticket,
-            wait,
-        )
+        self.retained.measure();
     }
 
     /// Records the result where the record came from, and releases it. The lane is the caller's.
     fn settle(&mut self, item: &Item, verdict: Verdict) {
         let Verdict::Settled(settlement) = verdict else {
             if verdict == Verdict::Abandoned {
-                self.shared.left_unfinished();
+                self.shared.count_unfinished();
             }
-            if let (Verdict::PutBack(mut wait), Some(ticket)) = (verdict, item.wait().0) {
+            if let (Verdict::PutBack(mut retry_state), Some(ticket)) =
+                (verdict, item.retry_state().0)
+            {
                 let control = &self.shared.control;
                 if control.is_dropped(item.partition.epoch, ticket.offset) {
                     // It is dead-lettered instead, without a wait.
-                    wait.not_before_ms = 0;
+                    retry_state.not_before_ms = 0;
                 }
                 let retry = item.partition.retry.iter();
-                retry.for_each(|retry| retry.change(|state| state.put_back(ticket, wait)));
+                retry.for_each(|retry| retry.change(|state| state.put_back(ticket, retry_state)));
             }
             return self.abandon(item);
         };
-        match &item.books {
+        match &item.source {
             ItemSource::Burst(tracker, index) => tracker.settle(*index),
             ItemSource::Parked {
                 ticket,
@@ -591,22 +318,22 @@ where
                     .shared
                     .control
                     .take_drop(item.partition.epoch, ticket.offset);
-                self.shared.retry_topics.left();
+                self.shared.retry_topics.release_one();
             }
         }
         self.counts.settled(&item.partition.topic, settlement);
-        if self.shared.breakers.watches() {
+        if self.shared.breakers.wants_successes() {
             self.shared.breakers.succeeded(&item.record, settlement);
         }
     }
 
     /// Releases a record unsettled.
     fn abandon(&mut self, item: &Item) {
-        match item.books {
+        match item.source {
             ItemSource::Burst(..) => self.counts.abandoned(),
             ItemSource::Parked { .. } => {
                 self.counts.put_back();
-                self.shared.retry_topics.left();
+                self.shared.retry_topics.release_one();
             }
         }
     }
@@ -617,7 +344,7 @@ where
         let (mut purged, mut parked) = (0, 0);
         self.lanes.purge(|item| {
             let is_purged = fence.epochs.contains(&item.partition.epoch);
-            match item.books {
+            match item.source {
                 ItemSource::Burst(..) => purged += usize::from(is_purged),
                 ItemSource::Parked { .. } => parked += usize::from(is_purged),
             }
@@ -626,7 +353,7 @@ where
         (0..purged).for_each(|_| self.counts.abandoned());
         for _ in 0..parked {
             self.counts.put_back();
-            self.shared.retry_topics.left();
+            self.shared.retry_topics.release_one();
         }
         self.fences.push(fence);
     }
@@ -653,8 +380,8 @@ where
 
     /// The handlers that have been running for at least this long. Time between attempts does not
     /// count.
-    fn stuck(&self, after: Duration) -> Stuck {
-        let mut stuck = Stuck::default();
+    fn stuck_handlers(&self, after: Duration) -> StuckHandlers {
+        let mut stuck = StuckHandlers::default();
         for running in self.running.iter() {
             let Some((record, since)) = running.record().zip(running.running_since()) else {
                 continue;
@@ -674,24 +401,4 @@ where
         }
         stuck
     }
-}
-
-/// The lane of a record. None if it is ordered with no other.
-fn lane_key<'a>(shared: &Shared, record: &'a Record, hash: u64) -> Option<LaneKey<'a>> {
-    let key = ordering_key(&shared.settings, record.key())?;
-    let topic = record.topic();
-    Some(LaneKey { hash, topic, key })
-}
-
-/// Whether a record has to be parked behind others of its key. If so, it counts as being written.
-///
-/// The common case, no waiting key in the partition, takes no lock.
-fn joins_parked(shared: &Shared, partition: &Partition, record: &Record) -> bool {
-    let retry = partition.retry.as_ref().filter(|retry| !retry.is_empty());
-    retry.is_some_and(|retry| {
-        retry.joins(
-            ordering_key(&shared.settings, record.key()),
-            record.offset(),
-        )
-    })
 }

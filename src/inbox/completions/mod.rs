@@ -6,14 +6,14 @@
 //! The audit compares the log of a topic with these completions: a record at or below the committed
 //! offset without a completion, a dead letter or a retry entry is a lost event.
 //!
-//! `port.rs` holds the trait, `open.rs` opens a store by its address, and `conformance` is the
-//! suite that every implementation passes (feature `testing`). Each store implements the trait
+//! `completion.rs` holds the trait, `open.rs` opens a store by its address, and `conformance` is
+//! the suite that every implementation passes (feature `testing`). Each store implements the trait
 //! beside its claims, and opens addresses of its own form.
 
+pub(super) mod completion;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod open;
-pub(super) mod port;
 
+pub use completion::{Completion, Completions};
 pub use open::open;
-pub use port::{Completion, Completions};

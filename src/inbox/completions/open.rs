@@ -3,7 +3,7 @@
 //! The address decides the kind of store: operators give one text for all kinds, and the tool needs
 //! no code per store.
 
-use super::port::Completions;
+use super::completion::Completions;
 use crate::inbox::{InboxError, READERS};
 use crate::store_address;
 use std::sync::Arc;

@@ -5,7 +5,7 @@
 //! completion between two chunks may be reported or not, as the trait allows.
 
 use super::{PostgresInbox, PostgresSettings, statements};
-use crate::inbox::completions::port::Opening;
+use crate::inbox::completions::completion::Opening;
 use crate::inbox::{BoxFuture, Completion, Completions, InboxError, InboxKey};
 use crate::postgres::{Migration, Session, url_in};
 use std::sync::Arc;

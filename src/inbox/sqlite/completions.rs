@@ -5,7 +5,7 @@
 //! readers and the writer do not block each other.
 
 use super::{SqliteInbox, error, statements};
-use crate::inbox::completions::port::Opening;
+use crate::inbox::completions::completion::Opening;
 use crate::inbox::{BoxFuture, Completion, Completions, InboxError, InboxKey};
 use crate::sqlite::path_in;
 use sqlx::pool::PoolConnection;

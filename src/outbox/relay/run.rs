@@ -14,7 +14,7 @@ use super::in_flight_rows::{Fact, Outcome, Window};
 use super::slot_leases::{self, SlotLeases};
 use super::{RelayReport, RelaySettings, telemetry};
 use crate::publisher::{PublishError, Publisher};
-use crate::telemetry::{Health, Part, instance};
+use crate::telemetry::{Health, Reporter, instance};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -68,7 +68,7 @@ pub(super) struct Running {
     settings: RelaySettings,
     answer_limit: AnswerLimit,
     /// This relay's part of the process's health and metrics.
-    part: Part,
+    reporter: Reporter,
     /// This relay's name towards the others.
     name: String,
     window: Window,
@@ -102,7 +102,7 @@ impl Running {
         Self {
             store,
             publisher,
-            part: Part::new(health, COMPONENT, ""),
+            reporter: Reporter::new(health, COMPONENT, ""),
             name: format!("{}-{}", instance(None), uuid::Uuid::now_v7().simple()),
             window: Window::new(&settings),
             answer_limit: AnswerLimit(settings.answer_within()),
@@ -150,7 +150,7 @@ impl Running {
     /// Ends this relay's part of the health: well, or with the reason of its failure.
     fn end_part(&self, ended: &Result<(), OutboxError>) {
         let failure = ended.as_ref().err().map(ToString::to_string);
-        self.part.end(failure.as_deref());
+        self.reporter.end(failure.as_deref());
     }
 
     /// The loop: publishes until `stop`, or until drained if `until_empty`.
@@ -245,7 +245,7 @@ impl Running {
 
     /// Sets the readiness of this relay.
     fn say_ready(&self, state: Result<(), String>) {
-        self.part.set_ready(COMPONENT, state);
+        self.reporter.set_ready(COMPONENT, state);
     }
 
     /// The calls of a round, in this order: renewing first, because a lease that ends stops
@@ -281,7 +281,7 @@ impl Running {
         let granted = self.answer_limit.ask("lease slots", granted).await?;
         let lost = self.leases.granted(&granted, until);
         self.window.lose(&lost);
-        telemetry::slots_leased(&self.part, granted.len());
+        telemetry::slots_leased(&self.reporter, granted.len());
         self.may_have_more = true;
         let look_again = shares.look_again_after.map(|after| after + LOOK_LATER);
         let renew_after = self.settings.renew_interval();
@@ -354,7 +354,7 @@ impl Running {
             .answer_limit
             .ask("measure its backlog", self.store.backlog())
             .await?;
-        telemetry::backlog_measured(&self.part, &backlog);
+        telemetry::backlog_measured(&self.reporter, &backlog);
         let open = self
             .store
             .open_transaction(self.settings.open_transaction_max);
@@ -362,10 +362,11 @@ impl Running {
             .answer_limit
             .ask("find open transactions", open)
             .await?;
-        telemetry::transaction_seen(&self.part, open.as_ref());
+        telemetry::transaction_seen(&self.reporter, open.as_ref());
         let held = self.window.held_keys();
         let note = format!("{held} keys wait behind a refused event; see: evenkeel outbox status");
-        self.part.set_note(COMPONENT, (held > 0).then_some(note));
+        self.reporter
+            .set_note(COMPONENT, (held > 0).then_some(note));
         Ok(())
     }
 

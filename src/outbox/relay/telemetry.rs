@@ -3,7 +3,7 @@
 use super::in_flight_rows::Fact;
 use crate::outbox::status::OpenTransaction;
 use crate::outbox::store::Backlog;
-use crate::telemetry::{Metric, Part};
+use crate::telemetry::{Metric, Reporter};
 use metrics::counter;
 use std::time::Duration;
 
@@ -58,26 +58,30 @@ fn failed(topic: &str, result: &'static str) {
 }
 
 /// Reports the size of the backlog.
-pub(super) fn backlog_measured(part: &Part, backlog: &Backlog) {
+pub(super) fn backlog_measured(reporter: &Reporter, backlog: &Backlog) {
     let oldest = backlog.oldest.unwrap_or_default();
-    part.gauge(Metric::OutboxPending, &[])
+    reporter
+        .gauge(Metric::OutboxPending, &[])
         .set(backlog.pending as f64);
-    part.gauge(Metric::OutboxOldestSeconds, &[])
+    reporter
+        .gauge(Metric::OutboxOldestSeconds, &[])
         .set(oldest.as_secs_f64());
-    part.gauge(Metric::OutboxHeldKeys, &[])
+    reporter
+        .gauge(Metric::OutboxHeldKeys, &[])
         .set(backlog.held_keys as f64);
 }
 
 /// Reports the number of leased slots.
-pub(super) fn slots_leased(part: &Part, slots: usize) {
-    part.gauge(Metric::OutboxSlots, &[]).set(slots as f64);
+pub(super) fn slots_leased(reporter: &Reporter, slots: usize) {
+    reporter.gauge(Metric::OutboxSlots, &[]).set(slots as f64);
 }
 
 /// Warns of a transaction that delays its own events and the transactions that publish on the same
 /// keys.
-pub(super) fn transaction_seen(part: &Part, open: Option<&OpenTransaction>) {
+pub(super) fn transaction_seen(reporter: &Reporter, open: Option<&OpenTransaction>) {
     let age = open.map_or(Duration::ZERO, |open| Duration::from_millis(open.age_ms));
-    part.gauge(Metric::OutboxOpenTransactionSeconds, &[])
+    reporter
+        .gauge(Metric::OutboxOpenTransactionSeconds, &[])
         .set(age.as_secs_f64());
     if let Some(open) = open {
         tracing::warn!(

@@ -2,7 +2,7 @@
 //!
 //! Owns the format. Standard output remains for the output of commands.
 
-use crate::telemetry::visible::VisibleWriter;
+use crate::telemetry::escape::VisibleWriter;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
 use tracing::field::{Field, Visit};

@@ -4,7 +4,7 @@
 //! Kafka would wait for the same failure.
 
 use crate::telemetry::say;
-use crate::testing::required::required;
+use crate::testing::skipped_tests::required;
 use crate::testing::{KafkaKind, StartError, TestKafka};
 use tokio::sync::OnceCell;
 

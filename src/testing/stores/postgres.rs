@@ -379,7 +379,7 @@ pub(in crate::testing) fn command(user: Option<&User>, program: &Path) -> Vec<Os
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::required::required;
+    use crate::testing::skipped_tests::required;
 
     #[tokio::test]
     async fn a_database_survives_a_crash_and_a_frozen_server() {

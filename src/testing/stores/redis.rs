@@ -243,7 +243,7 @@ async fn answers(address: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::required::required;
+    use crate::testing::skipped_tests::required;
 
     async fn ask(redis: &TestRedis, command: &str) -> Option<String> {
         let look = async {

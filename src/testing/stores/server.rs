@@ -13,7 +13,7 @@
 use crate::telemetry::say;
 use crate::testing::process::reaper::Reaper;
 use crate::testing::process::subprocess;
-use crate::testing::required::required;
+use crate::testing::skipped_tests::required;
 use crate::testing::{StartError, wait};
 use std::ffi::OsString;
 use std::future::Future;

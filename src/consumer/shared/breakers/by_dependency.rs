@@ -1,17 +1,17 @@
 //! The state of all breakers of a consumer.
 //!
-//! Decides which record may probe a dependency that is down, and reports the outage: workers start
-//! no handler, intake takes no record, the health and a metric name the reason. The [`Breaker`]
-//! decides when to open and to close.
+//! A [`Breaker`] decides when to open and to close. This file applies the decision: it holds the
+//! handlers and intake, and publishes the outage.
 //!
 //! # Locks
 //!
-//! One mutex guards all entries. Reports leave under that lock ([`Breakers::show`] reads the state
-//! while it holds it), so that the health cannot show an older state last; log lines and wake-ups
-//! follow after it. `is_open` and `watches` are copies for the hot path: a stale value costs one
-//! attempt or one count, and the state is checked again under the lock.
+//! One mutex guards all entries. [`Breakers::publish`] reads the state and sets the health under
+//! that lock, so that the health never ends with an older state. Log lines and wake-ups follow
+//! after it. `is_open` and `wants_successes` are copies for the hot path: a stale value costs one
+//! attempt or one count.
 
 use crate::consumer::shared::breakers::record_kinds::RecordKinds;
+use crate::consumer::shared::breakers::telemetry;
 use crate::consumer::shared::concurrency::ConcurrencyLimit;
 use crate::consumer::shared::control::Control;
 use crate::consumer::shared::intake_thread::IntakeThread;
@@ -20,7 +20,7 @@ use crate::consumer::shared::readiness::Readiness;
 use crate::consumer::state::settlement::Settlement;
 use crate::event::Record;
 use crate::recovery::{Breaker, BreakerPolicy, Change, ProbeId, SlidingCount};
-use crate::telemetry::{Metric, Part};
+use crate::telemetry::{Metric, Reporter};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,10 +35,10 @@ pub(crate) const INBOX: &str = "inbox";
 pub(crate) const ANSWERS: &str = "it answers again";
 
 /// The parts of a consumer that breakers report to, and that they hold while one is open.
-pub(crate) struct Affected {
+pub(crate) struct BreakerTargets {
     pub(crate) group: String,
     /// For the gauge of open breakers.
-    pub(crate) health: Part,
+    pub(crate) health: Reporter,
     /// Becomes not ready while a breaker is open.
     pub(crate) readiness: Arc<Readiness>,
     /// Reports outages to operators.
@@ -53,15 +53,15 @@ pub(crate) struct Affected {
 
 /// The breakers of a consumer. The workers and the poll thread share them.
 pub(crate) struct Breakers {
-    pub(crate) affected: Affected,
+    pub(crate) targets: BreakerTargets,
     policy: BreakerPolicy,
     /// The zero of the breakers' clock, which is a duration.
-    pub(crate) begun: Instant,
+    pub(crate) started_at: Instant,
     state: Mutex<State>,
     /// Whether a breaker is open, for checks on the hot path.
     is_open: AtomicBool,
     /// Whether a breaker must be notified of every success.
-    watches: AtomicBool,
+    wants_successes: AtomicBool,
     /// Notified whenever a waiting record may continue.
     pub(crate) changed: Notify,
 }
@@ -69,7 +69,7 @@ pub(crate) struct Breakers {
 /// The breakers, and the attempts that they are weighed against.
 pub(crate) struct State {
     /// Attempts that did not end in an outage.
-    others: SlidingCount,
+    other_attempts: SlidingCount,
     pub(crate) by_dependency: BTreeMap<String, Entry>,
 }
 
@@ -82,15 +82,15 @@ pub(crate) struct Entry {
     kinds: RecordKinds,
     /// Attempts at such records that did not end in an outage of it. Before its first failure: all
     /// such attempts since the failed one began.
-    others: SlidingCount,
+    other_attempts: SlidingCount,
     /// The reason that the health reports.
     reason: String,
 }
 
 /// Whether a waiting record may be attempted.
-pub(crate) enum Turn {
+pub(crate) enum Permission {
     /// At once.
-    Go,
+    Granted,
     /// At once, as the probe of its dependency.
     Probe(ProbeId),
     /// Wait for a change, or until a probe is due.
@@ -100,12 +100,12 @@ pub(crate) enum Turn {
 /// How much one failure counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Evidence {
-    /// The record had failed by the same dependency before.
-    KnownAlready,
-    /// The failure is weighed against attempts that ended otherwise.
-    OneOfMany,
-    /// No other attempt runs, so that this failure represents all records.
-    StandsForAll,
+    /// The record had failed by the same dependency before. It does not count again.
+    RepeatedFailure,
+    /// The record's first failure by the dependency. It is weighed against other attempts.
+    FirstFailure,
+    /// A probe failed. No other attempt runs, so that it stands for all records.
+    FailedProbe,
 }
 
 impl State {
@@ -118,16 +118,16 @@ impl State {
         began: Duration,
         now: Duration,
     ) -> &mut Entry {
-        let until_now = self.others.sum_since(began, now);
+        let until_now = self.other_attempts.sum_since(began, now);
         let named = self.by_dependency.entry(dependency.to_owned());
         named.or_insert_with(|| {
-            let mut others = SlidingCount::new(policy.window);
-            others.add(until_now, now);
+            let mut other_attempts = SlidingCount::new(policy.window);
+            other_attempts.add(until_now, now);
             Entry {
                 breaker: Breaker::new(policy),
                 waiting: 0,
                 kinds: RecordKinds::default(),
-                others,
+                other_attempts,
                 reason: String::new(),
             }
         })
@@ -136,18 +136,18 @@ impl State {
 
 impl Breakers {
     /// Creates the breakers, all closed.
-    pub(crate) fn new(policy: BreakerPolicy, affected: Affected) -> Self {
+    pub(crate) fn new(policy: BreakerPolicy, targets: BreakerTargets) -> Self {
         let state = State {
-            others: SlidingCount::new(policy.window),
+            other_attempts: SlidingCount::new(policy.window),
             by_dependency: BTreeMap::new(),
         };
         Self {
-            affected,
+            targets,
             policy,
-            begun: Instant::now(),
+            started_at: Instant::now(),
             state: Mutex::new(state),
             is_open: AtomicBool::new(false),
-            watches: AtomicBool::new(false),
+            wants_successes: AtomicBool::new(false),
             changed: Notify::new(),
         }
     }
@@ -158,8 +158,8 @@ impl Breakers {
     }
 
     /// Whether [`Breakers::succeeded`] must be called for every record.
-    pub(crate) fn watches(&self) -> bool {
-        self.watches.load(Ordering::Relaxed)
+    pub(crate) fn wants_successes(&self) -> bool {
+        self.wants_successes.load(Ordering::Relaxed)
     }
 
     /// Whether this dependency is down.
@@ -170,16 +170,16 @@ impl Breakers {
     }
 
     /// Counts attempts that did not end in an outage.
-    pub(crate) fn others(&self, attempts: u64) {
+    pub(crate) fn count_attempts(&self, attempts: u64) {
         if attempts > 0 {
             let now = self.now();
-            self.state().others.add(attempts, now);
+            self.state().other_attempts.add(attempts, now);
         }
     }
 
     /// Whether a record that failed by this dependency, or by none, may be attempted now. A probe
     /// that it returns is under way and must be reported.
-    pub(crate) fn turn(&self, dependency: Option<&str>) -> Turn {
+    pub(crate) fn permission(&self, dependency: Option<&str>) -> Permission {
         let now = self.now();
         let mut state = self.state();
         let own = dependency.and_then(|name| state.by_dependency.get_mut(name));
@@ -187,19 +187,19 @@ impl Breakers {
             && entry.breaker.is_open()
         {
             return match entry.breaker.may_probe(now) {
-                Some(probe) => Turn::Probe(probe),
-                None => Turn::Wait(entry.breaker.probe_at()),
+                Some(probe) => Permission::Probe(probe),
+                None => Permission::Wait(entry.breaker.probe_at()),
             };
         }
         match self.is_open() {
-            true => Turn::Wait(None),
-            false => Turn::Go,
+            true => Permission::Wait(None),
+            false => Permission::Granted,
         }
     }
 
     /// The time on the breakers' clock.
     pub(crate) fn now(&self) -> Duration {
-        self.begun.elapsed()
+        self.started_at.elapsed()
     }
 
     /// Locks the entries.
@@ -214,7 +214,7 @@ impl Breakers {
     ///
     /// Whether this failure opens the breaker is decided by its policy. A failed probe that stands
     /// for all records (nothing else runs) opens it at once.
-    pub(crate) fn outage(
+    pub(crate) fn count_outage(
         &self,
         dependency: &str,
         record: &Record,
@@ -230,32 +230,32 @@ impl Breakers {
         if !entry.breaker.is_open() {
             reason.clone_into(&mut entry.reason);
         }
-        let others = entry.others.sum(now);
+        let others = entry.other_attempts.sum(now);
         let breaker = &mut entry.breaker;
         let change = match evidence {
-            Evidence::KnownAlready => breaker.failed_again(others, now, rand::random()),
-            Evidence::OneOfMany => breaker.failed(others, now, rand::random()),
-            Evidence::StandsForAll => breaker
+            Evidence::RepeatedFailure => breaker.failed_again(others, now, rand::random()),
+            Evidence::FirstFailure => breaker.failed(others, now, rand::random()),
+            Evidence::FailedProbe => breaker
                 .failed(others, now, rand::random())
                 .or_else(|| breaker.open_now(now, rand::random())),
         };
-        self.watches.store(true, Ordering::Relaxed);
-        self.show(state, dependency, change, "enough records failed by it");
+        self.wants_successes.store(true, Ordering::Relaxed);
+        self.publish(state, dependency, change, "enough records failed by it");
     }
 
     /// Closes the breakers of these dependencies: a record that had failed by them was handled.
     ///
     /// Called for a record that was handled after it had failed, whether or not it was a probe.
-    pub(crate) fn answered(&self, dependencies: &[String]) {
+    pub(crate) fn close_for(&self, dependencies: &[String]) {
         for dependency in dependencies {
             let mut state = self.state();
             let entry = state.by_dependency.get_mut(dependency);
             let change = entry.and_then(|entry| entry.breaker.answered());
-            self.show(state, dependency, change, ANSWERS);
+            self.publish(state, dependency, change, ANSWERS);
         }
     }
 
-    /// Counts a settled record. Called only while [`Breakers::watches`] is true.
+    /// Counts a settled record. Called only while [`Breakers::wants_successes`] is true.
     pub(crate) fn succeeded(&self, record: &Record, settlement: Settlement) {
         self.ended_without_outage(record, |dependency| match settlement {
             Settlement::Done => true,
@@ -266,9 +266,9 @@ impl Breakers {
     }
 
     /// Counts an attempt that failed without an outage.
-    pub(crate) fn failed_otherwise(&self, record: &Record) {
-        self.others(1);
-        if self.watches() {
+    pub(crate) fn failed_without_outage(&self, record: &Record) {
+        self.count_attempts(1);
+        if self.wants_successes() {
             self.ended_without_outage(record, |_| false);
         }
     }
@@ -282,7 +282,7 @@ impl Breakers {
         let mut tries_others = false;
         for (dependency, entry) in &mut state.by_dependency {
             if entry.kinds.contain(record) {
-                entry.others.add(1, now);
+                entry.other_attempts.add(1, now);
                 if is_success(dependency) && entry.breaker.others_succeeded().is_some() {
                     closed.push(dependency.clone());
                 }
@@ -292,10 +292,10 @@ impl Breakers {
         drop(state);
         for dependency in closed {
             let why = "records of the kinds that failed by it succeed again";
-            self.show(self.state(), &dependency, Some(Change::Closed), why);
+            self.publish(self.state(), &dependency, Some(Change::Closed), why);
         }
         if tries_others {
-            self.try_another();
+            self.allow_trial();
         }
     }
 
@@ -305,7 +305,7 @@ impl Breakers {
     /// A breaker that no record probes would stay open for ever: its records may all have been
     /// revoked.
     pub(crate) fn check(&self) {
-        if !self.watches() {
+        if !self.wants_successes() {
             return;
         }
         let now = self.now();
@@ -319,11 +319,11 @@ impl Breakers {
             entry.waiting > 0 || entry.breaker.is_interested(now)
         });
         let is_empty = state.by_dependency.is_empty();
-        self.watches.store(!is_empty, Ordering::Relaxed);
+        self.wants_successes.store(!is_empty, Ordering::Relaxed);
         drop(state);
         for dependency in closed {
             let why = "no record waits for it any more; the next record that needs it tests it";
-            self.show(self.state(), &dependency, Some(Change::Closed), why);
+            self.publish(self.state(), &dependency, Some(Change::Closed), why);
         }
     }
 
@@ -331,16 +331,16 @@ impl Breakers {
     pub(crate) fn end(&self) {
         for (dependency, entry) in &self.state().by_dependency {
             if entry.breaker.is_open() {
-                self.affected.control.down(dependency, None);
+                self.targets.control.report_outage(dependency, None);
             }
             self.gauge(dependency, false);
         }
     }
 
-    /// Reports the state of `dependency`'s breaker after a change. It reads the state under its
-    /// lock, so that the last report is always the current state, even if another thread has
-    /// changed it meanwhile.
-    pub(crate) fn show(
+    /// Publishes the state of `dependency`'s breaker after a change: to the permits, the control
+    /// topic, the health and the gauge. The caller still holds the lock, so that the last report
+    /// is always the current state.
+    pub(crate) fn publish(
         &self,
         state: MutexGuard<'_, State>,
         dependency: &str,
@@ -353,57 +353,49 @@ impl Breakers {
         let is_open = |entry: &Entry| entry.breaker.is_open();
         let any_open = state.by_dependency.values().any(is_open);
         self.is_open.store(any_open, Ordering::Relaxed);
-        self.affected.permits.hold(any_open);
+        self.targets.permits.set_held(any_open);
         let down = state.by_dependency.get(dependency).filter(|e| is_open(e));
         let reason = down.map(|entry| entry.reason.clone());
         let shown = reason
             .as_ref()
             .map(|reason| format!("{dependency} is down: {reason}"));
-        self.affected.control.down(dependency, reason.as_deref());
-        self.affected.readiness.down(dependency, shown);
+        self.targets
+            .control
+            .report_outage(dependency, reason.as_deref());
+        self.targets.readiness.down(dependency, shown);
         self.gauge(dependency, reason.is_some());
         drop(state);
         match reason {
-            Some(reason) => tracing::error!(
-                group = self.affected.group,
-                dependency,
-                reason,
-                "a dependency is down: no handler starts until it answers; no record is lost, and no attempt is counted"
-            ),
-            None => tracing::warn!(
-                group = self.affected.group,
-                dependency,
-                why,
-                "handlers start again after an outage of a dependency"
-            ),
+            Some(reason) => telemetry::breaker_opened(&self.targets.group, dependency, &reason),
+            None => telemetry::breaker_closed(&self.targets.group, dependency, why),
         }
         self.changed.notify_waiters();
         self.wake_workers();
     }
 
-    /// Admits one more record after a failed probe: if few records arrive, most of them may be ones
-    /// that fail.
-    pub(crate) fn try_another(&self) {
-        self.affected.permits.try_one();
+    /// Lets one record start that has not failed, after a failed probe: its success shows that the
+    /// dependency is up.
+    pub(crate) fn allow_trial(&self) {
+        self.targets.permits.allow_trial();
         self.wake_workers();
     }
 
     /// Has the workers check again whether handlers may start. Meanwhile they release unused
     /// permits.
     fn wake_workers(&self) {
-        for worker in &self.affected.workers {
-            worker.send(Message::Look);
+        for worker in &self.targets.workers {
+            worker.send(Message::RecheckPermits);
         }
-        self.affected.intake.wake();
+        self.targets.intake.wake();
     }
 
     /// Sets the gauge of a dependency.
     fn gauge(&self, dependency: &str, is_down: bool) {
         let labels = [
-            ("group", self.affected.group.as_str()),
+            ("group", self.targets.group.as_str()),
             ("dependency", dependency),
         ];
-        self.affected
+        self.targets
             .health
             .gauge(Metric::BreakerOpen, &labels)
             .set(if is_down { 1.0 } else { 0.0 });
@@ -411,19 +403,19 @@ impl Breakers {
 }
 
 /// Counts a waiting record of a dependency until it is dropped.
-pub(crate) struct Waiting<'a> {
+pub(crate) struct WaitingRecord<'a> {
     breakers: &'a Breakers,
     dependency: &'a str,
 }
 
-impl<'a> Waiting<'a> {
+impl<'a> WaitingRecord<'a> {
     /// Counts a record, and creates the entry of the dependency if there is none.
     pub(crate) fn new(breakers: &'a Breakers, dependency: &'a str) -> Self {
         let now = breakers.now();
         let mut state = breakers.state();
         let entry = state.entry(dependency, breakers.policy, now, now);
         entry.waiting += 1;
-        breakers.watches.store(true, Ordering::Relaxed);
+        breakers.wants_successes.store(true, Ordering::Relaxed);
         drop(state);
         Self {
             breakers,
@@ -432,7 +424,7 @@ impl<'a> Waiting<'a> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingRecord<'_> {
     fn drop(&mut self) {
         let mut state = self.breakers.state();
         if let Some(entry) = state.by_dependency.get_mut(self.dependency) {

@@ -7,7 +7,7 @@
 //! # From a failure to an open breaker
 //!
 //! 1. An attempt fails with class outage or timeout. The retry reports it with its dependency
-//!    ([`Breakers::outage`]); only the first failure of a record by a dependency counts.
+//!    ([`Breakers::count_outage`]); only the first failure of a record by a dependency counts.
 //! 2. The breaker compares the failures in its window with other attempts at the same kinds of
 //!    records (topic and event type). Kinds that never failed by the dependency probably do not use
 //!    it, and would hide the outage.
@@ -17,11 +17,12 @@
 //!    breaker. Meanwhile trials, single records that have not failed, find out whether records that
 //!    use the dependency succeed although the probes fail.
 //! 5. If no record waits for it any more (revoked, skipped), it closes after a time, and the next
-//!    record finds out.
+//!    record tests the dependency.
 
 mod by_dependency;
 mod probe;
 mod record_kinds;
+mod telemetry;
 
-pub(crate) use by_dependency::{Affected, Breakers, Evidence, INBOX};
-pub(crate) use probe::{Answer, Probe};
+pub(crate) use by_dependency::{BreakerTargets, Breakers, Evidence, INBOX};
+pub(crate) use probe::{Probe, ProbeAnswer};

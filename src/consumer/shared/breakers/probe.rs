@@ -7,7 +7,10 @@
 //! then the next record probes beside it, because the handler may hang while the dependency is up
 //! again.
 
-use crate::consumer::shared::breakers::by_dependency::{ANSWERS, Breakers, Turn, Waiting};
+use crate::consumer::shared::breakers::by_dependency::{
+    ANSWERS, Breakers, Permission, WaitingRecord,
+};
+use crate::consumer::shared::breakers::telemetry;
 use crate::recovery::{Breaker, Change, ProbeId};
 use std::future::Future;
 use std::pin::pin;
@@ -16,13 +19,13 @@ use std::time::Duration;
 
 /// The result of a probe for its dependency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum ProbeAnswer {
     /// The dependency answered.
     Yes,
     /// The attempt failed by an outage of it or of another dependency, or timed out.
     No,
     /// The attempt ended before it used the dependency.
-    Unasked,
+    NotAsked,
 }
 
 /// A probe in progress. If it is dropped without a result, the next record becomes the probe.
@@ -30,7 +33,7 @@ pub(crate) struct Probe {
     breakers: Arc<Breakers>,
     dependency: String,
     id: ProbeId,
-    ended: bool,
+    is_reported: bool,
 }
 
 impl Probe {
@@ -40,7 +43,7 @@ impl Probe {
             breakers,
             dependency: dependency.to_owned(),
             id,
-            ended: false,
+            is_reported: false,
         }
     }
 
@@ -48,7 +51,7 @@ impl Probe {
     /// next probe needs one beside it.
     ///
     /// Never cancels the attempt: its effect may have happened.
-    pub(crate) async fn watch<T>(&self, attempt: impl Future<Output = T>) -> T {
+    pub(crate) async fn run<T>(&self, attempt: impl Future<Output = T>) -> T {
         let mut attempt = pin!(attempt);
         let within = {
             let state = self.breakers.state();
@@ -61,13 +64,8 @@ impl Probe {
         if let Ok(ended) = tokio::time::timeout(within, attempt.as_mut()).await {
             return ended;
         }
-        tracing::warn!(
-            group = self.breakers.affected.group,
-            dependency = self.dependency,
-            after_s = within.as_secs(),
-            "a probe did not end in time: the next record probes beside it; give the handler's calls a timeout"
-        );
-        let _lent = self.breakers.affected.permits.lend();
+        telemetry::probe_is_late(&self.breakers.targets.group, &self.dependency, within);
+        let _lent = self.breakers.targets.permits.lend();
         attempt.await
     }
 
@@ -77,21 +75,21 @@ impl Probe {
     }
 
     /// Reports the result of the attempt to the breaker.
-    pub(crate) fn ended(mut self, answer: Answer) {
-        if answer == Answer::Unasked {
+    pub(crate) fn report(mut self, answer: ProbeAnswer) {
+        if answer == ProbeAnswer::NotAsked {
             return;
         }
-        self.ended = true;
+        self.is_reported = true;
         let id = self.id;
         self.update(|breaker, now| match answer {
-            Answer::Yes => breaker.probe_answered(id),
-            Answer::No | Answer::Unasked => {
+            ProbeAnswer::Yes => breaker.probe_answered(id),
+            ProbeAnswer::No | ProbeAnswer::NotAsked => {
                 breaker.probe_failed(id, now, rand::random());
                 None
             }
         });
-        if answer == Answer::No {
-            self.breakers.try_another();
+        if answer == ProbeAnswer::No {
+            self.breakers.allow_trial();
         }
     }
 
@@ -103,7 +101,9 @@ impl Probe {
         let entry = state.by_dependency.get_mut(&self.dependency);
         let change = entry.and_then(|entry| update(&mut entry.breaker, now));
         match change {
-            Some(_) => self.breakers.show(state, &self.dependency, change, ANSWERS),
+            Some(_) => self
+                .breakers
+                .publish(state, &self.dependency, change, ANSWERS),
             // The time of the next probe has changed.
             None => breakers.changed.notify_waiters(),
         }
@@ -116,21 +116,24 @@ impl Breakers {
     /// reports the result by it.
     ///
     /// Cancel-safe: a probe is only assigned when it is returned.
-    pub(crate) async fn may_try(self: &Arc<Self>, dependency: Option<&str>) -> Option<Probe> {
-        let _waiting = dependency.map(|dependency| Waiting::new(self, dependency));
+    pub(crate) async fn wait_until_allowed(
+        self: &Arc<Self>,
+        dependency: Option<&str>,
+    ) -> Option<Probe> {
+        let _waiting = dependency.map(|dependency| WaitingRecord::new(self, dependency));
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             // The wait is registered before the check, or a change in between would be missed.
             changed.as_mut().enable();
-            let due = match (self.turn(dependency), dependency) {
-                (Turn::Go, _) | (Turn::Probe(_), None) => return None,
-                (Turn::Probe(probe), Some(dependency)) => {
+            let due = match (self.permission(dependency), dependency) {
+                (Permission::Granted, _) | (Permission::Probe(_), None) => return None,
+                (Permission::Probe(probe), Some(dependency)) => {
                     return Some(Probe::new(Arc::clone(self), dependency, probe));
                 }
-                (Turn::Wait(due), _) => due,
+                (Permission::Wait(due), _) => due,
             };
-            match due.and_then(|due| self.begun.checked_add(due)) {
+            match due.and_then(|due| self.started_at.checked_add(due)) {
                 Some(due) => {
                     let due = tokio::time::sleep_until(due);
                     tokio::select! { () = changed => {}, () = due => {} }
@@ -143,7 +146,7 @@ impl Breakers {
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        if !self.ended {
+        if !self.is_reported {
             let id = self.id;
             self.update(|breaker, now| {
                 breaker.probe_abandoned(id, now);

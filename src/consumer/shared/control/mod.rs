@@ -5,9 +5,9 @@
 //! It reads no topic and owns no partition. The poll thread does (`poll/operator/`, `poll/pause`).
 //!
 //! A command reaches a record in one of three ways: as a mark that a worker finds before an attempt
-//! (skip, drop), as a notification of a retry that waits ([`Waiting`]), or through the parked set.
-//! Marks exist only for records of owned partitions. `has_skips` and `has_drops` keep the hot path
-//! free of locks while no mark exists.
+//! (skip, drop), as a notification of a retry that waits ([`RetryRegistration`]), or through the
+//! parked set. Marks exist only for records of owned partitions. `has_skips` and `has_drops` keep
+//! the hot path free of locks while no mark exists.
 //!
 //! Notes to the control topic are best effort. The command is in force whether or not its
 //! acknowledgement arrives, and a failed write never stops a record.
@@ -38,7 +38,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Partition and offset. With the topic in the value, a lookup does not copy the topic's name.
-type Place = (i32, i64);
+type PartitionOffset = (i32, i64);
 
 /// The live control of a consumer.
 #[derive(Default)]
@@ -46,7 +46,7 @@ pub(crate) struct Control {
     /// The state of the control topic. Written by the poll thread.
     state: Mutex<ControlState>,
     /// Records of owned partitions that are to be skipped.
-    skips: Mutex<HashMap<Place, Vec<(String, Command)>>>,
+    skips: Mutex<HashMap<PartitionOffset, Vec<(String, Command)>>>,
     /// Whether `skips` has an entry, for the check of every record.
     has_skips: AtomicBool,
     /// Parked records to be dropped, by their partition's epoch and their offset in the retry
@@ -96,19 +96,19 @@ impl Control {
     /// The command that requested the skip of this record. Call it only if [`Control::has_skips`].
     pub(crate) fn skip_of(&self, record: &Record) -> Option<Command> {
         let skips = lock(&self.skips);
-        let there = skips.get(&(record.partition(), record.offset()))?;
-        let here = there.iter().find(|(topic, _)| topic == record.topic());
-        here.map(|(_, command)| command.clone())
+        let marks = skips.get(&(record.partition(), record.offset()))?;
+        let mark = marks.iter().find(|(topic, _)| topic == record.topic());
+        mark.map(|(_, command)| command.clone())
     }
 
     /// Marks a record to be skipped: at its start, after a failed attempt, or at once if it waits.
     pub(crate) fn skip(&self, record: &RecordPosition, command: &Command) {
         let mut skips = lock(&self.skips);
-        let there = skips.entry((record.partition, record.offset)).or_default();
-        if there.iter().any(|(topic, _)| *topic == record.topic) {
+        let marks = skips.entry((record.partition, record.offset)).or_default();
+        if marks.iter().any(|(topic, _)| *topic == record.topic) {
             return;
         }
-        there.push((record.topic.clone(), command.clone()));
+        marks.push((record.topic.clone(), command.clone()));
         self.has_skips.store(true, Ordering::Relaxed);
         drop(skips);
         if let Some(waiter) = lock(&self.waiting).get(record) {
@@ -120,9 +120,9 @@ impl Control {
     pub(crate) fn unskip(&self, record: &RecordPosition) {
         let mut skips = lock(&self.skips);
         let place = (record.partition, record.offset);
-        if let Some(there) = skips.get_mut(&place) {
-            there.retain(|(topic, _)| *topic != record.topic);
-            if there.is_empty() {
+        if let Some(marks) = skips.get_mut(&place) {
+            marks.retain(|(topic, _)| *topic != record.topic);
+            if marks.is_empty() {
                 skips.remove(&place);
             }
         }
@@ -242,11 +242,11 @@ impl Control {
             at: jiff::Timestamp::now(),
             detail: detail.to_owned(),
         };
-        self.note(ack.key(), ack.value().map(Some));
+        self.queue_note(ack.key(), ack.value().map(Some));
     }
 
     /// Reports to operators that a dependency is down, or (without a reason) that it answers again.
-    pub(crate) fn down(&self, dependency: &str, reason: Option<&str>) {
+    pub(crate) fn report_outage(&self, dependency: &str, reason: Option<&str>) {
         let status = Status {
             member: lock(&self.member).clone(),
             dependency: dependency.to_owned(),
@@ -257,21 +257,21 @@ impl Control {
             Some(_) => status.value().map(Some),
             None => Ok(None),
         };
-        self.note(status.key(), value);
+        self.queue_note(status.key(), value);
     }
 
     /// Reports this member's process to operators.
     pub(crate) fn announce(&self, info: &MemberInfo) {
-        self.note(info.key(), info.value().map(Some));
+        self.queue_note(info.key(), info.value().map(Some));
     }
 
     /// Removes the report of a member.
     pub(crate) fn forget_member(&self, id: &str) {
-        self.note(MemberInfo::key_of(id), Ok(None));
+        self.queue_note(MemberInfo::key_of(id), Ok(None));
     }
 
     /// Queues a note, unless notes are discarded. Never blocks.
-    fn note(&self, key: String, value: Result<Option<Vec<u8>>, serde_json::Error>) {
+    fn queue_note(&self, key: String, value: Result<Option<Vec<u8>>, serde_json::Error>) {
         if self.is_muted.load(Ordering::Relaxed) {
             return;
         }
@@ -321,26 +321,26 @@ struct Waiter {
 /// A failed record, registered for commands until it is settled or released.
 ///
 /// Created when the retry of a record begins. Its drop removes the registration.
-pub(crate) struct Waiting {
+pub(crate) struct RetryRegistration {
     control: Arc<Control>,
     record: Record,
     position: RecordPosition,
     waiter: Arc<Waiter>,
 }
 
-impl Waiting {
+impl RetryRegistration {
     /// Registers the record. A registration of the same position, from an earlier assignment, is
     /// replaced.
     pub(crate) fn new(control: &Arc<Control>, record: &Record) -> Self {
-        let waiting = Self {
+        let registration = Self {
             control: Arc::clone(control),
             record: record.clone(),
             position: position(record),
             waiter: Arc::default(),
         };
-        let waiter = Arc::clone(&waiting.waiter);
-        lock(&control.waiting).insert(waiting.position.clone(), waiter);
-        waiting
+        let waiter = Arc::clone(&registration.waiter);
+        lock(&control.waiting).insert(registration.position.clone(), waiter);
+        registration
     }
 
     /// Waits until a command skips the record. Cancel-safe.
@@ -356,7 +356,7 @@ impl Waiting {
     }
 
     /// Waits for `until`, or until a command requests the next attempt.
-    pub(crate) async fn unless_retried(&self, until: impl Future<Output = ()>) {
+    pub(crate) async fn wait_unless_retried(&self, until: impl Future<Output = ()>) {
         self.waiter.waits.store(true, Ordering::Relaxed);
         tokio::select! {
             () = until => {}
@@ -366,7 +366,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for RetryRegistration {
     fn drop(&mut self) {
         let mut waiting = lock(&self.control.waiting);
         // The same record, redelivered under a new assignment, may have replaced the entry.
@@ -399,10 +399,8 @@ pub(crate) struct Note {
 /// connections.
 const PRODUCER_KEPT: Duration = Duration::from_secs(30);
 
-/// Writes notes one after the other, with a producer that is created on demand. Ends when the queue
-/// is closed.
-///
-/// Ends within seconds after the queue is closed, or is aborted by the run.
+/// Writes notes one after the other, with a producer that is created on demand. Ends after the
+/// queue was closed and its last note was written; the run aborts it if that takes long.
 pub(crate) async fn write_notes(
     group: String,
     kafka: KafkaConfig,

@@ -3,7 +3,7 @@
 //! One component shows both, in order: a flood, then the topics that cannot be written. An alarm of
 //! a record ends with its drop, so that a revoked record cannot leave it raised.
 
-use crate::telemetry::{Metric, Part};
+use crate::telemetry::{Metric, Reporter};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +14,7 @@ const COMPONENT: &str = "dead_letters";
 pub(crate) struct Alarms {
     /// For the labels of the gauges.
     group: String,
-    health: Part,
+    health: Reporter,
     /// Locked while the health is set, so that it shows the latest state.
     state: Mutex<State>,
 }
@@ -36,7 +36,7 @@ struct Unwritable {
 
 impl State {
     /// The state for the health.
-    fn shown(&self) -> Result<(), String> {
+    fn status(&self) -> Result<(), String> {
         let unwritable = self.unwritable.iter().map(|(topic, unwritable)| {
             let Unwritable { records, reason } = unwritable;
             format!(
@@ -53,7 +53,7 @@ impl State {
 
 impl Alarms {
     /// No alarm is raised.
-    pub(crate) fn new(group: &str, health: Part) -> Self {
+    pub(crate) fn new(group: &str, health: Reporter) -> Self {
         Self {
             group: group.to_owned(),
             health,
@@ -69,11 +69,11 @@ impl Alarms {
             .gauge(Metric::DeadLetterFlood, &[("group", &self.group)])
             .set(flooded);
         state.flood = reason;
-        self.health.set_ready(COMPONENT, state.shown());
+        self.health.set_ready(COMPONENT, state.status());
     }
 
     /// Returns an alarm for one record of `topic`. It is not raised yet.
-    pub(crate) fn of(&self, topic: &str) -> Alarm<'_> {
+    pub(crate) fn for_topic(&self, topic: &str) -> Alarm<'_> {
         Alarm {
             alarms: self,
             topic: topic.to_owned(),
@@ -93,7 +93,7 @@ impl Alarms {
         self.health
             .gauge(Metric::DeadLettersWaiting, &labels)
             .set(records as f64);
-        self.health.set_ready(COMPONENT, state.shown());
+        self.health.set_ready(COMPONENT, state.status());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -160,11 +160,11 @@ mod tests {
     #[test]
     fn the_end_of_one_alarm_clears_no_other() {
         let health = Health::default();
-        let alarms = Alarms::new("payments", Part::new(health.clone(), "consumer", ""));
-        let mut orders = alarms.of("orders");
-        let mut more_orders = alarms.of("orders");
-        let mut stock = alarms.of("stock");
-        drop(alarms.of("stock"));
+        let alarms = Alarms::new("payments", Reporter::new(health.clone(), "consumer", ""));
+        let mut orders = alarms.for_topic("orders");
+        let mut more_orders = alarms.for_topic("orders");
+        let mut stock = alarms.for_topic("stock");
+        drop(alarms.for_topic("stock"));
         assert_eq!(reason(&health), "", "none was raised");
         orders.raise("missing");
         orders.raise("still missing");

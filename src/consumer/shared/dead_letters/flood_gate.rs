@@ -2,7 +2,7 @@
 //!
 //! The guard decides ([`FloodGuard`]); the gate holds the records. They wait inside of their
 //! retries, with their permits lent, so that the records of other keys continue, until
-//! [`Gate::release`] or a revoke.
+//! [`FloodGate::release`] or a revoke.
 //!
 //! # Example
 //!
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 const REASON_CHARACTERS_MAX: usize = 300;
 
 /// The flood gate of a consumer.
-pub(crate) struct Gate {
+pub(crate) struct FloodGate {
     group: String,
     begun: Instant,
     /// The decision. Locked for each dead letter and each turn of the poll thread, not for handled
@@ -34,7 +34,7 @@ pub(crate) struct Gate {
     released: Notify,
 }
 
-impl Gate {
+impl FloodGate {
     /// The gate is open.
     pub(crate) fn new(group: &str, policy: FloodGuardPolicy) -> Self {
         Self {
@@ -53,9 +53,9 @@ impl Gate {
 
     /// Passes the handled records to the guard, so that they count for the time in which they were
     /// handled. The poll thread calls it on every turn.
-    pub(crate) fn mind(&self) {
+    pub(crate) fn count_handled(&self) {
         if self.handled.load(Ordering::Relaxed) > 0 {
-            drop(self.up_to_date());
+            drop(self.updated_guard());
         }
     }
 
@@ -77,19 +77,19 @@ impl Gate {
 
     /// Whether one more dead letter may be written. Raises the alarm if the guard stops now.
     fn admit(&self, alarms: &Alarms, reason: &str) -> bool {
-        let mut guard = self.up_to_date();
+        let mut guard = self.updated_guard();
         let had_stopped = guard.is_stopped();
         let Err(flood) = guard.admit(self.begun.elapsed()) else {
             return true;
         };
         if !had_stopped {
-            self.stopped(flood, alarms, reason);
+            self.report_flood(flood, alarms, reason);
         }
         false
     }
 
     /// Logs the flood and raises the alarm, with the commands to find the cause and to continue.
-    fn stopped(&self, flood: Flood, alarms: &Alarms, reason: &str) {
+    fn report_flood(&self, flood: Flood, alarms: &Alarms, reason: &str) {
         let group = &self.group;
         let last: String = reason.chars().take(REASON_CHARACTERS_MAX).collect();
         let reason = format!(
@@ -103,7 +103,7 @@ impl Gate {
 
     /// Allows dead letters again after a flood.
     pub(crate) fn release(&self, alarms: &Alarms) {
-        let mut guard = self.up_to_date();
+        let mut guard = self.updated_guard();
         if guard.release() {
             tracing::warn!(
                 group = self.group,
@@ -115,7 +115,7 @@ impl Gate {
     }
 
     /// Locks the guard and passes it the handled records.
-    fn up_to_date(&self) -> MutexGuard<'_, FloodGuard> {
+    fn updated_guard(&self) -> MutexGuard<'_, FloodGuard> {
         let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
         let handled = self.handled.swap(0, Ordering::Relaxed);
         guard.handled(handled, self.begun.elapsed());
@@ -126,20 +126,20 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::{Health, Part};
+    use crate::telemetry::{Health, Reporter};
     use futures_util::FutureExt;
 
-    fn gate(run_max: u64) -> (Gate, Alarms, Health) {
+    fn gate(run_max: u64) -> (FloodGate, Alarms, Health) {
         let health = Health::default();
         let alarms = Alarms::new(
             "payments",
-            Part::new(health.clone(), "consumer", "payments"),
+            Reporter::new(health.clone(), "consumer", "payments"),
         );
         let policy = FloodGuardPolicy {
             run_max,
             ..FloodGuardPolicy::OFF
         };
-        (Gate::new("payments", policy), alarms, health)
+        (FloodGate::new("payments", policy), alarms, health)
     }
 
     #[tokio::test]
@@ -160,7 +160,7 @@ mod tests {
         );
         assert!(reason.ends_with("failed with: not JSON"), "{reason}");
         gate.handled(1_000);
-        gate.mind();
+        gate.count_handled();
         assert!(waiting.as_mut().now_or_never().is_none());
         gate.release(&alarms);
         assert!(waiting.as_mut().now_or_never().is_some());

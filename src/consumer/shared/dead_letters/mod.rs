@@ -26,9 +26,9 @@ use crate::kafka::{ConfigError, KafkaConfig};
 use crate::publisher::{PublishError, Publisher, PublisherSettings};
 use crate::recovery::DeadLetterTopic;
 use crate::recovery::dead_letter::{Failure, Form, dead_letter};
-use crate::telemetry::{Metric, Part, instance};
+use crate::telemetry::{Metric, Reporter, instance};
 use alarms::{Alarm, Alarms};
-use flood_gate::Gate;
+use flood_gate::FloodGate;
 use jiff::Timestamp;
 use std::future::Future;
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub(crate) struct DeadLetterWriter {
     /// What the health shows.
     alarms: Alarms,
     /// Stops the writing during a flood.
-    gate: Gate,
+    gate: FloodGate,
     /// Writes dead letters, one per batch.
     dead_letters: OnceCell<Publisher>,
     /// Writes records to the group's other topics, in batches.
@@ -88,13 +88,13 @@ pub(crate) enum WriteError {
 pub(crate) struct PendingDeadLetter<'a> {
     writer: &'a DeadLetterWriter,
     record: &'a Record,
-    given_up: DeadLetterCause<'a>,
+    cause: DeadLetterCause<'a>,
     alarm: Alarm<'a>,
 }
 
 impl DeadLetterWriter {
     /// Connects to nothing.
-    pub(crate) fn new(settings: &ConsumerSettings, kafka: KafkaConfig, health: Part) -> Self {
+    pub(crate) fn new(settings: &ConsumerSettings, kafka: KafkaConfig, health: Reporter) -> Self {
         let group = &settings.group;
         Self {
             group: group.clone(),
@@ -102,7 +102,7 @@ impl DeadLetterWriter {
             instance: instance(settings.instance_id.as_deref()),
             kafka,
             alarms: Alarms::new(group, health),
-            gate: Gate::new(group, settings.flood_guard),
+            gate: FloodGate::new(group, settings.flood_guard),
             dead_letters: OnceCell::new(),
             others: OnceCell::new(),
         }
@@ -119,13 +119,13 @@ impl DeadLetterWriter {
     pub(crate) fn pending<'a>(
         &'a self,
         record: &'a Record,
-        given_up: DeadLetterCause<'a>,
+        cause: DeadLetterCause<'a>,
     ) -> PendingDeadLetter<'a> {
         PendingDeadLetter {
             writer: self,
             record,
-            given_up,
-            alarm: self.alarms.of(record.topic()),
+            cause,
+            alarm: self.alarms.for_topic(record.topic()),
         }
     }
 
@@ -147,7 +147,7 @@ impl DeadLetterWriter {
 
     /// Passes the handled records to the flood guard. The poll thread calls it on every turn.
     pub(crate) fn update_flood_guard(&self) {
-        self.gate.mind();
+        self.gate.count_handled();
     }
 
     /// The Kafka configuration of the consumer.
@@ -198,9 +198,9 @@ async fn publish(publisher: &Publisher, record: OutgoingRecord) -> Result<(), Pu
     publisher.publish_record(record).await.map(drop)
 }
 
-/// Describes a failed write to one of the group's own topics, with the command that mends the
+/// Describes a failed write to one of the group's own topics, with the command that repairs the
 /// topic.
-pub(crate) fn told(group: &str, error: &WriteError) -> String {
+pub(crate) fn describe_write_error(group: &str, error: &WriteError) -> String {
     let command = group_topics::repair_command(group);
     match error {
         WriteError::Publish(PublishError::NoTopic { topic }) => {
@@ -224,7 +224,7 @@ impl PendingDeadLetter<'_> {
         match &written {
             Ok(()) => {
                 let (group, topic) = (self.writer.group.clone(), self.record.topic().to_owned());
-                let stage = self.given_up.reason.stage.as_str();
+                let stage = self.cause.reason.stage.as_str();
                 metrics::counter!(
                     Metric::DeadLetters.name(),
                     "group" => group,
@@ -233,7 +233,9 @@ impl PendingDeadLetter<'_> {
                 )
                 .increment(1);
             }
-            Err(error) => self.alarm.raise(&told(&self.writer.group, error)),
+            Err(error) => self
+                .alarm
+                .raise(&describe_write_error(&self.writer.group, error)),
         }
         written
     }
@@ -245,7 +247,7 @@ impl PendingDeadLetter<'_> {
         let publisher = writer.publisher(&writer.dead_letters, &properties).await?;
         let mut too_large = None;
         for form in Form::ALL {
-            match publish(publisher, self.form(form)).await {
+            match publish(publisher, self.in_form(form)).await {
                 Ok(()) => {
                     if form == Form::Reference {
                         tracing::warn!(
@@ -264,19 +266,19 @@ impl PendingDeadLetter<'_> {
     }
 
     /// The dead letter in this form.
-    fn form(&self, form: Form) -> OutgoingRecord {
-        let (writer, given_up) = (self.writer, &self.given_up);
+    fn in_form(&self, form: Form) -> OutgoingRecord {
+        let (writer, cause) = (self.writer, &self.cause);
         let failure = Failure {
             to: &writer.topic,
             group: &writer.group,
             service: &writer.kafka.client_id,
             instance: &writer.instance,
-            reason: given_up.reason,
-            class: given_up.class,
-            attempts: given_up.attempts,
-            first_failure: given_up.first_failure,
+            reason: cause.reason,
+            class: cause.class,
+            attempts: cause.attempts,
+            first_failure: cause.first_failure,
             now: Timestamp::now(),
-            skip: given_up.skip,
+            skip: cause.skip,
         };
         dead_letter(self.record, &failure, form)
     }

@@ -8,7 +8,7 @@
 //! # Example
 //!
 //! The partition begins at 0, and the group had committed 100 when it was assigned. The offsets 0
-//! to 99 are *unseen*: before anything is deleted they are read once. If 30 is an entry of another
+//! to 99 are *unread*: before anything is deleted they are read once. If 30 is an entry of another
 //! group, nothing from 30 on is ever deleted by this group, whatever it commits.
 
 use std::collections::HashMap;
@@ -16,39 +16,39 @@ use std::sync::Arc;
 
 /// The known entries of an owned retry partition. Decides which of them may be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Bounds {
+pub(crate) struct DeletionBounds {
     /// The first offset at the assignment.
     low: i64,
     /// Entries before this offset were settled before the assignment. Their group is not known.
-    unseen_to: i64,
+    unread_to: i64,
     /// The first entry of another group.
     foreign: Option<i64>,
 }
 
-impl Bounds {
+impl DeletionBounds {
     /// The bounds of a partition that begins at `low` and is read from `start`.
     pub(crate) fn new(low: i64, start: i64) -> Self {
         Self {
             low,
-            unseen_to: start,
+            unread_to: start,
             foreign: None,
         }
     }
 
     /// The offsets that must be read before anything is deleted. None if all are known.
-    pub(crate) fn unseen(&self) -> Option<std::ops::Range<i64>> {
-        (self.low < self.unseen_to).then_some(self.low..self.unseen_to)
+    pub(crate) fn unread(&self) -> Option<std::ops::Range<i64>> {
+        (self.low < self.unread_to).then_some(self.low..self.unread_to)
     }
 
-    /// Notes that the unseen offsets were read. `foreign` is the first entry of another group
+    /// Notes that the unread offsets were read. `foreign` is the first entry of another group
     /// among them.
-    pub(crate) fn looked(&mut self, foreign: Option<i64>) {
-        self.unseen_to = self.low;
-        self.meet(foreign);
+    pub(crate) fn mark_read(&mut self, foreign: Option<i64>) {
+        self.unread_to = self.low;
+        self.add_foreign(foreign);
     }
 
     /// Notes an entry of another group, if there is one.
-    pub(crate) fn meet(&mut self, foreign: Option<i64>) {
+    pub(crate) fn add_foreign(&mut self, foreign: Option<i64>) {
         self.foreign = self.foreign.into_iter().chain(foreign).min();
     }
 
@@ -61,22 +61,22 @@ impl Bounds {
 
 /// The bounds of all owned retry partitions.
 #[derive(Default)]
-pub(crate) struct AllBounds(HashMap<Arc<str>, HashMap<i32, Bounds>>);
+pub(crate) struct AllDeletionBounds(HashMap<Arc<str>, HashMap<i32, DeletionBounds>>);
 
-impl AllBounds {
+impl AllDeletionBounds {
     /// Sets the bounds of a partition that is assigned.
-    pub(crate) fn begin(&mut self, topic: &Arc<str>, partition: i32, bounds: Bounds) {
+    pub(crate) fn begin(&mut self, topic: &Arc<str>, partition: i32, bounds: DeletionBounds) {
         let partitions = self.0.entry(Arc::clone(topic)).or_default();
         partitions.insert(partition, bounds);
     }
 
     /// Registers an entry of another group. Returns whether it is the first one of the partition.
-    pub(crate) fn meet_foreign(&mut self, topic: &str, partition: i32, offset: i64) -> bool {
+    pub(crate) fn add_foreign_entry(&mut self, topic: &str, partition: i32, offset: i64) -> bool {
         let Some(bounds) = self.get(topic, partition) else {
             return false;
         };
         let is_first = bounds.foreign.is_none();
-        bounds.meet(Some(offset));
+        bounds.add_foreign(Some(offset));
         is_first
     }
 
@@ -88,7 +88,7 @@ impl AllBounds {
     }
 
     /// The bounds of an owned partition.
-    pub(crate) fn get(&mut self, topic: &str, partition: i32) -> Option<&mut Bounds> {
+    pub(crate) fn get(&mut self, topic: &str, partition: i32) -> Option<&mut DeletionBounds> {
         self.0.get_mut(topic)?.get_mut(&partition)
     }
 }

@@ -1,19 +1,20 @@
 //! Entries of retry partitions that Kafka deleted before they were settled.
 //!
 //! Two kinds: entries that are missing at the beginning of a partition, and whole topics. A loss
-//! stays in the health until an operator accepts it, or the partition is revoked; its next owner
-//! finds it again. A deleted topic cannot be accepted: the group's offsets in it are gone as well.
+//! stays in the health until an operator accepts it or the partition is revoked; the next owner of
+//! the partition detects it again. The loss of a deleted topic cannot be accepted: the group's
+//! offsets in it are gone as well.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 /// The lost entries of a consumer.
 #[derive(Default)]
-pub(crate) struct Losses(Mutex<All>);
+pub(crate) struct Losses(Mutex<AllLosses>);
 
 /// All losses of this member.
 #[derive(Default)]
-pub(crate) struct All {
+pub(crate) struct AllLosses {
     /// Lost entries by the epoch of their partition.
     pub(crate) entries: BTreeMap<u64, Loss>,
     /// Deleted retry topics, with the numbers of keys and records that were parked in them for this
@@ -44,7 +45,7 @@ impl Losses {
     pub(crate) fn change_all(
         &self,
         group: &str,
-        change: impl FnOnce(&mut All),
+        change: impl FnOnce(&mut AllLosses),
     ) -> Result<(), String> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut all);

@@ -4,15 +4,15 @@
 //! It makes no decision; [`Parking`](crate::recovery::parking::Parking), one per retry partition,
 //! does.
 //!
-//! Workers, reader and dispatcher wake each other here. A wake is a flag and a message to a queue
-//! that the other thread waits on; `is_notified` makes many wakes one message, and is reset by the
-//! dispatcher *before* it looks, so that a record that becomes due afterwards sends another.
+//! Workers, reader and dispatcher wake each other here. A wake sends a message to the queue on
+//! which the other thread waits. `is_notified` makes many wakes one message. The dispatcher resets
+//! it *before* it checks, so that a record that becomes due afterwards sends another message.
 
 mod bounds;
 mod losses;
 mod requests;
 
-pub(crate) use bounds::{AllBounds, Bounds};
+pub(crate) use bounds::{AllDeletionBounds, DeletionBounds};
 pub(crate) use losses::{Loss, Losses};
 pub(crate) use requests::DispatchRequest;
 
@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 /// The most parked records that workers hold at a time.
-const LOADED_MAX: usize = 1024;
+const HELD_MAX: usize = 1024;
 
 /// Wakes the thread that reads the retry partitions, through its queue.
 pub(crate) type Waker = Arc<ForwardedQueue<LoggingContext>>;
@@ -41,7 +41,7 @@ pub(crate) struct RetryTopics {
     pub(crate) appeared: AtomicBool,
     pub(crate) losses: Losses,
     /// Parked records that workers hold.
-    pub(crate) loaded: AtomicUsize,
+    pub(crate) held_by_workers: AtomicUsize,
     /// Records that wait until their retry topic can be written.
     pub(crate) unwritten: AtomicUsize,
     /// Committed offsets of owned retry partitions.
@@ -49,7 +49,7 @@ pub(crate) struct RetryTopics {
     /// Keys and records that wait in owned retry partitions.
     waiting: Mutex<Waiting>,
     /// Which entries of owned retry partitions may be deleted.
-    bounds: Mutex<AllBounds>,
+    bounds: Mutex<AllDeletionBounds>,
     wakers: Mutex<Wakers>,
     /// Whether the dispatcher has been notified and has not checked since.
     is_notified: AtomicBool,
@@ -109,7 +109,7 @@ impl RetryTopics {
     }
 
     /// Locks the bounds of all owned retry partitions.
-    pub(crate) fn bounds(&self) -> MutexGuard<'_, AllBounds> {
+    pub(crate) fn bounds(&self) -> MutexGuard<'_, AllDeletionBounds> {
         self.bounds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -130,12 +130,13 @@ impl RetryTopics {
     /// Notifies the dispatcher that a parked record may be due. Repeated calls send one message.
     pub(crate) fn wake_dispatcher(&self) {
         if !self.is_notified.swap(true, AcqRel) {
-            self.send_to_dispatcher(DispatchRequest::Look);
+            self.send_to_dispatcher(DispatchRequest::CheckDue);
         }
     }
 
-    /// Called by the dispatcher before it checks: from now on it must be notified again.
-    pub(crate) fn has_looked(&self) {
+    /// Called by the dispatcher before it checks for due records. A record that becomes due later
+    /// notifies it again.
+    pub(crate) fn clear_notified(&self) {
         self.is_notified.store(false, Release);
     }
 
@@ -151,28 +152,28 @@ impl RetryTopics {
     }
 
     /// Releases the place of a parked record that left its worker.
-    pub(crate) fn left(&self) {
-        self.loaded.fetch_sub(1, Relaxed);
+    pub(crate) fn release_one(&self) {
+        self.held_by_workers.fetch_sub(1, Relaxed);
         self.wake_dispatcher();
     }
 
     /// Whether the bytes in flight forbid further parked records.
     pub(crate) fn is_full(&self, settings: &ConsumerSettings, held_bytes: usize) -> bool {
-        self.loaded.load(Relaxed) > 0 && held_bytes >= settings.in_flight_bytes_max
+        self.held_by_workers.load(Relaxed) > 0 && held_bytes >= settings.in_flight_bytes_max
     }
 
     /// How many more parked records may be handed out. They leave room for other records, by count
     /// and by bytes.
     ///
-    /// Half of the limit at most: parked records that keep failing must not keep intake from new
-    /// ones.
+    /// At most half of the limit: parked records that keep failing must not stop the intake of new
+    /// records.
     pub(crate) fn room(&self, settings: &ConsumerSettings, held_bytes: usize) -> usize {
         if self.is_full(settings, held_bytes) {
             return 0;
         }
-        let loaded = self.loaded.load(Relaxed);
-        let most = LOADED_MAX.min(settings.in_flight_records_max() / 2).max(1);
-        most.saturating_sub(loaded)
+        let held = self.held_by_workers.load(Relaxed);
+        let most = HELD_MAX.min(settings.in_flight_records_max() / 2).max(1);
+        most.saturating_sub(held)
     }
 
     /// Locks the wakers. Hold it briefly: workers wake the dispatcher through it.
@@ -192,10 +193,10 @@ mod tests {
         assert!(most > 0 && most <= settings.in_flight_records_max() / 2);
         let full = settings.in_flight_bytes_max;
         assert_eq!(topics.room(&settings, full), most, "others hold all of it");
-        topics.loaded.store(1, Relaxed);
+        topics.held_by_workers.store(1, Relaxed);
         assert_eq!(topics.room(&settings, full - 1), most - 1);
         assert_eq!(topics.room(&settings, full), 0);
-        topics.loaded.store(most + 1, Relaxed);
+        topics.held_by_workers.store(most + 1, Relaxed);
         assert_eq!(topics.room(&settings, 0), 0);
     }
 }

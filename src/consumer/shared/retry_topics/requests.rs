@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// A request to the dispatcher.
 pub(crate) enum DispatchRequest {
     /// A record may be due.
-    Look,
+    CheckDue,
     /// The retry partition of this partition is being read.
     Begun(Arc<Partition>),
     /// These epochs were revoked.

@@ -43,11 +43,11 @@ impl Lengths {
         }
         body.extend(orders.map(|order| order as u8));
         push_varint(body, written as u64);
-        let mut bits = Bits::onto(body);
+        let mut bits = BitWriter::new(body);
         for (index, length) in lengths[..written].iter().enumerate() {
             bits.push(*length, orders[index % 2]);
         }
-        bits.end();
+        bits.finish();
         written
     }
 
@@ -68,7 +68,7 @@ impl Lengths {
         let mut bits = body
             .iter()
             .flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1 == 1));
-        let length = |index: usize| pull(&mut bits, orders[index % 2]);
+        let length = |index: usize| read_length(&mut bits, orders[index % 2]);
         (0..count).map(length).collect()
     }
 }
@@ -110,19 +110,19 @@ fn shifted(length: u64, order: u32) -> u64 {
 
 /// Packs bits into whole bytes, the highest bit first.
 ///
-/// `waiting` holds fewer than 8 bits between two calls. One code has at most 2 × 41 − 1 bits, which
+/// `pending` holds fewer than 8 bits between two calls. One code has at most 2 × 41 − 1 bits, which
 /// fit beside them into 128.
-struct Bits<'a> {
+struct BitWriter<'a> {
     body: &'a mut Vec<u8>,
-    waiting: u128,
+    pending: u128,
     count: u32,
 }
 
-impl<'a> Bits<'a> {
-    fn onto(body: &'a mut Vec<u8>) -> Self {
+impl<'a> BitWriter<'a> {
+    fn new(body: &'a mut Vec<u8>) -> Self {
         Self {
             body,
-            waiting: 0,
+            pending: 0,
             count: 0,
         }
     }
@@ -130,25 +130,25 @@ impl<'a> Bits<'a> {
     /// Appends a number after as many zeros as its width requires.
     fn push(&mut self, length: u64, order: u32) {
         let bits = cost(length, order) as u32;
-        self.waiting = self.waiting << bits | u128::from(shifted(length, order));
+        self.pending = self.pending << bits | u128::from(shifted(length, order));
         self.count += bits;
         while self.count >= 8 {
             self.count -= 8;
-            self.body.push((self.waiting >> self.count) as u8);
+            self.body.push((self.pending >> self.count) as u8);
         }
-        self.waiting &= (1 << self.count) - 1;
+        self.pending &= (1 << self.count) - 1;
     }
 
     /// Pads the last byte with zeros. The decoder knows the number of lengths and ignores them.
-    fn end(self) {
+    fn finish(self) {
         if self.count > 0 {
-            self.body.push((self.waiting << (8 - self.count)) as u8);
+            self.body.push((self.pending << (8 - self.count)) as u8);
         }
     }
 }
 
 /// Reads one length. None at the end of the input, or for a width that no length has.
-fn pull(bits: &mut impl Iterator<Item = bool>, order: u32) -> Option<u64> {
+fn read_length(bits: &mut impl Iterator<Item = bool>, order: u32) -> Option<u64> {
     let mut zeros = 0;
     while !bits.next()? {
         zeros += 1;

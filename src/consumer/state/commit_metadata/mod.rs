@@ -24,9 +24,9 @@
 //! An offset commit carries one number per partition. With handlers that finish out of order, the
 //! number must stay at the oldest unsettled record, and everything settled above would be repeated
 //! after a restart. The metadata is stored atomically with the offset, by the same request, so that
-//! neither can be newer than the other; a topic of one's own could not promise that.
+//! neither can be newer than the other; a separate topic could not guarantee that.
 //!
-//! # Which offsets are believed
+//! # Which metadata is used
 //!
 //! The checksum binds the text to group, topic and partition. The watermark in it must be the
 //! committed offset: a tool that sets an offset and keeps the metadata invalidates it. The topic's
@@ -56,8 +56,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bits::{Lengths, push_varint, take_varint};
 use std::ops::Range;
 
+/// The prefix of the present form.
 const MAGIC: &str = "ek1.2.";
-const MAGIC_BEFORE: &str = "ek1.";
+/// The prefix of the form that earlier releases wrote.
+const MAGIC_EK1: &str = "ek1.";
 /// Flag: the id of the topic follows.
 const HAS_TOPIC_ID: u8 = 1;
 /// Flag: the leader epoch follows.
@@ -78,7 +80,7 @@ pub(crate) struct Tag<'a> {
     pub(crate) partition: i32,
 }
 
-/// Identifies the log of an offset: the same offset in another log is another record.
+/// Identifies the log of an offset. The same offset in another log belongs to another record.
 ///
 /// A topic's id (KIP-516) changes with its recreation. A leader epoch (KIP-101) grows with every
 /// change of the partition's leader.
@@ -182,17 +184,17 @@ pub(crate) struct Decoded {
 
 /// Decodes the metadata of the offset `committed`. Returns the default on any doubt.
 pub(crate) fn decode(tag: Tag<'_>, committed: i64, metadata: &[u8]) -> Decoded {
-    let body = |magic: &str| checked(tag, metadata.strip_prefix(magic.as_bytes())?);
-    let decoded = match (body(MAGIC), body(MAGIC_BEFORE)) {
+    let body = |magic: &str| verified_body(tag, metadata.strip_prefix(magic.as_bytes())?);
+    let decoded = match (body(MAGIC), body(MAGIC_EK1)) {
         (Some(body), _) => decode_body(committed, &body),
-        (None, Some(body)) => decode_before(committed, &body),
+        (None, Some(body)) => decode_ek1(committed, &body),
         (None, None) => None,
     };
     decoded.unwrap_or_default()
 }
 
 /// Returns the body if the checksum matches it and the tag.
-fn checked(tag: Tag<'_>, text: &[u8]) -> Option<Vec<u8>> {
+fn verified_body(tag: Tag<'_>, text: &[u8]) -> Option<Vec<u8>> {
     let bytes = (text.len() <= BYTES_MAX).then(|| URL_SAFE_NO_PAD.decode(text).ok())??;
     let (check, body) = bytes.split_at_checked(4)?;
     (check == checksum(tag, body).to_le_bytes()).then(|| body.to_vec())
@@ -211,8 +213,8 @@ fn decode_body(committed: i64, mut body: &[u8]) -> Option<Decoded> {
     if flags & HAS_LEADER_EPOCH != 0 {
         leader_epoch = Some(i32::try_from(take_varint(&mut body)?).ok()?);
     }
-    let is_of_it = i64::try_from(take_varint(&mut body)?).ok()? == committed;
-    let runs = match is_of_it {
+    let is_same_offset = i64::try_from(take_varint(&mut body)?).ok()? == committed;
+    let runs = match is_same_offset {
         true => above(committed, Lengths::read(body)?)?,
         // Another tool set the offset and kept the metadata.
         false => Vec::new(),
@@ -224,7 +226,7 @@ fn decode_body(committed: i64, mut body: &[u8]) -> Option<Decoded> {
 }
 
 /// Decodes the form of earlier releases. None if it is malformed or of another offset.
-fn decode_before(committed: i64, mut body: &[u8]) -> Option<Decoded> {
+fn decode_ek1(committed: i64, mut body: &[u8]) -> Option<Decoded> {
     if i64::try_from(take_varint(&mut body)?).ok()? != committed {
         return None;
     }

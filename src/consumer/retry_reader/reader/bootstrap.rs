@@ -3,13 +3,15 @@
 //!
 //! The parked set starts from the group's own commit of the retry partition, exactly like a source
 //! partition. If that commit belongs to another log (recreated, truncated), the whole log is read:
-//! records are handled again rather than lost. If Kafka deleted entries that were not settled, the
-//! loss is kept in the set and shown, and not passed over in silence.
+//! records are handled again rather than lost. If Kafka deleted unsettled entries, the parked set
+//! keeps their number and the health reports it.
 
-use crate::consumer::retry_reader::lookup::{Answer, LookupResult, Places};
-use crate::consumer::retry_reader::read_errors::ReadError;
-use crate::consumer::retry_reader::reader::{RetryReader, open};
-use crate::consumer::shared::retry_topics::{Bounds, DispatchRequest};
+use crate::consumer::retry_reader::reader::RetryReader;
+use crate::consumer::retry_reader::reader::entries::open_if_complete;
+use crate::consumer::retry_reader::reader::lookup::{LookupAnswer, LookupResult, PartitionOffsets};
+use crate::consumer::retry_reader::reader::read_errors::ReadError;
+use crate::consumer::retry_reader::telemetry;
+use crate::consumer::shared::retry_topics::{DeletionBounds, DispatchRequest};
 use crate::consumer::state::assignments::PositionLoss;
 use crate::consumer::state::commit_metadata::{self, Decoded, Log, Tag};
 use crate::consumer::state::partition::Partition;
@@ -32,17 +34,17 @@ impl RetryReader {
     /// Sends lookups of unknown retry partitions, and starts to read those that were answered.
     ///
     /// Called on every turn. The lookups themselves run elsewhere.
-    pub(crate) fn look_up(&mut self) {
+    pub(crate) fn process_lookups(&mut self) {
         while let Ok(answer) = self.answers.try_recv() {
             self.take_answer(answer);
         }
-        for (question, topic, partitions) in self.unread.due() {
-            self.asker.ask(topic, partitions, question);
+        for (kind, topic, partitions) in self.unread.due() {
+            self.lookups.start(topic, partitions, kind);
         }
     }
 
     /// Applies the answer of a lookup to each of its partitions that is still assigned.
-    fn take_answer(&mut self, answer: Answer) {
+    fn take_answer(&mut self, answer: LookupAnswer) {
         for partition in answer.partitions {
             // It may have been revoked meanwhile.
             if !self.unread.answered(&partition) {
@@ -51,78 +53,70 @@ impl RetryReader {
             let Some(retry) = &partition.retry else {
                 continue;
             };
-            match &answer.told {
-                LookupResult::Found(places) => {
-                    if let Err(error) = self.begin(&partition, places) {
-                        self.wait_for(&partition, retry, error.into());
+            match &answer.result {
+                LookupResult::Found(offsets) => {
+                    if let Err(error) = self.start_reading(&partition, offsets) {
+                        self.look_up_later(&partition, retry, error.into());
                     }
                 }
                 LookupResult::Appeared => {
-                    tracing::warn!(
-                        group = self.shared.group,
-                        topic = %retry.topic,
-                        partition = partition.partition,
-                        "the retry topic was created; the partition is opened again, so that no record overtakes parked ones"
-                    );
+                    telemetry::topic_appeared(self.logged(retry, partition.partition));
                     retry.set_gate(APPEARED);
                     self.shared.retry_topics.appeared.store(true, Release);
                 }
-                LookupResult::Trouble(trouble) if !retry.is_open() => {
-                    self.wait_for(&partition, retry, trouble.clone());
+                LookupResult::Failed(error) if !retry.is_open() => {
+                    self.look_up_later(&partition, retry, error.clone());
                 }
-                LookupResult::Absent | LookupResult::Trouble(_) => {
+                LookupResult::Absent | LookupResult::Failed(_) => {
                     self.open_without(&partition, retry)
                 }
             }
         }
     }
 
-    /// Keeps the partition gated, because its parked records are unknown. The lookup is repeated.
-    ///
-    /// The source partition stays gated: it is not known which of its keys wait.
-    fn wait_for(&mut self, partition: &Arc<Partition>, retry: &RetryPartition, trouble: ReadError) {
+    /// Repeats the lookup later. The source partition stays gated: it is not known which of its
+    /// keys wait.
+    fn look_up_later(
+        &mut self,
+        partition: &Arc<Partition>,
+        retry: &RetryPartition,
+        error: ReadError,
+    ) {
         let number = partition.partition;
-        if !self.troubles.has(&retry.topic, number) {
-            tracing::warn!(
-                group = self.shared.group,
-                topic = %retry.topic,
-                partition = number,
-                ?trouble,
-                "the parked records are unknown; the partition waits, and the lookup is retried"
-            );
+        if !self.read_errors.has(&retry.topic, number) {
+            telemetry::lookup_failed(self.logged(retry, number), &error);
         }
-        self.troubles.add(&retry.topic, number, trouble);
+        self.read_errors.add(&retry.topic, number, error);
         let at = Instant::now() + AGAIN_AFTER;
-        self.unread.unknown.push((at, Arc::clone(partition)));
+        self.unread.to_look_up.push((at, Arc::clone(partition)));
     }
 
-    /// Opens the partition without a retry topic: no record can be parked or wait. The lookup is
-    /// repeated.
+    /// Opens the partition without a retry topic: no record can be parked or wait.
     ///
-    /// The service works without a retry topic, and worse: the log says how. The topic is looked
-    /// for every five seconds; when it appears, the partition is opened again, gated, so that its
-    /// records cannot overtake what another member parked there.
+    /// The topic is looked up every five seconds. When it appears, the partition is gated and opened
+    /// again, so that its records cannot overtake records that another member parked there.
     fn open_without(&mut self, partition: &Arc<Partition>, retry: &RetryPartition) {
         let at = Instant::now() + LOOKUP_INTERVAL;
-        self.unread.without.push((at, Arc::clone(partition)));
+        self.unread.without_topic.push((at, Arc::clone(partition)));
         if retry.is_open() {
             return;
         }
-        tracing::warn!(
-            group = self.shared.group,
-            topic = %retry.topic,
-            partition = partition.partition,
-            "the retry topic does not exist and cannot be created: until it exists no record can be parked, and records that fail too often are dead-lettered"
-        );
-        self.troubles.remove(&retry.topic, partition.partition);
+        telemetry::topic_absent(self.logged(retry, partition.partition));
+        self.read_errors.remove(&retry.topic, partition.partition);
         retry.set_gate(WITHOUT);
         self.shared.intake.wake();
     }
 
-    /// Starts to read a partition from these offsets. An error is one of the client; the lookup is
-    /// then repeated. The order matters: the parked set and the log are known before the partition
-    /// is assigned to the client, so that no entry arrives before.
-    fn begin(&mut self, partition: &Arc<Partition>, places: &Places) -> KafkaResult<()> {
+    /// Starts reading a partition from these offsets. After an error of the client the lookup is
+    /// repeated.
+    ///
+    /// The parked set and the log are set before the partition is assigned to the client, so that
+    /// no entry arrives before them.
+    fn start_reading(
+        &mut self,
+        partition: &Arc<Partition>,
+        offsets: &PartitionOffsets,
+    ) -> KafkaResult<()> {
         let Some(retry) = &partition.retry else {
             return Ok(());
         };
@@ -133,8 +127,8 @@ impl RetryReader {
             found.error()?;
             Ok(found.offset().to_raw().unwrap_or(0).max(0))
         };
-        let (low, end) = (offset_in(&places.beginnings)?, offset_in(&places.ends)?);
-        let found = places
+        let (low, end) = (offset_in(&offsets.beginnings)?, offset_in(&offsets.ends)?);
+        let found = offsets
             .committed
             .iter()
             .find(|found| found.topic == *retry.topic && found.partition == number);
@@ -143,7 +137,8 @@ impl RetryReader {
         }
         let nothing = Committed::default();
         let found = found.unwrap_or(&nothing);
-        let (committed, decoded) = self.committed(partition, retry, found, places.topic_id, end);
+        let (committed, decoded) =
+            self.usable_commit(partition, retry, found, offsets.topic_id, end);
         let wait_max = self.shared.settings.retry.park_delay_max();
         let wait_max_ms = i64::try_from(wait_max.as_millis()).unwrap_or(i64::MAX);
         let start = committed.unwrap_or(low).max(low);
@@ -158,21 +153,13 @@ impl RetryReader {
             state.begins_at(low, committed);
         }
         if let Some(first) = state.first_lost() {
-            let entries = state.lost();
-            tracing::error!(
-                group = self.shared.group,
-                topic = %retry.topic,
-                partition = number,
-                entries,
-                first,
-                "entries of the retry partition were deleted before they were settled; the records parked there are lost"
-            );
+            telemetry::entries_lost(self.logged(retry, number), state.lost(), first);
         }
         retry.change(|set| *set = state);
-        self.shared.show_loss(partition);
+        self.shared.report_loss(partition);
         let leader_epoch = committed.and(found.leader_epoch).max(leader_epoch);
-        retry.reads(Log {
-            topic_id: places.topic_id,
+        retry.set_log(Log {
+            topic_id: offsets.topic_id,
             leader_epoch,
         });
         forward(&self.consumer, &retry.topic, number, self.queue.target())?;
@@ -182,14 +169,14 @@ impl RetryReader {
             set_leader_epoch(&assigned, &retry.topic, number, leader_epoch)?;
         }
         self.consumer.incremental_assign(&assigned)?;
-        let bounds = Bounds::new(low, start);
+        let bounds = DeletionBounds::new(low, start);
         self.shared
             .retry_topics
             .bounds()
             .begin(&retry.topic, number, bounds);
-        self.troubles.remove(&retry.topic, number);
-        open(&self.shared, retry);
-        let partitions = self.followed.entry(Arc::clone(&retry.topic)).or_default();
+        self.read_errors.remove(&retry.topic, number);
+        open_if_complete(&self.shared, retry);
+        let partitions = self.assigned.entry(Arc::clone(&retry.topic)).or_default();
         partitions.insert(number, Arc::clone(partition));
         let begun = DispatchRequest::Begun(Arc::clone(partition));
         self.shared.retry_topics.send_to_dispatcher(begun);
@@ -201,7 +188,7 @@ impl RetryReader {
     ///
     /// Evidence of another log is another id of the topic, an offset beyond the end, or an earlier
     /// report that the position was lost.
-    fn committed(
+    fn usable_commit(
         &self,
         partition: &Partition,
         retry: &RetryPartition,

@@ -5,13 +5,13 @@
 //!
 //! | list | leaves it for | when |
 //! |---|---|---|
-//! | `unknown` | `asked` | at once after an assignment; a second after trouble |
-//! | `asked` | the reader | the partition was found |
-//! | `asked` | `unknown` | trouble |
-//! | `asked` | `without` | the topic is absent |
-//! | `without` | `asked` | every five seconds |
+//! | `to_look_up` | `in_lookup` | at once after an assignment; a second after a failure |
+//! | `in_lookup` | the reader | the partition was found |
+//! | `in_lookup` | `to_look_up` | the lookup failed |
+//! | `in_lookup` | `without_topic` | the topic is absent |
+//! | `without_topic` | `in_lookup` | every five seconds |
 
-use crate::consumer::retry_reader::lookup::Question;
+use crate::consumer::retry_reader::reader::lookup::LookupKind;
 use crate::consumer::state::offset_tracker::Epoch;
 use crate::consumer::state::partition::Partition;
 use std::collections::HashMap;
@@ -22,27 +22,30 @@ use std::time::Instant;
 #[derive(Default)]
 pub(crate) struct UnreadPartitions {
     /// Partitions to be looked up, with the time of the next lookup.
-    pub(crate) unknown: Vec<(Instant, Arc<Partition>)>,
+    pub(crate) to_look_up: Vec<(Instant, Arc<Partition>)>,
     /// Partitions whose lookup is in progress.
-    pub(crate) asked: Vec<Arc<Partition>>,
+    pub(crate) in_lookup: Vec<Arc<Partition>>,
     /// Partitions without a retry topic, with the time of the next lookup.
-    pub(crate) without: Vec<(Instant, Arc<Partition>)>,
+    pub(crate) without_topic: Vec<(Instant, Arc<Partition>)>,
 }
 
 impl UnreadPartitions {
     /// Adds assigned partitions, to be looked up at once.
     pub(crate) fn add(&mut self, partitions: Vec<Arc<Partition>>) {
         let now = Instant::now();
-        let unknown = partitions.into_iter().map(|partition| (now, partition));
-        self.unknown.extend(unknown);
+        let to_look_up = partitions.into_iter().map(|partition| (now, partition));
+        self.to_look_up.extend(to_look_up);
     }
 
     /// Removes and returns the partitions of revoked epochs.
     pub(crate) fn forget(&mut self, epochs: &[Epoch]) -> Vec<Arc<Partition>> {
         let is_gone = |partition: &Partition| epochs.contains(&partition.epoch);
         let mut gone: Vec<Arc<Partition>> = Vec::new();
-        gone.extend(self.asked.extract_if(.., |partition| is_gone(partition)));
-        for list in [&mut self.unknown, &mut self.without] {
+        gone.extend(
+            self.in_lookup
+                .extract_if(.., |partition| is_gone(partition)),
+        );
+        for list in [&mut self.to_look_up, &mut self.without_topic] {
             let of_list = list.extract_if(.., |(_, partition)| is_gone(partition));
             gone.extend(of_list.map(|(_, partition)| partition));
         }
@@ -51,7 +54,7 @@ impl UnreadPartitions {
 
     /// When the next lookup is due.
     pub(crate) fn next(&self) -> Option<Instant> {
-        let timed = self.unknown.iter().chain(&self.without);
+        let timed = self.to_look_up.iter().chain(&self.without_topic);
         timed.map(|(at, _)| *at).min()
     }
 
@@ -60,19 +63,19 @@ impl UnreadPartitions {
         let at = self
             .asked
             .iter()
-            .position(|asked| asked.epoch == partition.epoch);
-        at.map(|at| self.asked.swap_remove(at)).is_some()
+            .position(|known| known.epoch == partition.epoch);
+        at.map(|at| self.in_lookup.swap_remove(at)).is_some()
     }
 
     /// Takes the partitions whose lookup is due, by retry topic.
-    pub(crate) fn due(&mut self) -> Vec<(Question, Arc<str>, Vec<Arc<Partition>>)> {
+    pub(crate) fn due(&mut self) -> Vec<(LookupKind, Arc<str>, Vec<Arc<Partition>>)> {
         let now = Instant::now();
         let lists = [
-            (Question::Places, &mut self.unknown),
-            (Question::Appeared, &mut self.without),
+            (LookupKind::Offsets, &mut self.to_look_up),
+            (LookupKind::Existence, &mut self.without_topic),
         ];
         let mut due = Vec::new();
-        for (question, list) in lists {
+        for (kind, list) in lists {
             let mut topics: HashMap<Arc<str>, Vec<Arc<Partition>>> = HashMap::new();
             for (_, partition) in list.extract_if(.., |(at, _)| *at <= now) {
                 if let Some(retry) = &partition.retry {
@@ -80,10 +83,10 @@ impl UnreadPartitions {
                     of_topic.push(partition);
                 }
             }
-            due.extend(topics.into_iter().map(|(topic, of)| (question, topic, of)));
+            due.extend(topics.into_iter().map(|(topic, of)| (kind, topic, of)));
         }
         for (_, _, partitions) in &due {
-            self.asked.extend(partitions.iter().cloned());
+            self.in_lookup.extend(partitions.iter().cloned());
         }
         due
     }

@@ -33,167 +33,17 @@
 //! The watermark is 10 and `next` is 15; the unsettled ranges are 10..11 and 12..13. Settling 10
 //! moves the watermark to 12, settling 12 to 15.
 
+mod epoch;
+mod tracked_batch;
+
+pub(crate) use epoch::Epoch;
+pub(crate) use tracked_batch::{SettledBits, TrackedBatch};
+
 use super::commit_metadata::Log;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
-
-/// Identifies one assignment of one partition. A partition that is assigned again has another
-/// epoch, so that late results of the earlier assignment never count for the later one. A retry
-/// partition has an epoch of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Epoch(pub(crate) u64);
-
-/// Tracks one received batch: the epoch and the offset of each record, and whether it is settled.
-///
-/// The committing thread and the workers share it: workers set bits without a lock.
-pub(crate) struct TrackedBatch {
-    /// The epochs of the batch. Entries refer to them by index.
-    epochs: Vec<EpochRun>,
-    /// The records, in the order of their arrival.
-    entries: Vec<Entry>,
-    /// A bit for each entry. Empty until the batch is sealed.
-    settled: Box<[AtomicU64]>,
-    /// The number of bits that are not set. 0 makes the batch finished.
-    unsettled: AtomicU32,
-    /// When the batch was received: the age of its records.
-    received_at: Instant,
-}
-
-/// A record of the batch.
-#[derive(Clone, Copy)]
-struct Entry {
-    offset: i64,
-    epoch: u32,
-}
-
-/// An epoch of a batch, with the offset after its highest record.
-struct EpochRun {
-    epoch: Epoch,
-    next: i64,
-}
-
-impl TrackedBatch {
-    /// An empty batch. Every record of it counts as received at `received_at`.
-    pub(crate) fn new(records: usize, received_at: Instant) -> Self {
-        Self {
-            epochs: Vec::new(),
-            entries: Vec::with_capacity(records),
-            settled: Box::default(),
-            unsettled: AtomicU32::new(0),
-            received_at,
-        }
-    }
-
-    /// Adds an epoch. Returns the number that identifies it in [`TrackedBatch::push`].
-    pub(crate) fn epoch(&mut self, epoch: Epoch) -> u32 {
-        self.epochs.push(EpochRun {
-            epoch,
-            next: i64::MIN,
-        });
-        (self.epochs.len() - 1) as u32
-    }
-
-    /// Adds the next record. `epoch` is the number that [`TrackedBatch::epoch`] returned.
-    pub(crate) fn push(&mut self, epoch: u32, offset: i64) {
-        self.entries.push(Entry { offset, epoch });
-        let run = &mut self.epochs[epoch as usize];
-        run.next = run.next.max(offset + 1);
-    }
-
-    /// Marks the record at `index` as settled. Settling it again has no effect.
-    pub(crate) fn settle(&self, index: usize) {
-        self.settle_word(index / 64, 1 << (index % 64));
-    }
-
-    /// Marks the records of one word of the bitmap as settled.
-    fn settle_word(&self, word: usize, bits: u64) {
-        // Release: a thread that sees a bit also sees the effects of the handler.
-        let before = self.settled[word].fetch_or(bits, Ordering::Release);
-        let fresh = (bits & !before).count_ones();
-        self.unsettled.fetch_sub(fresh, Ordering::Release);
-    }
-
-    /// Whether all records of the batch are settled.
-    fn is_finished(&self) -> bool {
-        self.unsettled.load(Ordering::Acquire) == 0
-    }
-
-    /// Returns the entries that are not settled yet.
-    fn unsettled(&self) -> impl Iterator<Item = Entry> + '_ {
-        self.settled
-            .iter()
-            .enumerate()
-            .flat_map(move |(word_index, word)| {
-                let first = word_index * 64;
-                let count = (self.entries.len() - first).min(64);
-                let all = if count == 64 {
-                    u64::MAX
-                } else {
-                    (1 << count) - 1
-                };
-                let mut open = !word.load(Ordering::Acquire) & all;
-                std::iter::from_fn(move || {
-                    let bit = (open != 0).then(|| open.trailing_zeros() as usize)?;
-                    open &= open - 1;
-                    Some(self.entries[first + bit])
-                })
-            })
-    }
-
-    /// Allocates the bitmap. No record is added afterwards.
-    fn seal(&mut self) {
-        self.settled = (0..self.entries.len().div_ceil(64))
-            .map(|_| AtomicU64::new(0))
-            .collect();
-        *self.unsettled.get_mut() = self.entries.len() as u32;
-    }
-}
-
-/// Settles records of one batch one after the other. It collects the bits of one word and writes
-/// them together: when the next word begins, and on drop. For records that are done at their first
-/// poll, this is one atomic operation for 64 of them.
-pub(crate) struct Settled<'a> {
-    batch: &'a TrackedBatch,
-    word: usize,
-    bits: u64,
-}
-
-impl<'a> Settled<'a> {
-    /// Settles records of this batch.
-    pub(crate) fn of(batch: &'a TrackedBatch) -> Self {
-        Self {
-            batch,
-            word: 0,
-            bits: 0,
-        }
-    }
-
-    /// Settles the record at `index`.
-    pub(crate) fn add(&mut self, index: usize) {
-        if index / 64 != self.word {
-            self.enter();
-            self.word = index / 64;
-        }
-        self.bits |= 1 << (index % 64);
-    }
-
-    /// Writes the collected bits.
-    fn enter(&mut self) {
-        if self.bits != 0 {
-            self.batch
-                .settle_word(self.word, std::mem::take(&mut self.bits));
-        }
-    }
-}
-
-impl Drop for Settled<'_> {
-    fn drop(&mut self) {
-        self.enter();
-    }
-}
 
 /// The progress of a partition: the offset to commit, and the unsettled offsets above it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -223,49 +73,49 @@ pub(crate) struct PartitionProgress {
 #[derive(Default)]
 pub(crate) struct OffsetTracker {
     /// The assignments in force.
-    tracks: HashMap<Epoch, Track>,
+    assignments: HashMap<Epoch, AssignmentProgress>,
     /// Batches with unsettled records, and some finished ones that were not dropped yet.
     batches: Vec<Arc<TrackedBatch>>,
     /// Batches admitted since finished ones were dropped.
-    finished_seen: usize,
+    admitted_since_compaction: usize,
 }
 
 /// The part of an assignment's progress that its batches do not show.
-struct Track {
+struct AssignmentProgress {
     next: Option<i64>,
     log: Log,
     may_step_back: bool,
     /// Offsets that earlier assignments settled. Every commit includes them until intake has passed
     /// them.
-    above: Vec<Range<i64>>,
+    settled_above: Vec<Range<i64>>,
 }
 
 impl OffsetTracker {
-    /// Starts to track an assignment. `above` lists the offsets above the committed one that are
-    /// settled already.
-    pub(crate) fn assign(&mut self, epoch: Epoch, above: &[Range<i64>]) {
-        let above = above.to_vec();
-        let track = Track {
+    /// Starts to track an assignment. `settled_above` lists the
+    /// offsets above the committed one that are settled already.
+    pub(crate) fn assign(&mut self, epoch: Epoch, settled_above: &[Range<i64>]) {
+        let settled_above = settled_above.to_vec();
+        let assignment = AssignmentProgress {
             next: None,
             log: Log::default(),
             may_step_back: false,
-            above,
+            settled_above,
         };
-        self.tracks.insert(epoch, track);
+        self.assignments.insert(epoch, assignment);
     }
 
     /// Sets the log that an assignment reads, as far as it is known. The metadata of its commits
     /// names it.
     pub(crate) fn reads(&mut self, epoch: Epoch, log: Log) {
-        if let Some(track) = self.tracks.get_mut(&epoch) {
-            track.log = log;
+        if let Some(assignment) = self.assignments.get_mut(&epoch) {
+            assignment.log = log;
         }
     }
 
     /// Updates the leader epoch from received records.
     pub(crate) fn observe_leader_epoch(&mut self, epoch: Epoch, leader_epoch: Option<i32>) {
-        if let Some(track) = self.tracks.get_mut(&epoch) {
-            track.log.leader_epoch = track.log.leader_epoch.max(leader_epoch);
+        if let Some(assignment) = self.assignments.get_mut(&epoch) {
+            assignment.log.leader_epoch = assignment.log.leader_epoch.max(leader_epoch);
         }
     }
 
@@ -273,15 +123,15 @@ impl OffsetTracker {
     /// offsets.
     pub(crate) fn fall_back(&mut self, epoch: Epoch) {
         self.forget_above(epoch);
-        if let Some(track) = self.tracks.get_mut(&epoch) {
-            track.may_step_back = true;
+        if let Some(assignment) = self.assignments.get_mut(&epoch) {
+            assignment.may_step_back = true;
         }
     }
 
     /// Discards the offsets that earlier assignments settled: they belong to other records now.
     pub(crate) fn forget_above(&mut self, epoch: Epoch) {
-        if let Some(track) = self.tracks.get_mut(&epoch) {
-            track.above.clear();
+        if let Some(assignment) = self.assignments.get_mut(&epoch) {
+            assignment.settled_above.clear();
         }
     }
 
@@ -290,22 +140,22 @@ impl OffsetTracker {
     /// Called after the commit of the revoke. A batch is shared by the assignments whose records
     /// arrived together.
     pub(crate) fn revoke(&mut self, epoch: Epoch) {
-        self.tracks.remove(&epoch);
-        let tracks = &self.tracks;
+        self.assignments.remove(&epoch);
+        let assignments = &self.assignments;
         // A batch with records of several epochs is kept until all of them are settled or revoked.
         self.batches.retain(|batch| {
             let mut open = batch.unsettled();
-            open.any(|entry| tracks.contains_key(&batch.epochs[entry.epoch as usize].epoch))
+            open.any(|entry| assignments.contains_key(&batch.epochs[entry.epoch as usize].epoch))
         });
-        self.finished_seen = 0;
+        self.admitted_since_compaction = 0;
     }
 
     /// Adds a received batch.
     pub(crate) fn admit(&mut self, mut batch: TrackedBatch) -> Arc<TrackedBatch> {
         batch.seal();
         for run in batch.epochs.iter().filter(|run| run.next > i64::MIN) {
-            if let Some(track) = self.tracks.get_mut(&run.epoch) {
-                track.advance(run.next);
+            if let Some(assignment) = self.assignments.get_mut(&run.epoch) {
+                assignment.advance(run.next);
             }
         }
         let batch = Arc::new(batch);
@@ -314,8 +164,8 @@ impl OffsetTracker {
         }
         // A scan of all batches on every call would cost more than keeping some finished ones for a
         // while.
-        self.finished_seen += 1;
-        if self.finished_seen * 2 > self.batches.len() {
+        self.admitted_since_compaction += 1;
+        if self.admitted_since_compaction * 2 > self.batches.len() {
             self.compact();
         }
         batch
@@ -325,15 +175,15 @@ impl OffsetTracker {
     /// the end of a partition after transaction markers, or records that an earlier assignment
     /// settled.
     pub(crate) fn advance(&mut self, epoch: Epoch, offset: i64) {
-        if let Some(track) = self.tracks.get_mut(&epoch) {
-            track.advance(offset);
+        if let Some(assignment) = self.assignments.get_mut(&epoch) {
+            assignment.advance(offset);
         }
     }
 
     /// Drops finished batches.
     fn compact(&mut self) {
         self.batches.retain(|batch| !batch.is_finished());
-        self.finished_seen = 0;
+        self.admitted_since_compaction = 0;
     }
 
     /// Returns the progress of every assigned partition, taken in one pass.
@@ -342,7 +192,8 @@ impl OffsetTracker {
     /// a bit is only ever set.
     pub(crate) fn positions(&mut self) -> Vec<PartitionProgress> {
         self.compact();
-        let mut open: HashMap<Epoch, Open> = HashMap::with_capacity(self.tracks.len());
+        let mut open: HashMap<Epoch, UnsettledOffsets> =
+            HashMap::with_capacity(self.assignments.len());
         for batch in &self.batches {
             for entry in batch.unsettled() {
                 let open = open
@@ -354,15 +205,15 @@ impl OffsetTracker {
                 open.offsets.push(entry.offset);
             }
         }
-        let position = |(&epoch, track): (&Epoch, &Track)| {
+        let position = |(&epoch, assignment): (&Epoch, &AssignmentProgress)| {
             let open = open.remove(&epoch).unwrap_or_default();
-            track.position(epoch, open)
+            assignment.position(epoch, open)
         };
-        self.tracks.iter().map(position).collect()
+        self.assignments.iter().map(position).collect()
     }
 }
 
-impl Track {
+impl AssignmentProgress {
     /// Raises `next`. Never lowers it.
     fn advance(&mut self, offset: i64) {
         self.next = Some(self.next.map_or(offset, |next| next.max(offset)));
@@ -371,13 +222,13 @@ impl Track {
     /// The progress with these unsettled records of the batches, and the settled offsets of earlier
     /// assignments above `next`: the gaps between those are unsettled records that were not read
     /// yet.
-    fn position(&self, epoch: Epoch, open: Open) -> PartitionProgress {
+    fn position(&self, epoch: Epoch, open: UnsettledOffsets) -> PartitionProgress {
         let first = open.first.map(|(offset, _)| offset);
         let mut unsettled = ranges(open.offsets);
         let mut end = self.next;
         if let Some(next) = self.next {
             let mut at = next;
-            for run in self.above.iter().filter(|run| run.end > next) {
+            for run in self.settled_above.iter().filter(|run| run.end > next) {
                 if run.start > at {
                     unsettled.push(at..run.start);
                 }
@@ -402,7 +253,7 @@ impl Track {
 
 /// The unsettled records of one assignment.
 #[derive(Default)]
-struct Open {
+struct UnsettledOffsets {
     first: Option<(i64, Instant)>,
     offsets: Vec<i64>,
 }

@@ -28,53 +28,19 @@
 
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::clock::{now_ms, steady_ms};
-use crate::consumer::shared::dead_letters::{WriteError, told};
+use crate::consumer::shared::dead_letters::{WriteError, describe_write_error};
 use crate::consumer::state::ordering_key::ordering_key;
 use crate::consumer::state::settlement::{Settlement, Verdict};
-use crate::consumer::worker::retry::UnsettledRecord;
-use crate::event::{OutgoingRecord, Record};
+use crate::consumer::worker::retry::{UnsettledRecord, telemetry};
+use crate::event::OutgoingRecord;
 use crate::handler::{Class, DeadReason, Failure, Stage};
 use crate::publisher::PublishError;
-use crate::recovery::RepetitionOutcome;
-use crate::recovery::parked::{self, Reason, RetryState, repetition};
-use crate::recovery::parking::Ticket;
-use std::sync::Arc;
+use crate::recovery::parked::{self, Reason, RetryState};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// The health component of a retry topic that cannot be written.
 const COMPONENT: &str = "retry_topics";
-
-/// Writes a note for a drill about the settlement of its repetition. Nothing waits for the write:
-/// if it fails, the drill reports that it has no answer.
-pub(crate) fn report_to_drill(
-    shared: Arc<Shared>,
-    record: Record,
-    ticket: Ticket,
-    settlement: Settlement,
-) {
-    let outcome = match settlement {
-        Settlement::Duplicate => RepetitionOutcome::Duplicate,
-        Settlement::Done => RepetitionOutcome::Done,
-        Settlement::Ignored => RepetitionOutcome::Ignored,
-        Settlement::Dead => RepetitionOutcome::Dead,
-        Settlement::Skipped => RepetitionOutcome::Skipped,
-        // A parked record stays in the retry topic.
-        Settlement::Parked => return,
-    };
-    let note = repetition::answer(&shared.group, &record, ticket.offset, outcome);
-    tokio::spawn(async move {
-        if let Err(error) = shared.dead_letters.send(note).await {
-            tracing::warn!(
-                group = shared.group,
-                ?record,
-                %outcome,
-                %error,
-                "the note about the settlement of a drill's repetition cannot be written"
-            );
-        }
-    });
-}
 
 impl UnsettledRecord {
     /// Parks a record of the source topic behind the others of its key.
@@ -82,7 +48,7 @@ impl UnsettledRecord {
     /// No attempt was made, so that the entry has no failure, and is due as soon as the records
     /// before it are settled.
     pub(crate) async fn park_behind(&mut self) -> Verdict {
-        let Some(record) = self.whole_record().await else {
+        let Some(record) = self.record_with_headers().await else {
             return Verdict::Abandoned;
         };
         let now_ms = now_ms();
@@ -95,11 +61,11 @@ impl UnsettledRecord {
                 now_ms,
             )
         };
-        match self.write(entry).await {
-            Written::Acknowledged => Verdict::Settled(Settlement::Parked),
-            Written::Abandoned => Verdict::Abandoned,
-            Written::Refused(cause) => {
-                self.forget_entry();
+        match self.write_entry(entry).await {
+            WriteResult::Acknowledged => Verdict::Settled(Settlement::Parked),
+            WriteResult::Abandoned => Verdict::Abandoned,
+            WriteResult::Refused(cause) => {
+                self.cancel_entry();
                 // The announced attempt is not made.
                 self.attempts = self.attempts.saturating_sub(1);
                 let message = format!(
@@ -114,7 +80,7 @@ impl UnsettledRecord {
     /// Cancels the announced write of a record to the retry topic.
     ///
     /// Without it later records of the key would wait for an entry that never comes.
-    fn forget_entry(&self) {
+    fn cancel_entry(&self) {
         let record = &self.delivery.record;
         if let Some(retry) = &self.partition.retry
             && let Some(name) = ordering_key(&self.shared.settings, record.key())
@@ -135,49 +101,41 @@ impl UnsettledRecord {
         };
         let now_ms = now_ms();
         let delay_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
-        let wait = RetryState {
-            rounds: self.wait.rounds.saturating_add(1),
+        let retry_state = RetryState {
+            rounds: self.retry_state.rounds.saturating_add(1),
             attempts: self.attempts,
             not_before_ms: now_ms.saturating_add(delay_ms),
         };
-        tracing::warn!(
-            group,
-            record = ?record,
-            attempts = self.attempts,
-            class = failure.class.as_str(),
-            error = failure.message,
-            retry_in_s = delay.as_secs(),
-            "attempts failed; the record is parked, and its key waits"
-        );
+        telemetry::record_parked(self.logged(), failure, delay);
         let (written, verdict) = match self.ticket {
             Some(ticket) => {
                 let of = ticket.offset;
-                let note = || parked::failed_again(group, record, of, wait, reason, now_ms);
+                let note = || parked::failed_again(group, record, of, retry_state, reason, now_ms);
                 let here = RetryState {
                     not_before_ms: steady_ms().saturating_add(delay_ms),
-                    ..wait
+                    ..retry_state
                 };
-                (self.write(note).await, Verdict::PutBack(here))
+                (self.write_entry(note).await, Verdict::PutBack(here))
             }
             None => {
                 let name = ordering_key(&self.shared.settings, record.key());
                 if let Some(retry) = &self.partition.retry {
                     retry.change(|state| state.begin(name, record.offset()));
                 }
-                let Some(record) = self.whole_record().await else {
+                let Some(record) = self.record_with_headers().await else {
                     return Verdict::Abandoned;
                 };
-                let entry = || parked::parked(group, &record, wait, Some(reason), now_ms);
+                let entry = || parked::parked(group, &record, retry_state, Some(reason), now_ms);
                 let verdict = Verdict::Settled(Settlement::Parked);
-                (self.write(entry).await, verdict)
+                (self.write_entry(entry).await, verdict)
             }
         };
         match written {
-            Written::Acknowledged => verdict,
-            Written::Abandoned => Verdict::Abandoned,
-            Written::Refused(cause) => {
+            WriteResult::Acknowledged => verdict,
+            WriteResult::Abandoned => Verdict::Abandoned,
+            WriteResult::Refused(cause) => {
                 if self.ticket.is_none() {
-                    self.forget_entry();
+                    self.cancel_entry();
                 }
                 let message = format!("{} (it cannot be parked: {cause})", failure.message);
                 let reason = DeadReason::new(failure.stage, message);
@@ -188,7 +146,7 @@ impl UnsettledRecord {
 
     /// Holds the key of a dead-lettered record until its replay: later records of the key wait.
     /// None if the partition was revoked.
-    pub(crate) async fn hold(&self) -> Option<()> {
+    pub(crate) async fn hold_key(&self) -> Option<()> {
         let record = &self.delivery.record;
         let name = ordering_key(&self.shared.settings, record.key());
         let retry = self.partition.retry.as_ref();
@@ -198,16 +156,11 @@ impl UnsettledRecord {
         retry.change(|state| state.begin_hold(name, record.offset()));
         let now_ms = now_ms();
         let note = || parked::held(&self.shared.group, record, now_ms);
-        match self.write(note).await {
-            Written::Acknowledged => Some(()),
-            Written::Abandoned => None,
-            Written::Refused(cause) => {
-                tracing::error!(
-                    group = self.shared.group,
-                    record = ?record,
-                    cause,
-                    "the key cannot be held for the replay of its dead letter; its later records are handled"
-                );
+        match self.write_entry(note).await {
+            WriteResult::Acknowledged => Some(()),
+            WriteResult::Abandoned => None,
+            WriteResult::Refused(cause) => {
+                telemetry::key_not_held(self.logged(), &cause);
                 retry.change(|state| state.not_held(name, record.offset()));
                 Some(())
             }
@@ -215,11 +168,11 @@ impl UnsettledRecord {
     }
 
     /// Writes to the retry topic until the brokers acknowledge or refuse it, or the partition is
-    /// revoked. Each try builds the record again: no copy is kept during the wait.
+    /// revoked.
     ///
-    /// `record` is built anew for each try, so that no copy of a large record is kept during an
-    /// outage of the brokers.
-    async fn write(&self, record: impl Fn() -> OutgoingRecord) -> Written {
+    /// `record` is called for each try, so that no copy of a large record is kept during an outage
+    /// of the brokers.
+    async fn write_entry(&self, record: impl Fn() -> OutgoingRecord) -> WriteResult {
         let backoff = self.shared.settings.retry.backoff;
         let mut alarm = None;
         let mut tries = 0_u32;
@@ -227,33 +180,21 @@ impl UnsettledRecord {
             let record = record();
             let topic = record.topic.clone();
             match self.shared.dead_letters.send(record).await {
-                Ok(()) => return Written::Acknowledged,
+                Ok(()) => return WriteResult::Acknowledged,
                 Err(WriteError::Publish(error @ PublishError::Fatal(_))) => {
                     self.shared.abort(error.to_string());
-                    return Written::Abandoned;
+                    return WriteResult::Abandoned;
                 }
                 Err(WriteError::Publish(
                     error @ (PublishError::TooLarge { .. } | PublishError::Unfit { .. }),
                 )) => {
-                    tracing::error!(
-                        group = self.shared.group,
-                        record = ?self.delivery.record,
-                        topic,
-                        %error,
-                        "the retry topic does not accept the record"
-                    );
-                    return Written::Refused(error.to_string());
+                    telemetry::entry_refused(self.logged(), &topic, &error);
+                    return WriteResult::Refused(error.to_string());
                 }
                 Err(error) => {
-                    tracing::error!(
-                        group = self.shared.group,
-                        record = ?self.delivery.record,
-                        topic,
-                        %error,
-                        "the record cannot be parked; it stays unsettled and the write is retried"
-                    );
+                    telemetry::entry_not_written(self.logged(), &topic, &error);
                     self.shared.group_topics_check.notify_one();
-                    let error = told(&self.shared.group, &error);
+                    let error = describe_write_error(&self.shared.group, &error);
                     let reason = format!("the retry topic {topic} cannot be written: {error}");
                     alarm
                         .get_or_insert_with(|| Alarm::new(&self.shared))
@@ -263,14 +204,14 @@ impl UnsettledRecord {
             tries = tries.saturating_add(1);
             let delay = backoff.delay(tries, rand::random());
             if self.wait_for(tokio::time::sleep(delay)).await.is_none() {
-                return Written::Abandoned;
+                return WriteResult::Abandoned;
             }
         }
     }
 }
 
 /// The result of a write to the retry topic.
-enum Written {
+enum WriteResult {
     /// The brokers have it, in all in-sync replicas.
     Acknowledged,
     /// The partition was revoked.

@@ -58,10 +58,10 @@ pub(crate) struct ReadErrors {
 
 impl ReadErrors {
     /// Registers an error, in place of an earlier one of the partition.
-    pub(crate) fn add(&mut self, topic: &Arc<str>, partition: i32, trouble: ReadError) {
+    pub(crate) fn add(&mut self, topic: &Arc<str>, partition: i32, error: ReadError) {
         let place = (Arc::clone(topic), partition);
-        if self.partitions.get(&place) != Some(&trouble) {
-            self.partitions.insert(place, trouble);
+        if self.partitions.get(&place) != Some(&error) {
+            self.partitions.insert(place, error);
             self.is_changed = true;
         }
     }
@@ -86,16 +86,16 @@ impl ReadErrors {
     }
 
     /// The state for the health, if it changed since the last call.
-    pub(crate) fn news(&mut self) -> Option<Result<(), String>> {
+    pub(crate) fn take_change(&mut self) -> Option<Result<(), String>> {
         std::mem::take(&mut self.is_changed).then(|| self.status())
     }
 
     /// The state for the health.
     fn status(&self) -> Result<(), String> {
-        let Some(((topic, partition), trouble)) = self.partitions.first_key_value() else {
+        let Some(((topic, partition), error)) = self.partitions.first_key_value() else {
             return Ok(());
         };
-        let description = trouble.describe(topic, *partition);
+        let description = error.describe(topic, *partition);
         Err(match self.partitions.len() {
             1 => {
                 format!("1 retry partition cannot be read, and its partition waits: {description}")
@@ -116,10 +116,13 @@ mod tests {
     #[test]
     fn a_partition_is_shown_until_it_is_read() {
         let topic: Arc<str> = "retry.g.t".into();
-        let mut troubles = ReadErrors::default();
-        assert_eq!(troubles.news(), None);
-        troubles.add(&topic, 3, ReadError::Forbidden);
-        let status = troubles.news().expect("news").expect_err("trouble");
+        let mut read_errors = ReadErrors::default();
+        assert_eq!(read_errors.take_change(), None);
+        read_errors.add(&topic, 3, ReadError::Forbidden);
+        let status = read_errors
+            .take_change()
+            .expect("news")
+            .expect_err("trouble");
         assert!(
             status.starts_with("1 retry partition cannot be read"),
             "{status}"
@@ -128,13 +131,16 @@ mod tests {
             status.ends_with("allow it DESCRIBE, READ and WRITE on that topic"),
             "{status}"
         );
-        troubles.add(&topic, 3, ReadError::Forbidden);
-        assert_eq!(troubles.news(), None, "it is shown already");
-        troubles.add(&topic, 4, ReadError::InDoubt);
-        let status = troubles.news().expect("news").expect_err("trouble");
+        read_errors.add(&topic, 3, ReadError::Forbidden);
+        assert_eq!(read_errors.take_change(), None, "it is shown already");
+        read_errors.add(&topic, 4, ReadError::InDoubt);
+        let status = read_errors
+            .take_change()
+            .expect("news")
+            .expect_err("trouble");
         assert!(status.starts_with("2 retry partitions cannot"), "{status}");
-        troubles.remove(&topic, 3);
-        troubles.remove(&topic, 4);
-        assert_eq!(troubles.news(), Some(Ok(())));
+        read_errors.remove(&topic, 3);
+        read_errors.remove(&topic, 4);
+        assert_eq!(read_errors.take_change(), Some(Ok(())));
     }
 }

@@ -12,17 +12,21 @@
 //!
 //! # Records that do not arrive
 //!
-//! A record that is missing after 5 s is looked up. It is lost if the log no longer reaches to it,
-//! or if it was read past twice, as after a deletion from the middle. Any doubt fetches it again: a
-//! lost record is an alarm that an operator must accept.
+//! A record that is missing after 5 s is looked up. It is lost if its offset lies outside of the
+//! log, or if the log was read past it twice, as after a deletion from the middle. In doubt it is
+//! fetched again: a lost record raises an alarm that an operator must accept.
 //!
 //! # Example
 //!
-//! Two partitions have due records, 900 and 10, and there is room for 100. The first in turn is
-//! given 50, the second the rest that it needs: 10. In the next turn the other one is first, and
-//! what is left of the room goes to the 850.
+//! Two partitions have 900 and 10 due records, and there is room for 100. The first gets half of
+//! it,
+//! 50. The second needs 10 of the other 50. In the next turn the second partition comes first, and
+//! the remaining room goes to the 850 records of the first.
 
-use crate::consumer::retry_reader::fetch::{FetchedRecord, Fetcher, PartitionFetch};
+mod fetch;
+
+use crate::consumer::retry_reader::dispatcher::fetch::{FetchedRecord, Fetcher, PartitionFetch};
+use crate::consumer::retry_reader::telemetry::{self, LoggedPartition};
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::clock::steady_ms;
 use crate::consumer::shared::mailbox::{Message, ParkedRecord};
@@ -44,7 +48,7 @@ const FETCH_AGAIN_AFTER_MS: i64 = 1_000;
 /// How long to wait for the first and end offsets of a partition.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// The longest wait while no record is due. Requests and workers wake the thread.
-const QUIET: Duration = Duration::from_secs(1);
+const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Hands out due records, on a thread of its own.
 ///
@@ -56,11 +60,11 @@ pub(crate) struct Dispatcher {
     answers: mpsc::Sender<DispatchRequest>,
     partitions: Vec<Arc<Partition>>,
     /// Where the next turn starts: no partition is always served first.
-    first: usize,
+    first_in_turn: usize,
     /// Partitions whose first and end offsets are being looked up.
-    asked: HashMap<Epoch, PartitionFetch>,
+    lookups: HashMap<Epoch, PartitionFetch>,
     /// Records that did not arrive although the log was read past them.
-    passed: HashSet<(Epoch, i64)>,
+    read_past: HashSet<(Epoch, i64)>,
     fetcher: Fetcher,
 }
 
@@ -77,9 +81,9 @@ impl Dispatcher {
             requests,
             answers,
             partitions: Vec::new(),
-            first: 0,
-            asked: HashMap::new(),
-            passed: HashSet::new(),
+            first_in_turn: 0,
+            lookups: HashMap::new(),
+            read_past: HashSet::new(),
             fetcher: Fetcher::new(config),
         }
     }
@@ -100,8 +104,8 @@ impl Dispatcher {
                     return;
                 }
             }
-            self.begin_due();
-            let timeout = self.wait();
+            self.start_fetches();
+            let timeout = self.wait_time();
             if self.fetcher.fetching() == 0 {
                 let continues = match self.requests.recv_timeout(timeout) {
                     Ok(request) => self.apply(request),
@@ -112,16 +116,16 @@ impl Dispatcher {
                     return;
                 }
             } else {
-                let picked = self.fetcher.take(&self.shared, timeout);
-                self.hand_out(picked);
+                let fetched = self.fetcher.receive(&self.shared, timeout);
+                self.hand_out(fetched);
             }
             let held_bytes = self.shared.budget.load(Relaxed);
             let is_full = self
                 .shared
                 .retry_topics
                 .is_full(&self.shared.settings, held_bytes);
-            for fetch in self.fetcher.end(is_full) {
-                self.ended(fetch);
+            for fetch in self.fetcher.take_ended(is_full) {
+                self.finish_fetch(fetch);
             }
         }
     }
@@ -131,17 +135,17 @@ impl Dispatcher {
     /// A request for an epoch that is not known has no effect.
     fn apply(&mut self, request: DispatchRequest) -> bool {
         match request {
-            DispatchRequest::Look => self.shared.retry_topics.has_looked(),
+            DispatchRequest::CheckDue => self.shared.retry_topics.clear_notified(),
             DispatchRequest::Begun(partition) => self.partitions.push(partition),
             DispatchRequest::Gone(epochs) => {
                 self.partitions
                     .retain(|partition| !epochs.contains(&partition.epoch));
-                self.passed.retain(|(epoch, _)| !epochs.contains(epoch));
+                self.read_past.retain(|(epoch, _)| !epochs.contains(epoch));
                 self.fetcher.forget(&epochs);
             }
             DispatchRequest::Bounds(epoch, bounds) => {
-                if let Some(fetch) = self.asked.remove(&epoch) {
-                    self.settle_missing(&fetch, bounds);
+                if let Some(fetch) = self.lookups.remove(&epoch) {
+                    self.resolve_missing(&fetch, bounds);
                 }
             }
             DispatchRequest::Close => return false,
@@ -153,17 +157,17 @@ impl Dispatcher {
     ///
     /// Records that are far behind the others of their partition are handed back and come in a
     /// later turn. If the client cannot be created, all wait for a second.
-    fn begin_due(&mut self) {
+    fn start_fetches(&mut self) {
         let now_ms = steady_ms();
         let mut room = self.room();
         let count = self.partitions.len();
         if room == 0 || count == 0 {
             return;
         }
-        self.first = (self.first + 1) % count;
+        self.first_in_turn = (self.first_in_turn + 1) % count;
         let (after, before) = (
-            &self.partitions[self.first..],
-            &self.partitions[..self.first],
+            &self.partitions[self.first_in_turn..],
+            &self.partitions[..self.first_in_turn],
         );
         let mut wanted = Vec::new();
         let due: Vec<&Arc<Partition>> = after
@@ -185,18 +189,14 @@ impl Dispatcher {
         if wanted.is_empty() {
             return;
         }
-        let (begun, far) = self.fetcher.begin(wanted);
+        let (begun, far) = self.fetcher.start(wanted);
         hand_back(&far, now_ms);
         match begun.and_then(|()| self.fetcher.client()) {
             Ok((queue, _)) => self.shared.retry_topics.wakers().fetching = Some(queue),
             Err(error) => {
-                tracing::warn!(
-                    group = self.shared.group,
-                    %error,
-                    "parked records that are due cannot be fetched; they are fetched again"
-                );
-                for fetch in self.fetcher.end(true) {
-                    give_up(&fetch, now_ms.saturating_add(FETCH_AGAIN_AFTER_MS));
+                telemetry::fetch_failed(&self.shared.group, &error);
+                for fetch in self.fetcher.take_ended(true) {
+                    hand_back_missing(&fetch, now_ms.saturating_add(FETCH_AGAIN_AFTER_MS));
                 }
             }
         }
@@ -215,7 +215,7 @@ impl Dispatcher {
     /// Whether a partition has a due record and no fetch or lookup in progress.
     fn is_due(&self, partition: &Partition, now_ms: i64) -> bool {
         let is_free =
-            !self.asked.contains_key(&partition.epoch) && !self.fetcher.is_busy(partition);
+            !self.lookups.contains_key(&partition.epoch) && !self.fetcher.is_busy(partition);
         let due_ms = partition
             .retry
             .as_ref()
@@ -225,39 +225,43 @@ impl Dispatcher {
     }
 
     /// How long to wait for a request or a record: until the next record is due or a fetch is late.
-    /// Not at all is never returned for records that there is no room for.
-    fn wait(&self) -> Duration {
-        let until = self.fetcher.until();
-        let quiet = until.map_or(QUIET, |until| {
-            until.saturating_duration_since(Instant::now()).min(QUIET)
+    /// Never zero while there is no room for due records: the loop would spin.
+    fn wait_time(&self) -> Duration {
+        let deadline = self.fetcher.deadline();
+        let longest = deadline.map_or(WAIT_MAX, |deadline| {
+            deadline
+                .saturating_duration_since(Instant::now())
+                .min(WAIT_MAX)
         });
         let is_free = |partition: &&Arc<Partition>| {
-            !self.asked.contains_key(&partition.epoch) && !self.fetcher.is_busy(partition)
+            !self.lookups.contains_key(&partition.epoch) && !self.fetcher.is_busy(partition)
         };
         if self.room() == 0 {
-            return quiet;
+            return longest;
         }
         let free = self.partitions.iter().filter(is_free);
         let due = free.filter_map(|partition| partition.retry.as_ref().and_then(due_ms));
         let Some(due_ms) = due.min() else {
-            return quiet;
+            return longest;
         };
         let left_ms = due_ms.saturating_sub(steady_ms()).max(0);
-        Duration::from_millis(left_ms.unsigned_abs()).min(quiet)
+        Duration::from_millis(left_ms.unsigned_abs()).min(longest)
     }
 
     /// Sends fetched records to the workers of their keys. They count as in flight.
-    fn hand_out(&self, picked: Vec<FetchedRecord>) {
-        self.shared.admitted(picked.len());
+    fn hand_out(&self, fetched: Vec<FetchedRecord>) {
+        self.shared.admitted(fetched.len());
         let retry_topics = &self.shared.retry_topics;
-        retry_topics.loaded.fetch_add(picked.len(), Relaxed);
-        for picked in picked {
+        retry_topics
+            .held_by_workers
+            .fetch_add(fetched.len(), Relaxed);
+        for fetched in fetched {
             let FetchedRecord {
                 partition,
                 ticket,
                 record,
                 is_repetition,
-            } = picked;
+            } = fetched;
             let partitioner = &self.shared.partitioner;
             let seed = partitioner.seed(&partition.topic);
             let offset = ticket.offset as u64;
@@ -277,20 +281,20 @@ impl Dispatcher {
     /// still exist.
     ///
     /// A fetch that is complete or full returns what did not arrive, to be fetched at once.
-    fn ended(&mut self, fetch: PartitionFetch) {
-        let is_late = fetch.is_late() && !fetch.left().is_empty();
+    fn finish_fetch(&mut self, fetch: PartitionFetch) {
+        let is_late = fetch.is_late() && !fetch.missing().is_empty();
         if !is_late {
-            return give_up(&fetch, 0);
+            return hand_back_missing(&fetch, 0);
         }
         match self.fetcher.client() {
-            Ok((queue, consumer)) => self.ask_for_bounds(fetch, consumer, queue),
-            Err(_) => give_up(&fetch, steady_ms().saturating_add(FETCH_AGAIN_AFTER_MS)),
+            Ok((queue, consumer)) => self.look_up_bounds(fetch, consumer, queue),
+            Err(_) => hand_back_missing(&fetch, steady_ms().saturating_add(FETCH_AGAIN_AFTER_MS)),
         }
     }
 
     /// Looks up the first and the end offset of a partition, on a thread of its own: the request
     /// blocks, and other partitions must not wait. The answer comes as a request.
-    fn ask_for_bounds(
+    fn look_up_bounds(
         &mut self,
         fetch: PartitionFetch,
         consumer: Arc<BaseConsumer<LoggingContext>>,
@@ -303,17 +307,17 @@ impl Dispatcher {
             .as_ref()
             .map(|retry| Arc::clone(&retry.topic));
         let answers = self.answers.clone();
-        let ask = move || {
+        let look_up = move || {
             let topic = topic.unwrap_or_default();
             let bounds = consumer.fetch_watermarks(&topic, number, ANSWER_WITHIN);
             // The receiver is dropped at the end of the run.
             let _ = answers.send(DispatchRequest::Bounds(epoch, bounds.ok()));
             queue.wake();
         };
-        self.asked.insert(epoch, fetch);
+        self.lookups.insert(epoch, fetch);
         let spawned = std::thread::Builder::new()
             .name("evenkeel-lookup".to_owned())
-            .spawn(ask);
+            .spawn(look_up);
         if let Err(error) = spawned {
             self.shared
                 .abort(format!("no thread to look up parked records: {error}"));
@@ -323,9 +327,9 @@ impl Dispatcher {
     /// Marks records as lost that are no longer in the log, so that those behind them continue. The
     /// others are fetched again.
     ///
-    /// Only the first missing record is judged in a turn: those behind it are fetched again, as
-    /// they may just have been late. A lost record stops being waited for, and is reported.
-    fn settle_missing(&mut self, fetch: &PartitionFetch, bounds: Option<(i64, i64)>) {
+    /// Records behind the first one that may still exist are fetched again: they may just be late.
+    /// Nothing waits for a lost record any more, and the health reports it.
+    fn resolve_missing(&mut self, fetch: &PartitionFetch, bounds: Option<(i64, i64)>) {
         let epoch = fetch.partition.epoch;
         let is_gone = !self
             .partitions
@@ -334,36 +338,35 @@ impl Dispatcher {
         let Some(retry) = fetch.partition.retry.as_ref().filter(|_| !is_gone) else {
             return;
         };
+        let logged = LoggedPartition {
+            group: &self.shared.group,
+            topic: &retry.topic,
+            partition: fetch.partition.partition,
+        };
         let again_at = steady_ms().saturating_add(FETCH_AGAIN_AFTER_MS);
-        let mut left = fetch.left().iter();
-        for ticket in left.by_ref() {
+        let mut missing = fetch.missing().iter();
+        for ticket in missing.by_ref() {
             let is_outside =
                 bounds.is_some_and(|(low, high)| ticket.offset < low || ticket.offset >= high);
             // Deleted from the middle, as by compaction. A client that discards fetched messages
             // looks the same, but only once.
             let is_passed = bounds.is_some()
                 && fetch.has_passed(*ticket)
-                && !self.passed.insert((epoch, ticket.offset));
+                && !self.read_past.insert((epoch, ticket.offset));
             if !is_outside && !is_passed {
                 retry.change(|state| state.hand_back(*ticket, again_at));
                 break;
             }
-            self.passed.remove(&(epoch, ticket.offset));
-            tracing::error!(
-                group = self.shared.group,
-                topic = %retry.topic,
-                partition = fetch.partition.partition,
-                offset = ticket.offset,
-                "a parked record is no longer in the retry topic: it was deleted there and is lost"
-            );
+            self.read_past.remove(&(epoch, ticket.offset));
+            telemetry::record_lost(logged, ticket.offset);
             retry.change(|state| {
                 state.lose(*ticket);
                 // If it was not the first of its key, it is found missing again in its turn.
                 state.hand_back(*ticket, 0);
             });
-            self.shared.show_loss(&fetch.partition);
+            self.shared.report_loss(&fetch.partition);
         }
-        for ticket in left {
+        for ticket in missing {
             retry.change(|state| state.hand_back(*ticket, again_at));
         }
     }
@@ -376,9 +379,9 @@ fn due_ms(retry: &RetryPartition) -> Option<i64> {
 }
 
 /// Returns the records of this fetch that did not arrive, to be fetched again from `until_ms` on.
-fn give_up(fetch: &PartitionFetch, until_ms: i64) {
+fn hand_back_missing(fetch: &PartitionFetch, until_ms: i64) {
     if let Some(retry) = &fetch.partition.retry {
-        for ticket in fetch.left() {
+        for ticket in fetch.missing() {
             retry.change(|state| state.hand_back(*ticket, until_ms));
         }
     }

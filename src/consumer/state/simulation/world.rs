@@ -1,163 +1,17 @@
-//! Runs seeded schedules over the pure parts (lanes, offset tracker, admission, commit metadata)
-//! against a naive model of Kafka.
-//!
-//! # The model
-//!
-//! A topic is an ordered map from offset to key, with gaps, and one committed offset with its
-//! metadata. Two members with two workers each own its partitions in turn. A step delivers some
-//! records, finishes a running one, commits, revokes, assigns, or crashes a member: nothing else
-//! can happen to a group. Commits may be refused, and a drain may be cut short.
-//!
-//! # What must hold
-//!
-//! - Records of a key take effect in the order of their offsets, whatever happened before.
-//! - A commit never falls, and never covers a record that was not handled.
-//! - Offsets that the commit of a revoke recorded are not delivered again.
-//! - At most [`CONCURRENCY`] handlers run, and at most [`WINDOW`] records are in flight.
-//! - In the end every record was handled, and everything is committed.
-//!
-//! A failure prints its seed. `run(seed)` repeats it exactly: no clock, thread or hash decides
-//! anything.
+//! The steps of a schedule, and the checks of what must hold after each.
 
-use crate::consumer::state::admission::InFlightLimit;
+use super::model::{
+    Assignment, CONCURRENCY, Item, KEYS, MEMBERS, Member, PARTITIONS, RECORDS, Random, Topic,
+    WINDOW, WORKERS, lane_key,
+};
 use crate::consumer::state::commit_metadata::{self, SettledAbove, Tag};
-use crate::consumer::state::lanes::{LaneId, LaneKey, Lanes};
-use crate::consumer::state::offset_tracker::{Epoch, OffsetTracker, TrackedBatch};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use crate::consumer::state::offset_tracker::{Epoch, TrackedBatch};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-const PARTITIONS: usize = 3;
-const WORKERS: usize = 2;
-const MEMBERS: usize = 2;
-/// Records of each partition: few, so that a schedule reaches their end.
-const RECORDS: i64 = 24;
-/// Keys of each partition: few, so that they collide.
-const KEYS: u64 = 4;
-/// The in-flight limit: small, so that it is reached often.
-const WINDOW: usize = 8;
-const CONCURRENCY: usize = 3;
-
-/// SplitMix64 (Steele, Lea and Flood, 2014): small, seedable, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `bound`.
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    /// True in this share of the calls.
-    fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-}
-
-/// A partition as Kafka and the outside world see it.
-#[derive(Default)]
-struct Topic {
-    /// Key by offset; offsets have gaps.
-    log: BTreeMap<i64, u64>,
-    committed: Option<(i64, String)>,
-    /// Offsets that any member handled with success.
-    handled: BTreeSet<i64>,
-    /// Offsets that the commit of a revoke recorded as settled: they must not be delivered again.
-    kept: BTreeSet<i64>,
-    owner: Option<usize>,
-}
-
-impl Topic {
-    /// The offset after the last record.
-    fn end(&self) -> i64 {
-        self.log
-            .last_key_value()
-            .map_or(0, |(offset, _)| offset + 1)
-    }
-}
-
-/// A delivered record, as a worker has it.
-#[derive(Clone)]
-struct Item {
-    partition: usize,
-    epoch: Epoch,
-    offset: i64,
-    key: u64,
-    key_bytes: [u8; 8],
-    batch: Arc<TrackedBatch>,
-    index: usize,
-}
-
-/// What a member knows of a partition that it owns.
-struct Assignment {
-    epoch: Epoch,
-    position: i64,
-    settled_above: SettledAbove,
-}
-
-/// The lanes and the running records of a worker.
-#[derive(Default)]
-struct Worker {
-    lanes: Lanes<Item>,
-    running: Vec<(LaneId, Item)>,
-}
-
-/// One process of the group.
-struct Member {
-    tracker: OffsetTracker,
-    workers: Vec<Worker>,
-    assigned: HashMap<usize, Assignment>,
-    in_flight: usize,
-    flow: InFlightLimit,
-}
-
-impl Member {
-    fn new() -> Self {
-        Self {
-            tracker: OffsetTracker::default(),
-            workers: (0..WORKERS).map(|_| Worker::default()).collect(),
-            assigned: HashMap::new(),
-            in_flight: 0,
-            flow: InFlightLimit::new(WINDOW, 1 << 20),
-        }
-    }
-
-    fn running(&self) -> usize {
-        self.workers.iter().map(|worker| worker.running.len()).sum()
-    }
-}
-
-impl Member {
-    /// Some running record of an epoch, as the number of its worker and its index there.
-    fn running_of(&self, epoch: Epoch) -> Option<(usize, usize)> {
-        let place = |worker: &Worker| {
-            let mut running = worker.running.iter();
-            running.position(|(_, item)| item.epoch == epoch)
-        };
-        let mut workers = self.workers.iter().enumerate();
-        workers.find_map(|(number, worker)| Some((number, place(worker)?)))
-    }
-}
-
-/// Every second key shares a hash with its neighbour, so that lanes must compare the keys
-/// themselves.
-fn lane_key(item: &Item) -> LaneKey<'_> {
-    LaneKey {
-        hash: item.key / 2,
-        topic: "t",
-        key: &item.key_bytes,
-    }
-}
-
 /// The topics, the members, and what decides the schedule.
-struct World {
+pub(super) struct World {
     random: Random,
     topics: Vec<Topic>,
     members: Vec<Member>,
@@ -166,7 +20,7 @@ struct World {
 
 impl World {
     /// Topics with gaps between their offsets, and members without partitions.
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let mut topics: Vec<Topic> = (0..PARTITIONS).map(|_| Topic::default()).collect();
         for (partition, topic) in topics.iter_mut().enumerate() {
@@ -198,7 +52,7 @@ impl World {
 
     /// One step, by a member that is drawn. The shares are chosen so that partitions change their
     /// owner about every tenth step.
-    fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         let member = self.random.below(MEMBERS);
         match self.random.below(100) {
             0..35 => self.deliver(member),
@@ -223,7 +77,7 @@ impl World {
         }
         let partition = owned[self.random.below(owned.len())];
         let room = member
-            .flow
+            .limit
             .room(member.in_flight, 0)
             .min(1 + self.random.below(6));
         let topic = &mut self.topics[partition];
@@ -294,7 +148,7 @@ impl World {
         let free = member.running() < CONCURRENCY;
         let lanes = &mut member.workers[worker].lanes;
         if lanes.has_ready() || lanes.is_occupied(lane_key(&item)) || !free {
-            lanes.wait(item, |item| Some(lane_key(item)));
+            lanes.enqueue(item, |item| Some(lane_key(item)));
         } else {
             let lane = lanes.occupy(Some(lane_key(&item)));
             member.workers[worker].running.push((lane, item));
@@ -514,7 +368,7 @@ impl World {
     }
 
     /// Lets the group run without disturbance until it is through.
-    fn settle_down(&mut self) {
+    pub(super) fn settle_down(&mut self) {
         while self.topics.iter().any(|topic| topic.owner.is_none()) {
             let member = self.random.below(MEMBERS);
             self.assign(member);
@@ -542,36 +396,6 @@ impl World {
                 Some(topic.end()),
                 "partition {partition} is not committed to its end"
             );
-        }
-    }
-}
-
-/// Runs one schedule to its end.
-fn run(seed: u64) {
-    let mut world = World::new(seed);
-    for _ in 0..150 {
-        world.step();
-    }
-    world.settle_down();
-}
-
-/// A number from the environment, for long runs and for the repetition of a seed.
-fn setting(name: &str) -> Option<u64> {
-    std::env::var(name)
-        .ok()
-        .and_then(|value| value.parse().ok())
-}
-
-#[test]
-fn no_schedule_loses_reorders_or_overruns() {
-    if let Some(seed) = setting("EVENKEEL_SIMULATION_SEED") {
-        return run(seed);
-    }
-    let schedules = setting("EVENKEEL_SIMULATION_SCHEDULES").unwrap_or(100_000);
-    for seed in 0..schedules {
-        if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
-            eprintln!("the schedule with EVENKEEL_SIMULATION_SEED={seed} fails");
-            std::panic::resume_unwind(panic);
         }
     }
 }

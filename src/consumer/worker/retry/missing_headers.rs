@@ -6,7 +6,7 @@
 //! record pays with a read of its own.
 
 use crate::consumer::settings::RecordHeaders;
-use crate::consumer::worker::retry::UnsettledRecord;
+use crate::consumer::worker::retry::{UnsettledRecord, telemetry};
 use crate::event::{Record, RecordBatchBuilder};
 use crate::kafka::reader::{LogRecord, Reader, Span};
 use crate::kafka::{KafkaConfig, KafkaError};
@@ -23,7 +23,7 @@ impl UnsettledRecord {
     ///
     /// The read repeats with the retry backoff. It lends the record's permit, and ends with the
     /// partition.
-    pub(crate) async fn whole_record(&self) -> Option<Cow<'_, Record>> {
+    pub(crate) async fn record_with_headers(&self) -> Option<Cow<'_, Record>> {
         let record = &self.delivery.record;
         let settings = &self.shared.settings;
         // A parked record has its headers.
@@ -37,28 +37,14 @@ impl UnsettledRecord {
             match self.wait_for(read).await? {
                 Ok(Ok(Some(found))) => return Some(Cow::Owned(self.with_headers(&found))),
                 Ok(Ok(None)) => {
-                    tracing::warn!(
-                        group = self.shared.group,
-                        ?record,
-                        "the record was deleted from its topic: it continues without its headers"
-                    );
+                    telemetry::headers_deleted(self.logged());
                     return Some(Cow::Borrowed(record));
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(
-                        group = self.shared.group,
-                        ?record,
-                        %error,
-                        "the record's headers cannot be read; the record waits, and the read is retried"
-                    );
+                    telemetry::headers_not_read(self.logged(), &error);
                 }
                 Err(error) => {
-                    tracing::warn!(
-                        group = self.shared.group,
-                        ?record,
-                        %error,
-                        "the record's headers cannot be read; the record waits, and the read is retried"
-                    );
+                    telemetry::headers_not_read(self.logged(), &error);
                 }
             }
             tries = tries.saturating_add(1);

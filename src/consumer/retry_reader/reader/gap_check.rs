@@ -24,7 +24,7 @@ pub(crate) enum ReadOutcome {
     /// The end of the log is at this offset.
     End(i64),
     /// An error without an offset.
-    Nothing,
+    Error,
 }
 
 /// Offsets that did not arrive.
@@ -43,7 +43,7 @@ pub(crate) fn find(mut next: i64, outcomes: impl IntoIterator<Item = ReadOutcome
         let (offset, after) = match outcome {
             ReadOutcome::Entry(offset) => (offset, offset.saturating_add(1)),
             ReadOutcome::End(offset) => (offset, offset),
-            ReadOutcome::Nothing => continue,
+            ReadOutcome::Error => continue,
         };
         if offset > next {
             return Some(Gap { at, missing: next });
@@ -59,12 +59,12 @@ pub(crate) struct Gaps(HashMap<Epoch, i64>);
 
 impl Gaps {
     /// Whether the missing offsets of this gap were fetched again.
-    pub(crate) fn is_known(&self, epoch: Epoch, gap: &Gap) -> bool {
+    pub(crate) fn was_fetched_again(&self, epoch: Epoch, gap: &Gap) -> bool {
         self.0.get(&epoch) == Some(&gap.missing)
     }
 
     /// Notes that the missing offsets of this gap were fetched again.
-    pub(crate) fn asked(&mut self, epoch: Epoch, gap: &Gap) {
+    pub(crate) fn set_fetched_again(&mut self, epoch: Epoch, gap: &Gap) {
         self.0.insert(epoch, gap.missing);
     }
 
@@ -77,7 +77,7 @@ impl Gaps {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consumer::retry_reader::gap_check::ReadOutcome::{End, Entry, Nothing};
+    use crate::consumer::retry_reader::reader::gap_check::ReadOutcome::{End, Entry, Error};
 
     fn missing(next: i64, came: &[ReadOutcome]) -> Option<(usize, i64)> {
         find(next, came.iter().copied()).map(|gap| (gap.at, gap.missing))
@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(missing(5, &[]), None);
         assert_eq!(missing(5, &[Entry(5), Entry(6), End(7)]), None);
         assert_eq!(missing(5, &[Entry(6)]), Some((0, 5)));
-        assert_eq!(missing(5, &[Entry(5), Nothing, Entry(8)]), Some((2, 6)));
+        assert_eq!(missing(5, &[Entry(5), Error, Entry(8)]), Some((2, 6)));
     }
 
     #[test]
@@ -108,13 +108,13 @@ mod tests {
     fn a_gap_is_known_only_after_it_was_fetched_again() {
         let (mut gaps, [mine, other]) = (Gaps::default(), [Epoch(1), Epoch(2)]);
         let gap = Gap { at: 2, missing: 6 };
-        assert!(!gaps.is_known(mine, &gap));
-        gaps.asked(mine, &gap);
+        assert!(!gaps.was_fetched_again(mine, &gap));
+        gaps.set_fetched_again(mine, &gap);
         // On the second fetch it comes first.
-        assert!(gaps.is_known(mine, &Gap { at: 0, missing: 6 }));
-        assert!(!gaps.is_known(mine, &Gap { at: 0, missing: 7 }));
-        assert!(!gaps.is_known(other, &gap));
+        assert!(gaps.was_fetched_again(mine, &Gap { at: 0, missing: 6 }));
+        assert!(!gaps.was_fetched_again(mine, &Gap { at: 0, missing: 7 }));
+        assert!(!gaps.was_fetched_again(other, &gap));
         gaps.forget(&[mine]);
-        assert!(!gaps.is_known(mine, &gap));
+        assert!(!gaps.was_fetched_again(mine, &gap));
     }
 }

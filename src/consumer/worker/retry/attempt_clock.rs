@@ -13,17 +13,17 @@ use std::time::Instant;
 pub(crate) struct AttemptClock(Arc<Mutex<Option<Instant>>>);
 
 /// A running attempt. Its drop ends it.
-pub(crate) struct Attempt<'a>(&'a AttemptClock);
+pub(crate) struct RunningAttempt<'a>(&'a AttemptClock);
 
 impl AttemptClock {
     /// Begins an attempt.
-    pub(crate) fn attempt(&self) -> Attempt<'_> {
+    pub(crate) fn start(&self) -> RunningAttempt<'_> {
         *self.lock() = Some(Instant::now());
-        Attempt(self)
+        RunningAttempt(self)
     }
 
     /// When the running attempt began. None while the record waits.
-    pub(crate) fn since(&self) -> Option<Instant> {
+    pub(crate) fn started_at(&self) -> Option<Instant> {
         *self.lock()
     }
 
@@ -32,7 +32,7 @@ impl AttemptClock {
     }
 }
 
-impl Drop for Attempt<'_> {
+impl Drop for RunningAttempt<'_> {
     fn drop(&mut self) {
         *self.0.lock() = None;
     }

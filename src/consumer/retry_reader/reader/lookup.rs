@@ -2,22 +2,23 @@
 //! their first and end offsets.
 //!
 //! Every request to the brokers blocks, up to 5 s for each, and a broker that is down must not
-//! delay the partitions of others: offsets are asked of each leader separately, on threads that end
-//! with their answer. A result is either certain or [`LookupResult::Trouble`]. A topic counts as
-//! absent only if the brokers say so *and* refuse its creation: otherwise a broker that does not
-//! know it yet would open a partition without its parked records.
+//! delay the partitions of others: each leader is asked separately, on a thread that ends with its
+//! answer. A result is either certain or [`LookupResult::Failed`]. A topic counts as absent only if
+//! the brokers report it missing *and* refuse its creation. Otherwise a broker that does not know
+//! the topic yet would open a partition without its parked records.
 //!
 //! | topic | creation | result for its partitions |
 //! |---|---|---|
 //! | exists, with the partition | | found: committed, first and end offset |
-//! | too few partitions | partitions are added | found, or trouble: add them by hand |
-//! | missing | created | found, or trouble until all brokers know it |
+//! | too few partitions | partitions are added | found, or failed: add them by hand |
+//! | missing | created | found, or failed until all brokers know it |
 //! | missing | refused | absent: the source partition opens without parking |
-//! | hidden, or no answer | | trouble: the source partition waits |
+//! | hidden, or no answer | | failed: the source partition waits |
 //! | was absent, exists now | | appeared: the source partition is opened again |
 
 use crate::consumer::group_topics;
-use crate::consumer::retry_reader::read_errors::ReadError;
+use crate::consumer::retry_reader::reader::read_errors::ReadError;
+use crate::consumer::retry_reader::telemetry;
 use crate::consumer::shared::Shared;
 use crate::consumer::shared::retry_topics::Waker;
 use crate::consumer::state::partition::Partition;
@@ -39,27 +40,27 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const CREATE_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// The result of a lookup for some partitions of one retry topic.
-pub(crate) struct Answer {
+pub(crate) struct LookupAnswer {
     /// The source partitions that it is about.
     pub(crate) partitions: Vec<Arc<Partition>>,
     /// The same for all of them.
-    pub(crate) told: LookupResult,
+    pub(crate) result: LookupResult,
 }
 
 /// What a lookup found out.
 pub(crate) enum LookupResult {
     /// They exist.
-    Found(Arc<Places>),
+    Found(Arc<PartitionOffsets>),
     /// Their topic does not exist and cannot be created.
     Absent,
     /// Their topic was created since the last lookup.
     Appeared,
     /// The parked records are unknown.
-    Trouble(ReadError),
+    Failed(ReadError),
 }
 
 /// The committed, first and end offsets of retry partitions.
-pub(crate) struct Places {
+pub(crate) struct PartitionOffsets {
     /// The group's committed offsets.
     pub(crate) committed: Vec<Committed>,
     /// The first offsets.
@@ -72,11 +73,11 @@ pub(crate) struct Places {
 
 /// The subject of a lookup.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Question {
+pub(crate) enum LookupKind {
     /// All offsets of partitions that are to be read.
-    Places,
+    Offsets,
     /// Whether a missing topic has been created.
-    Appeared,
+    Existence,
 }
 
 /// Whether the topic exists, with the leaders of its partitions.
@@ -85,12 +86,12 @@ enum Presence {
     Present(HashMap<i32, i32>),
     Absent,
     /// It is unknown whether the topic exists.
-    Trouble(ReadError),
+    Unknown(ReadError),
 }
 
 /// Creates missing topics and partitions, at a limited rate, for all lookups of a member: many
 /// partitions miss the same topic.
-struct Maker {
+struct TopicCreator {
     shared: Arc<Shared>,
     kafka: KafkaConfig,
     runtime: Handle,
@@ -98,7 +99,7 @@ struct Maker {
     last: Mutex<Option<(Instant, bool)>>,
 }
 
-impl Maker {
+impl TopicCreator {
     /// Creates missing topics and partitions. Returns true if the brokers refuse, so that they stay
     /// missing.
     ///
@@ -114,11 +115,7 @@ impl Maker {
         let is_refused = match self.runtime.block_on(made) {
             Ok(()) => false,
             Err(error) => {
-                tracing::warn!(
-                    group = self.shared.group,
-                    %error,
-                    "retry topics cannot be created or given more partitions; create them"
-                );
+                telemetry::topics_not_created(&self.shared.group, &error);
                 !matches!(
                     error,
                     KafkaError::Unreachable { .. }
@@ -137,15 +134,15 @@ impl Maker {
 ///
 /// Cheap to clone. Each lookup has a thread, and one more for each leader.
 #[derive(Clone)]
-pub(crate) struct LookupThread {
+pub(crate) struct Lookups {
     consumer: Arc<BaseConsumer<LoggingContext>>,
     /// Creates what is missing.
-    maker: Arc<Maker>,
-    answers: mpsc::Sender<Answer>,
+    creator: Arc<TopicCreator>,
+    answers: mpsc::Sender<LookupAnswer>,
     waker: Waker,
 }
 
-impl LookupThread {
+impl Lookups {
     /// Creates it with the receiver of its answers. Every answer wakes `waker`.
     pub(crate) fn new(
         shared: Arc<Shared>,
@@ -153,83 +150,83 @@ impl LookupThread {
         runtime: Handle,
         consumer: Arc<BaseConsumer<LoggingContext>>,
         waker: Waker,
-    ) -> (Self, mpsc::Receiver<Answer>) {
+    ) -> (Self, mpsc::Receiver<LookupAnswer>) {
         let (answers, answered) = mpsc::channel();
-        let maker = Maker {
+        let creator = TopicCreator {
             shared,
             kafka,
             runtime,
             last: Mutex::default(),
         };
-        let asker = Self {
+        let lookups = Self {
             consumer,
-            maker: Arc::new(maker),
+            creator: Arc::new(creator),
             answers,
             waker,
         };
-        (asker, answered)
+        (lookups, answered)
     }
 
     /// Looks up partitions of this retry topic. Every partition gets an answer, whatever happens.
-    pub(crate) fn ask(&self, topic: Arc<str>, partitions: Vec<Arc<Partition>>, question: Question) {
-        let asker = self.clone();
-        let asked = partitions.clone();
-        let ask = move || asker.run(&topic, asked, question);
+    pub(crate) fn start(&self, topic: Arc<str>, partitions: Vec<Arc<Partition>>, kind: LookupKind) {
+        let lookups = self.clone();
+        let looked_up = partitions.clone();
+        let look_up = move || lookups.run(&topic, looked_up, kind);
         let spawned = thread::Builder::new()
             .name("evenkeel-lookup".to_owned())
-            .spawn(ask);
+            .spawn(look_up);
         if let Err(error) = spawned {
-            let trouble = ReadError::Other(format!("no thread to look it up: {error}"));
-            self.answer(partitions, LookupResult::Trouble(trouble));
+            let error = ReadError::Other(format!("no thread to look it up: {error}"));
+            self.answer(partitions, LookupResult::Failed(error));
         }
     }
 
     /// Sends an answer, and wakes the reader.
-    fn answer(&self, partitions: Vec<Arc<Partition>>, told: LookupResult) {
+    fn answer(&self, partitions: Vec<Arc<Partition>>, result: LookupResult) {
         // The receiver is dropped at the end of the run.
-        let _ = self.answers.send(Answer { partitions, told });
+        let _ = self.answers.send(LookupAnswer { partitions, result });
         self.waker.wake();
     }
 
     /// The lookup, on its thread. Ends with an answer for every partition.
-    fn run(&self, topic: &str, partitions: Vec<Arc<Partition>>, question: Question) {
+    fn run(&self, topic: &str, partitions: Vec<Arc<Partition>>, kind: LookupKind) {
         let mut presence = self.presence(topic);
-        let is_lacking = |leaders: &HashMap<i32, i32>| {
+        let lacks_partitions = |leaders: &HashMap<i32, i32>| {
             let mut numbers = partitions.iter().map(|partition| partition.partition);
             numbers.any(|number| !leaders.contains_key(&number))
         };
-        if question == Question::Appeared {
+        if kind == LookupKind::Existence {
             let result = match presence {
                 Presence::Absent => LookupResult::Absent,
                 Presence::Present(_) => LookupResult::Appeared,
-                Presence::Trouble(trouble) => LookupResult::Trouble(trouble),
+                Presence::Unknown(error) => LookupResult::Failed(error),
             };
             return self.answer(partitions, result);
         }
         match &presence {
             Presence::Absent => {
-                let is_refused = self.maker.make();
+                let is_refused = self.creator.create();
                 presence = self.presence(topic);
                 if matches!(presence, Presence::Absent) {
                     let result = match is_refused {
                         true => LookupResult::Absent,
                         // The topic was created just now, here or by another member. This broker
                         // does not know it yet.
-                        false => LookupResult::Trouble(ReadError::InDoubt),
+                        false => LookupResult::Failed(ReadError::InDoubt),
                     };
                     return self.answer(partitions, result);
                 }
             }
-            Presence::Present(leaders) if is_lacking(leaders) => {
-                self.maker.make();
+            Presence::Present(leaders) if lacks_partitions(leaders) => {
+                self.creator.create();
                 presence = self.presence(topic);
             }
-            Presence::Present(_) | Presence::Trouble(_) => {}
+            Presence::Present(_) | Presence::Unknown(_) => {}
         }
         match presence {
-            Presence::Present(leaders) => self.ask_leaders(topic, partitions, &leaders),
-            Presence::Absent => self.answer(partitions, LookupResult::Trouble(ReadError::InDoubt)),
-            Presence::Trouble(trouble) => self.answer(partitions, LookupResult::Trouble(trouble)),
+            Presence::Present(leaders) => self.look_up_offsets(topic, partitions, &leaders),
+            Presence::Absent => self.answer(partitions, LookupResult::Failed(ReadError::InDoubt)),
+            Presence::Unknown(error) => self.answer(partitions, LookupResult::Failed(error)),
         }
     }
 
@@ -239,16 +236,16 @@ impl LookupThread {
     fn presence(&self, topic: &str) -> Presence {
         let metadata = match self.consumer.fetch_metadata(Some(topic), ANSWER_WITHIN) {
             Ok(metadata) => metadata,
-            Err(error) => return Presence::Trouble(error.into()),
+            Err(error) => return Presence::Unknown(error.into()),
         };
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         let Some(found) = found else {
-            return Presence::Trouble(ReadError::InDoubt);
+            return Presence::Unknown(ReadError::InDoubt);
         };
         match found.error().map(Code::from) {
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Presence::Absent,
-            Some(error) => Presence::Trouble(ClientError::MetadataFetch(error).into()),
-            None if found.partitions().is_empty() => Presence::Trouble(ReadError::InDoubt),
+            Some(error) => Presence::Unknown(ClientError::MetadataFetch(error).into()),
+            None if found.partitions().is_empty() => Presence::Unknown(ReadError::InDoubt),
             None => {
                 let partitions = found.partitions().iter();
                 Presence::Present(
@@ -263,29 +260,29 @@ impl LookupThread {
     /// Asks each leader about its own partitions.
     ///
     /// Committed offsets come from the group's coordinator, in one request for all. Partitions that
-    /// the topic does not have, although its source has them, are a trouble of their own: they can
+    /// the topic does not have, although its source has them, have an answer of their own: they can
     /// be added.
-    fn ask_leaders(
+    fn look_up_offsets(
         &self,
         topic: &str,
         partitions: Vec<Arc<Partition>>,
         leaders: &HashMap<i32, i32>,
     ) {
-        let (known, lacking): (Vec<_>, Vec<_>) = partitions
+        let (known, missing): (Vec<_>, Vec<_>) = partitions
             .into_iter()
             .partition(|partition| leaders.contains_key(&partition.partition));
-        if !lacking.is_empty() {
+        if !missing.is_empty() {
             let partitions = leaders.len();
             self.answer(
-                lacking,
-                LookupResult::Trouble(ReadError::Lacking { partitions }),
+                missing,
+                LookupResult::Failed(ReadError::Lacking { partitions }),
             );
         }
         let committed = match list(topic, &known, Offset::Invalid)
             .and_then(|list| committed(&self.consumer, &list, ANSWER_WITHIN))
         {
             Ok(committed) => committed,
-            Err(error) => return self.answer(known, LookupResult::Trouble(error.into())),
+            Err(error) => return self.answer(known, LookupResult::Failed(error.into())),
         };
         let mut by_leader: HashMap<i32, Vec<Arc<Partition>>> = HashMap::new();
         for partition in known {
@@ -299,11 +296,11 @@ impl LookupThread {
                     let result = if leader < 0 {
                         Err(ClientError::MetadataFetch(Code::LeaderNotAvailable))
                     } else {
-                        self.places(topic, &partitions, committed)
+                        self.offsets_of(topic, &partitions, committed)
                     };
                     let result = result.map_or_else(
-                        |error| LookupResult::Trouble(error.into()),
-                        |places| LookupResult::Found(Arc::new(places)),
+                        |error| LookupResult::Failed(error.into()),
+                        |offsets| LookupResult::Found(Arc::new(offsets)),
                     );
                     self.answer(partitions, result);
                 };
@@ -313,24 +310,24 @@ impl LookupThread {
     }
 
     /// All offsets of partitions with one leader. Blocks for up to four requests.
-    fn places(
+    fn offsets_of(
         &self,
         topic: &str,
         partitions: &[Arc<Partition>],
         committed: &[Committed],
-    ) -> KafkaResult<Places> {
-        let ask = |offset| {
+    ) -> KafkaResult<PartitionOffsets> {
+        let offsets_at = |offset| {
             let places = list(topic, partitions, offset)?;
             self.consumer.offsets_for_times(places, ANSWER_WITHIN)
         };
-        let is_asked = |found: &&Committed| {
+        let is_wanted = |found: &&Committed| {
             let mut numbers = partitions.iter().map(|partition| partition.partition);
             numbers.any(|number| number == found.partition)
         };
-        Ok(Places {
-            committed: committed.iter().filter(is_asked).cloned().collect(),
-            beginnings: ask(Offset::Beginning)?,
-            ends: ask(Offset::End)?,
+        Ok(PartitionOffsets {
+            committed: committed.iter().filter(is_wanted).cloned().collect(),
+            beginnings: offsets_at(Offset::Beginning)?,
+            ends: offsets_at(Offset::End)?,
             topic_id: topic_ids(self.consumer.client(), &[topic], ANSWER_WITHIN).remove(topic),
         })
     }

@@ -57,35 +57,35 @@ struct FetchClient {
 /// The records of one partition that are being fetched, by ascending offset.
 pub(crate) struct PartitionFetch {
     pub(crate) partition: Arc<Partition>,
-    /// The requested records. `found` of them have arrived, in this order.
+    /// The requested records. `received` of them have arrived, in this order.
     tickets: Vec<Ticket>,
-    found: usize,
+    received: usize,
     bytes: usize,
     /// When the fetch is late.
-    until: Instant,
+    deadline: Instant,
     /// All offsets before this one were read.
-    passed: i64,
+    read_to: i64,
 }
 
 impl PartitionFetch {
     /// The records that have not arrived.
-    pub(crate) fn left(&self) -> &[Ticket] {
-        &self.tickets[self.found..]
+    pub(crate) fn missing(&self) -> &[Ticket] {
+        &self.tickets[self.received..]
     }
 
     /// Whether the log was read past a record that has not arrived.
     pub(crate) fn has_passed(&self, ticket: Ticket) -> bool {
-        ticket.offset < self.passed
+        ticket.offset < self.read_to
     }
 
     /// Whether its time is over.
     pub(crate) fn is_late(&self) -> bool {
-        Instant::now() >= self.until
+        Instant::now() >= self.deadline
     }
 
     /// Whether the fetch has ended, with or without its records.
     fn is_over(&self) -> bool {
-        self.left().is_empty() || self.bytes >= BYTES_MAX || self.is_late()
+        self.missing().is_empty() || self.bytes >= BYTES_MAX || self.is_late()
     }
 }
 
@@ -138,12 +138,12 @@ impl Fetcher {
 
     /// The number of records that are being fetched.
     pub(crate) fn fetching(&self) -> usize {
-        self.all().map(|fetch| fetch.left().len()).sum()
+        self.all().map(|fetch| fetch.missing().len()).sum()
     }
 
     /// When the time of the next fetch is over. None if no record is being fetched.
-    pub(crate) fn until(&self) -> Option<Instant> {
-        self.all().map(|fetch| fetch.until).min()
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.all().map(|fetch| fetch.deadline).min()
     }
 
     /// All fetches in progress.
@@ -153,7 +153,7 @@ impl Fetcher {
 
     /// Starts to fetch these records. None of these partitions may have a fetch in progress.
     /// Returns the records that are too far behind the others.
-    pub(crate) fn begin(
+    pub(crate) fn start(
         &mut self,
         wanted: Vec<(Arc<Partition>, Vec<Ticket>)>,
     ) -> (KafkaResult<()>, Vec<(Arc<Partition>, Ticket)>) {
@@ -164,7 +164,7 @@ impl Fetcher {
             };
             tickets.sort_unstable_by_key(|ticket| ticket.offset);
             let offsets: Vec<i64> = tickets.iter().map(|ticket| ticket.offset).collect();
-            let later = tickets.split_off(near(&offsets)).into_iter();
+            let later = tickets.split_off(near_count(&offsets)).into_iter();
             far.extend(later.map(|ticket| (Arc::clone(&partition), ticket)));
             let Some(first) = offsets.first().copied() else {
                 continue;
@@ -174,10 +174,10 @@ impl Fetcher {
             let fetch = PartitionFetch {
                 partition,
                 tickets,
-                found: 0,
+                received: 0,
                 bytes: 0,
-                until: Instant::now() + FETCH_WITHIN,
-                passed: first,
+                deadline: Instant::now() + FETCH_WITHIN,
+                read_to: first,
             };
             self.fetches
                 .entry(Arc::clone(&topic))
@@ -202,7 +202,7 @@ impl Fetcher {
     /// Waits for records up to `timeout`, and takes the requested ones.
     ///
     /// Also serves the events of the client, which has no other caller.
-    pub(crate) fn take(&mut self, shared: &Shared, timeout: Duration) -> Vec<FetchedRecord> {
+    pub(crate) fn receive(&mut self, shared: &Shared, timeout: Duration) -> Vec<FetchedRecord> {
         let Some(FetchClient {
             queue, consumer, ..
         }) = &self.client
@@ -210,41 +210,41 @@ impl Fetcher {
             return Vec::new();
         };
         queue.wait_and_take(&mut self.messages, BURST_RECORDS, timeout);
-        let mut picked = Vec::new();
+        let mut fetched = Vec::new();
         for message in self.messages.iter() {
             let fetches = self.fetches.get_mut(message.topic().unwrap_or_default());
             let fetch = fetches.and_then(|fetches| fetches.get_mut(&message.partition()));
             if let Some(fetch) = fetch {
-                picked.extend(pick(shared, fetch, message));
+                fetched.extend(match_record(shared, fetch, message));
             }
         }
         self.messages.clear();
         // Serves the client's events. Records arrive on the queue.
         let _ = next_event(consumer);
-        picked
+        fetched
     }
 
     /// Ends and returns the fetches that are complete or whose time is over, or all.
-    pub(crate) fn end(&mut self, all: bool) -> Vec<PartitionFetch> {
-        self.take_out(|fetch| all || fetch.is_over())
+    pub(crate) fn take_ended(&mut self, all: bool) -> Vec<PartitionFetch> {
+        self.remove(|fetch| all || fetch.is_over())
     }
 
     /// Ends the fetches of revoked epochs.
     pub(crate) fn forget(&mut self, epochs: &[Epoch]) {
-        self.take_out(|fetch| epochs.contains(&fetch.partition.epoch));
+        self.remove(|fetch| epochs.contains(&fetch.partition.epoch));
     }
 
     /// Ends the fetches that `is_wanted` selects, and unassigns their partitions.
-    fn take_out(&mut self, is_wanted: impl Fn(&PartitionFetch) -> bool) -> Vec<PartitionFetch> {
-        let mut out = Vec::new();
+    fn remove(&mut self, is_wanted: impl Fn(&PartitionFetch) -> bool) -> Vec<PartitionFetch> {
+        let mut removed = Vec::new();
         let mut list = TopicPartitionList::new();
         for (topic, fetches) in &mut self.fetches {
             for (number, fetch) in fetches.extract_if(|_, fetch| is_wanted(fetch)) {
                 list.add_partition(topic, number);
-                out.push(fetch);
+                removed.push(fetch);
             }
         }
-        if let Some(client) = self.client.as_ref().filter(|_| !out.is_empty()) {
+        if let Some(client) = self.client.as_ref().filter(|_| !removed.is_empty()) {
             let consumer = &client.consumer;
             if let Err(error) = consumer.incremental_unassign(&list) {
                 tracing::debug!(
@@ -257,13 +257,13 @@ impl Fetcher {
                 let _ = unforward(consumer, element.topic(), element.partition());
             }
         }
-        out
+        removed
     }
 }
 
 /// How many of these ascending offsets are fetched together. Those far behind are fetched
 /// separately.
-fn near(offsets: &[i64]) -> usize {
+fn near_count(offsets: &[i64]) -> usize {
     let mut pairs = offsets.windows(2);
     let far = pairs.position(|pair| pair[1] - pair[0] > GAP_MAX);
     far.map_or(offsets.len(), |at| at + 1)
@@ -274,22 +274,22 @@ fn near(offsets: &[i64]) -> usize {
 ///
 /// The headers of the retry topic become those of the source record again; a drill's repetition is
 /// recognised here.
-fn pick(
+fn match_record(
     shared: &Shared,
     fetch: &mut PartitionFetch,
     message: Message<'_>,
 ) -> Option<FetchedRecord> {
-    let ticket = fetch.left().first().copied()?;
+    let ticket = fetch.missing().first().copied()?;
     let after = match message.error() {
         None => message.offset().saturating_add(1),
         Some(RDKafkaErrorCode::PartitionEOF) => message.offset(),
         Some(_) => return None,
     };
-    fetch.passed = fetch.passed.max(after);
+    fetch.read_to = fetch.read_to.max(after);
     if message.error().is_some() || message.offset() != ticket.offset {
         return None;
     }
-    fetch.found += 1;
+    fetch.received += 1;
     let stored = Stored {
         partition: message.partition(),
         offset: message.offset(),
@@ -316,7 +316,8 @@ mod tests {
 
     #[test]
     fn records_far_behind_the_others_are_fetched_separately() {
-        let check = |offsets: &[i64], expected| assert_eq!(near(offsets), expected, "{offsets:?}");
+        let check =
+            |offsets: &[i64], expected| assert_eq!(near_count(offsets), expected, "{offsets:?}");
         check(&[], 0);
         check(&[7], 1);
         check(&[1, 2, 3 + GAP_MAX], 2);

@@ -1,16 +1,16 @@
-//! A consumer or relay of this process, in health and metrics.
+//! Reports one consumer or relay of this process in health and metrics.
 //!
 //! Owns the names that distinguish it from others of the same process: `consumer payments`, and
-//! `consumer payments #2` for a second member of the same group. When a part ends, its components
-//! and loops are removed from the health and its gauges are set to 0.
+//! `consumer payments #2` for a second member of the same group. When a reporter ends, its
+//! components and loops are removed from the health and its gauges are set to 0.
 //!
 //! # Lifetime
 //!
-//! A part claims two names at its creation, the lowest free number in each of two tables: one of
-//! the health it reports to, and one of the process's metrics, because several healths share one
-//! recorder. It gives both back on [`Part::end`] or with its last clone. A part that has ended
-//! reports nothing more: its names may belong to another one by then. So late threads cannot change
-//! the health of their successor.
+//! A reporter claims two names at its creation, the lowest free number in each of two tables: one
+//! of the health it reports to, and one of the process's metrics, because several healths share one
+//! recorder. It gives both back on [`Reporter::end`] or with its last clone. A reporter that has
+//! ended reports nothing more: its names may belong to another one by then. So late threads cannot
+//! change the health of their successor.
 //!
 //! A gauge cannot be removed from a recorder. It is set to 0 instead, when the last clone is
 //! dropped and no thread can set it any more.
@@ -23,19 +23,19 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The names in use among the metrics of this process, for parts of all healths.
+/// The names in use among the metrics of this process, for reporters of all healths.
 static SERIES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// A running part of a process. Clones share it. It ends with [`Part::end`], or with its last
-/// clone.
+/// Reports a running consumer or relay. Clones share it. It ends with [`Reporter::end`], or with
+/// its last clone.
 ///
 /// Every method locks for a moment and may be called from any thread.
 #[derive(Clone)]
-pub(crate) struct Part(Arc<Inner>);
+pub(crate) struct Reporter(Arc<Inner>);
 
 struct Inner {
     health: Health,
-    /// The kind of the part, which is also the name of its main component.
+    /// The kind of the reporter, which is also the name of its main component.
     kind: &'static str,
     /// Its name in the health.
     name: String,
@@ -45,12 +45,12 @@ struct Inner {
     member: Option<Label>,
     gauges: Mutex<HashMap<Key, Gauge>>,
     /// Its components and loops in the health. None after it has ended.
-    shown: Mutex<Option<BTreeSet<String>>>,
+    reported: Mutex<Option<BTreeSet<String>>>,
 }
 
-impl Part {
-    /// Creates a part of this kind, such as `consumer`, with this name, such as its group. The name
-    /// may be empty.
+impl Reporter {
+    /// Creates a reporter of this kind, such as `consumer`, with this name, such as its group. The
+    /// name may be empty.
     pub(crate) fn new(health: Health, kind: &'static str, name: &str) -> Self {
         let (number, series) = claim(&mut lock(&SERIES), &joined(kind, name));
         let (_, name) = claim(&mut health.names(), name);
@@ -61,18 +61,18 @@ impl Part {
             series,
             member: (number > 1).then(|| Label::new("member", number.to_string())),
             gauges: Mutex::default(),
-            shown: Mutex::new(Some(BTreeSet::new())),
+            reported: Mutex::new(Some(BTreeSet::new())),
         }))
     }
 
-    /// Reports whether this part's `component` is ready, with the reason if it is not.
+    /// Reports whether this reporter's `component` is ready, with the reason if it is not.
     pub(crate) fn set_ready(&self, component: &str, state: Result<(), String>) {
-        self.show(component, |health, name| health.set_ready(name, state));
+        self.report(component, |health, name| health.set_ready(name, state));
     }
 
-    /// Sets a note about this part's `component`.
+    /// Sets a note about this reporter's `component`.
     pub(crate) fn set_note(&self, component: &str, note: Option<String>) {
-        self.show(component, |health, name| health.set_note(name, note));
+        self.report(component, |health, name| health.set_note(name, note));
     }
 
     /// The address that serves the health of this process, if there is one.
@@ -80,18 +80,18 @@ impl Part {
         self.0.health.admin()
     }
 
-    /// Registers a loop of this part that must beat at least this often. Does not affect its
+    /// Registers a loop of this reporter that must beat at least this often. Does not affect its
     /// readiness.
     pub(crate) fn expect_beat(&self, name: &str, within: Duration) -> Beating {
-        self.show(name, |health, name| health.expect_beat(name, within));
+        self.report(name, |health, name| health.expect_beat(name, within));
         Beating {
-            part: self.clone(),
+            reporter: self.clone(),
             name: joined(name, &self.0.name),
         }
     }
 
-    /// A gauge of this part. If another part of the process has the same kind and name, the gauge
-    /// has an additional label `member`.
+    /// A gauge of this reporter. If another reporter of the process has the same kind and name, the
+    /// gauge has an additional label `member`.
     pub(crate) fn gauge(&self, metric: Metric, labels: &[(&'static str, &str)]) -> Gauge {
         let labels = labels
             .iter()
@@ -105,28 +105,29 @@ impl Part {
         gauge.clone()
     }
 
-    /// Ends the part. After a failure its main component stays in the health as not ready, until a
-    /// part of the same name replaces it.
+    /// Ends the reporter. After a failure its main component stays in the health as not ready,
+    /// until a reporter of the same name replaces it.
     pub(crate) fn end(&self, failure: Option<&str>) {
         self.0.end(failure);
     }
 
-    /// Changes the health, unless the part has ended: another part may have its name by now.
-    fn show(&self, component: &str, show: impl FnOnce(&Health, &str)) {
-        if let Some(shown) = &mut *lock(&self.0.shown) {
+    /// Changes the health, unless the reporter has ended: another reporter may have its name by
+    /// now.
+    fn report(&self, component: &str, report: impl FnOnce(&Health, &str)) {
+        if let Some(reported) = &mut *lock(&self.0.reported) {
             let name = joined(component, &self.0.name);
-            show(&self.0.health, &name);
-            shown.insert(name);
+            report(&self.0.health, &name);
+            reported.insert(name);
         }
     }
 }
 
 impl Inner {
     fn end(&self, failure: Option<&str>) {
-        let Some(shown) = lock(&self.shown).take() else {
+        let Some(reported) = lock(&self.reported).take() else {
             return;
         };
-        shown.iter().for_each(|name| self.health.forget(name));
+        reported.iter().for_each(|name| self.health.forget(name));
         if let Some(failure) = failure {
             let main = joined(self.kind, &self.name);
             self.health
@@ -146,23 +147,23 @@ impl Drop for Inner {
 
 /// A registered loop. Dropping it retires the loop, which then needs no more beats.
 pub(crate) struct Beating {
-    part: Part,
+    reporter: Reporter,
     name: String,
 }
 
 impl Beating {
     /// Notes progress of the loop.
     pub(crate) fn beat(&self) {
-        if lock(&self.part.0.shown).is_some() {
-            self.part.0.health.beat(&self.name);
+        if lock(&self.reporter.0.reported).is_some() {
+            self.reporter.0.health.beat(&self.name);
         }
     }
 }
 
 impl Drop for Beating {
     fn drop(&mut self) {
-        if lock(&self.part.0.shown).is_some() {
-            self.part.0.health.retire(&self.name);
+        if lock(&self.reporter.0.reported).is_some() {
+            self.reporter.0.health.retire(&self.name);
         }
     }
 }
@@ -199,12 +200,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    fn consumer(health: &Health, group: &str) -> Part {
-        Part::new(health.clone(), "consumer", group)
+    fn consumer(health: &Health, group: &str) -> Reporter {
+        Reporter::new(health.clone(), "consumer", group)
     }
 
     #[test]
-    fn parts_of_one_process_hide_nothing_of_each_other() {
+    fn reporters_of_one_process_hide_nothing_of_each_other() {
         let health = Health::default();
         let (one, other) = (consumer(&health, "a"), consumer(&health, "b"));
         one.set_ready("consumer", Err("no broker".to_owned()));
@@ -222,8 +223,8 @@ mod tests {
     fn namesakes_are_numbered_and_a_free_number_is_used_again() {
         let health = Health::default();
         let [first, second, third] = [(); 3].map(|()| consumer(&health, "payments"));
-        for part in [&first, &second, &third] {
-            part.set_ready("handlers", Ok(()));
+        for reporter in [&first, &second, &third] {
+            reporter.set_ready("handlers", Ok(()));
         }
         let names = [
             "handlers payments",
@@ -242,20 +243,20 @@ mod tests {
         let health = Health::default();
         let [called, one, two] =
             ["payments #2", "payments", "payments"].map(|name| consumer(&health, name));
-        for part in [&called, &one, &two] {
-            part.set_ready("consumer", Ok(()));
+        for reporter in [&called, &one, &two] {
+            reporter.set_ready("consumer", Ok(()));
         }
         assert_eq!(health.components().len(), 3);
     }
 
     #[test]
-    fn the_end_of_a_part_leaves_others_unchanged() {
+    fn the_end_of_a_reporter_leaves_others_unchanged() {
         let health = Health::default();
         let (ends, stays) = (consumer(&health, "a"), consumer(&health, "a"));
         let beating = ends.expect_beat("consumer_poll", Duration::ZERO);
         let other = stays.expect_beat("consumer_poll", Duration::from_secs(60));
-        for part in [&ends, &stays] {
-            part.set_ready("consumer", Err("stopping".to_owned()));
+        for reporter in [&ends, &stays] {
+            reporter.set_ready("consumer", Err("stopping".to_owned()));
         }
         stays.set_ready("consumer", Ok(()));
         ends.end(None);
@@ -281,11 +282,11 @@ mod tests {
         failed.set_ready("handlers", Err("stuck".to_owned()));
         failed.end(Some("a worker panicked"));
         drop(failed);
-        let shown = (
+        let reported = (
             "consumer a".to_owned(),
             "ended: a worker panicked".to_owned(),
         );
-        assert_eq!(health.not_ready(), [shown]);
+        assert_eq!(health.not_ready(), [reported]);
         consumer(&health, "a").set_ready("consumer", Ok(()));
         assert!(health.not_ready().is_empty());
     }
@@ -294,27 +295,28 @@ mod tests {
     fn gauges_of_equal_names_are_separate_and_end_at_zero() {
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         let group = crate::testing::unique("gauges");
-        let of = |part: &Part, value: f64| {
-            part.gauge(Metric::InFlight, &[("group", &group)])
+        let of = |reporter: &Reporter, value: f64| {
+            reporter
+                .gauge(Metric::InFlight, &[("group", &group)])
                 .set(value);
         };
         metrics::with_local_recorder(&recorder, || {
             // Each with its own health: the metrics are those of the process nevertheless.
-            let parts = [(); 2].map(|()| consumer(&Health::default(), &group));
-            of(&parts[0], 7.0);
-            of(&parts[1], 5.0);
-            let shown = recorder.handle().render();
+            let reporters = [(); 2].map(|()| consumer(&Health::default(), &group));
+            of(&reporters[0], 7.0);
+            of(&reporters[1], 5.0);
+            let reported = recorder.handle().render();
             let name = Metric::InFlight.name();
             let (first, second) = (
                 format!("{name}{{group=\"{group}\"}} "),
                 format!("{name}{{group=\"{group}\",member=\"2\"}} "),
             );
-            assert!(shown.contains(&format!("{first}7\n")), "{shown}");
-            assert!(shown.contains(&format!("{second}5\n")), "{shown}");
-            drop(parts);
-            let shown = recorder.handle().render();
-            assert!(shown.contains(&format!("{first}0\n")), "{shown}");
-            assert!(shown.contains(&format!("{second}0\n")), "{shown}");
+            assert!(reported.contains(&format!("{first}7\n")), "{reported}");
+            assert!(reported.contains(&format!("{second}5\n")), "{reported}");
+            drop(reporters);
+            let reported = recorder.handle().render();
+            assert!(reported.contains(&format!("{first}0\n")), "{reported}");
+            assert!(reported.contains(&format!("{second}0\n")), "{reported}");
         });
     }
 }
