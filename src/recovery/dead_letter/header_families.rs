@@ -20,7 +20,7 @@
 //! reader in [`read`], and a dead letter that its writer has really written in `read_tests`.
 
 use super::details::{DeadLetter, Family};
-use super::headers as ours;
+use super::failure_headers as ours;
 use super::values::Values;
 
 /// Prefixes of names that identify each family. The headers of a replay do not describe a failure.

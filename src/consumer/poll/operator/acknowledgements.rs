@@ -60,11 +60,14 @@ pub(super) fn retry_detail(
     if !unread.is_empty() {
         parts.push(format!(
             "not reached: the parked records of {}, whose retry topic is still being read; repeat the command",
-            names(unread)
+            partition_names(unread)
         ));
     }
     if !paused.is_empty() {
-        parts.push(format!("paused, no record is retried: {}", names(paused)));
+        parts.push(format!(
+            "paused, no record is retried: {}",
+            partition_names(paused)
+        ));
     }
     parts.join(", ")
 }

@@ -104,7 +104,7 @@ impl TopicCreator {
     /// missing.
     ///
     /// Serialised: the second of two callers finds the result of the first.
-    fn make(&self) -> bool {
+    fn create(&self) -> bool {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, is_refused)) = *last
             && at.elapsed() < CREATE_AGAIN_AFTER

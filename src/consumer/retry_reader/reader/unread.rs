@@ -61,7 +61,7 @@ impl UnreadPartitions {
     /// Ends the lookup of a partition. Returns false if the partition was revoked meanwhile.
     pub(crate) fn answered(&mut self, partition: &Arc<Partition>) -> bool {
         let at = self
-            .asked
+            .in_lookup
             .iter()
             .position(|known| known.epoch == partition.epoch);
         at.map(|at| self.in_lookup.swap_remove(at)).is_some()
