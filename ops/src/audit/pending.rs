@@ -177,7 +177,7 @@ impl DeadLetters<'_> {
     /// partition.
     fn origin(&self, record: &LogRecord) -> Option<Place> {
         match self.entry(record) {
-            RetryTopicEntry::Parked { origin, .. } => origin.map(|offset| Place {
+            RetryTopicEntry::Parked { source_offset, .. } => source_offset.map(|offset| Place {
                 partition: record.partition,
                 offset,
             }),

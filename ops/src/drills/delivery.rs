@@ -339,7 +339,7 @@ impl<'a> Delivery<'a> {
         let heard = match repetition_answer(headers()) {
             Some((of, outcome)) => Some((of, Heard::Settled(outcome))),
             None => match RetryTopicEntry::read(headers(), owner) {
-                RetryTopicEntry::Failed { of, .. } => Some((of, Heard::Failed)),
+                RetryTopicEntry::Failed { retry_offset, .. } => Some((retry_offset, Heard::Failed)),
                 _ => None,
             },
         };

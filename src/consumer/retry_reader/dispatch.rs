@@ -357,7 +357,7 @@ impl Dispatcher {
                 "a parked record is no longer in the retry topic: it was deleted there and is lost"
             );
             retry.change(|state| {
-                state.lose(*ticket);
+                state.mark_lost(*ticket);
                 // If it was not the first of its key, it is found missing again in its turn.
                 state.hand_back(*ticket, 0);
             });

@@ -327,7 +327,7 @@ impl RetryReader {
                 is_read |= matches!(outcome_of(message), ReadOutcome::Entry(_) | ReadOutcome::End(_));
                 match message.error() {
                     None => {
-                        if state.led_by(message.leader_epoch()) {
+                        if state.observe_leader_epoch(message.leader_epoch()) {
                             outlived = Some(message.offset());
                         }
                         let headers: Headers = message.take_headers().iter().collect();
@@ -405,7 +405,7 @@ impl RetryReader {
             .bounds()
             .meet_foreign(&retry.topic, number, offset)
         {
-            let (group, topic) = Owner::said(headers);
+            let (group, topic) = Owner::named_in(headers);
             tracing::warn!(
                 group = self.shared.group,
                 retry_topic = %retry.topic,

@@ -1,7 +1,7 @@
 //! The state of the retry topics that the threads share: counts of waiting records, committed
 //! offsets, and wakers.
 //!
-//! It makes no decision; [`Parking`](crate::recovery::parking::Parking), one per retry partition,
+//! It makes no decision; [`ParkedSet`](crate::recovery::parking::ParkedSet), one per retry partition,
 //! does.
 //!
 //! Workers, reader and dispatcher wake each other here. A wake is a flag and a message to a queue
