@@ -1,4 +1,4 @@
-use super::inbox::ANSWER_LIMIT;
+use super::store::ANSWER_LIMIT;
 use super::*;
 use crate::inbox::conformance::{self, Effects, Forgetting};
 use crate::inbox::{BoxFuture, Claim, Claimed, Inbox, InboxError, InboxKey, completions};
@@ -246,9 +246,9 @@ async fn an_outdated_or_newer_database_is_refused() {
     assert!(refused().await.contains("evenkeel store migrate"));
     let versions = async || PostgresInbox::versions(&url).await.unwrap().unwrap();
     let before = versions().await;
-    assert_eq!((before.stored, before.newest), (0, statements::VERSION));
+    assert_eq!((before.stored, before.newest), (0, tables::VERSION));
     let inbox = open(&url).await;
-    assert_eq!(versions().await.stored, statements::VERSION);
+    assert_eq!(versions().await.stored, tables::VERSION);
     let of_sqlite = PostgresInbox::versions("sqlite:service.db").await;
     assert!(of_sqlite.unwrap().is_none());
     PostgresInbox::open_with(&url, &settings).await.unwrap();

@@ -1,6 +1,6 @@
 //! The cases that concern only a store in a shared file.
 
-use super::{Durability, SqliteCompletions, SqliteInbox, SqliteSettings, SqliteTx, statements};
+use super::{Durability, SqliteCompletions, SqliteInbox, SqliteSettings, SqliteTx, tables};
 use crate::inbox::conformance::{self, Effects, Forgetting};
 use crate::inbox::{BoxFuture, Claim, Claimed, Inbox, InboxError, InboxKey, completions};
 use sqlx::{Connection, SqliteConnection};
@@ -268,7 +268,7 @@ async fn a_foreign_or_newer_store_is_refused_untouched() {
     assert!(message.contains("store of its own"), "{message}");
 
     let mut connection = connect(&file).await;
-    let newer = (statements::VERSION + 1).to_string();
+    let newer = (tables::VERSION + 1).to_string();
     sqlx::query("UPDATE evenkeel_meta SET value = ? WHERE name = 'version'")
         .bind(&newer)
         .execute(&mut connection)
