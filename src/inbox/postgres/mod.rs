@@ -32,8 +32,6 @@ mod tables;
 mod transaction;
 
 #[cfg(test)]
-mod shared_rows;
-#[cfg(test)]
 pub(crate) mod tests;
 
 pub use inbox::{InboxVersions, PostgresInbox};
