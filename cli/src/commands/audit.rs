@@ -22,7 +22,7 @@ use evenkeel::inbox::completions;
 use evenkeel::kafka::reader::Start;
 use evenkeel::recovery::DeadLetterTopic;
 use evenkeel_ops::audit::{
-    AuditReport, AuditSettings, Finding, Findings, Handlers, Step, Tally, audit,
+    AuditReport, AuditSettings, EndCounts, Finding, Findings, Handlers, Step, audit,
 };
 use evenkeel_program::exit::Ending;
 use serde::Serialize;
@@ -144,8 +144,8 @@ impl AuditArgs {
 pub(crate) async fn run(args: AuditArgs) -> anyhow::Result<Ending> {
     let cluster = args.connection.cluster()?;
     let store = completions::open(args.store.address.as_str(), args.group.name()).await?;
-    let mut told = Told::default();
-    let watch = move |progress| told.take(progress);
+    let mut display = ProgressDisplay::default();
+    let watch = move |progress| display.update(progress);
     let settings = args.settings();
     let report = audit(&cluster, settings, store, watch).await?;
     match args.output.is_table() {
@@ -170,7 +170,7 @@ pub(crate) async fn run(args: AuditArgs) -> anyhow::Result<Ending> {
 
 /// Reports the progress of a long audit on standard error.
 #[derive(Default)]
-struct Told {
+struct ProgressDisplay {
     /// The step and pass of the bar, and the bar.
     bar: Option<(Step, u32, Progress)>,
     /// When the last line was printed. `None` before the first report.
@@ -180,9 +180,9 @@ struct Told {
 /// Interval between lines if standard error is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
 
-impl Told {
+impl ProgressDisplay {
     /// Takes a report of the audit, which may come at any rate. A new step or pass gets a new bar.
-    fn take(&mut self, progress: evenkeel_ops::audit::Progress) {
+    fn update(&mut self, progress: evenkeel_ops::audit::Progress) {
         let evenkeel_ops::audit::Progress {
             step,
             pass,
@@ -218,7 +218,7 @@ struct TypeRow<'a> {
     /// The event type, or `all`.
     ty: &'a str,
     /// The number of records of the type by end.
-    tally: &'a Tally,
+    tally: &'a EndCounts,
 }
 
 impl Row for TypeRow<'_> {
