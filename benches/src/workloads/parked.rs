@@ -7,8 +7,8 @@
 use super::throughput::consume::DATA;
 use crate::cluster::Cluster;
 use crate::contest::take;
+use crate::measure::usage::{resident_max_mib, resident_mib};
 use crate::spec::{Aim, Bound, Contestant, Figure, Plan, Spec, Turn};
-use crate::turns::usage::{resident_max_mib, resident_mib};
 use anyhow::{Context, bail};
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::Record;
