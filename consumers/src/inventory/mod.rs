@@ -10,7 +10,7 @@
 //! available or reserved.
 
 use crate::daemon::Service;
-use crate::effects;
+use crate::effect_journal;
 use evenkeel::event::Event;
 use evenkeel::handler::{Context, HandlerError, Router};
 use evenkeel::inbox::SqliteTx;
@@ -67,7 +67,7 @@ async fn stock_received(
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effects::record(&mut tx, &context, &event.attributes).await?;
+    effect_journal::record(&mut tx, &context, &event.attributes).await?;
     receive(&mut tx, &event.data).await?;
     Ok(())
 }
@@ -77,7 +77,7 @@ async fn order_placed(
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effects::record(&mut tx, &context, &event.attributes).await?;
+    effect_journal::record(&mut tx, &context, &event.attributes).await?;
     match reserve(&mut tx, &event.data).await? {
         Some(Answer::Reserved(reserved)) => context.publish(reserved),
         Some(Answer::Rejected(rejected)) => context.publish(rejected),
@@ -90,7 +90,7 @@ async fn order_cancelled(
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effects::record(&mut tx, &context, &event.attributes).await?;
+    effect_journal::record(&mut tx, &context, &event.attributes).await?;
     match release(&mut tx, &event.data.order_id, "the order was cancelled").await? {
         Some(released) => context.publish(released),
         None => Ok(()),
@@ -102,7 +102,7 @@ async fn payment_declined(
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effects::record(&mut tx, &context, &event.attributes).await?;
+    effect_journal::record(&mut tx, &context, &event.attributes).await?;
     match release(&mut tx, &event.data.order_id, "the payment was declined").await? {
         Some(released) => context.publish(released),
         None => Ok(()),

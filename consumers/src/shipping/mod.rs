@@ -7,7 +7,7 @@
 //! stock that inventory takes back stands for the returned goods.
 
 use crate::daemon::Service;
-use crate::effects;
+use crate::effect_journal;
 use evenkeel::event::{Attributes, Event, derived_id};
 use evenkeel::handler::{Context, HandlerError, Router};
 use evenkeel::inbox::SqliteTx;
@@ -92,7 +92,7 @@ async fn handle(
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effects::record(&mut tx, &context, &attributes).await?;
+    effect_journal::record(&mut tx, &context, &attributes).await?;
     match learn(&mut tx, order_id, fact).await? {
         Some(dispatched) => context.publish(dispatched),
         None => Ok(()),

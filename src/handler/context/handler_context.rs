@@ -5,7 +5,7 @@
 //! ([`Offered`]) before the claim is completed or abandoned.
 
 use super::delivery::Delivery;
-use super::router_view::{RouteId, RouterView, SharedRouter};
+use super::router_settings::{RouteId, RouterSettings, SharedRouter};
 use crate::event::{
     ContentDigest, Envelope, Event, EventType, HeadersIter, OutgoingRecord, Record, TraceContext,
     decode, derived_id, published_id, raw_identity,
@@ -81,7 +81,7 @@ impl fmt::Debug for Context {
 
 struct Inner {
     delivery: Delivery,
-    router: Arc<dyn RouterView>,
+    router: Arc<dyn RouterSettings>,
     route: RouteId,
     /// The digest of the event's content, where an inbox compares it.
     content: Option<ContentDigest>,

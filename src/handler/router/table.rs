@@ -7,7 +7,7 @@
 use super::route::{RawRoute, Route};
 use super::unhandled_log::UnhandledTypes;
 use crate::handler::PublishedIds;
-use crate::handler::context::{RouteId, RouterView, SharedRouter};
+use crate::handler::context::{RouteId, RouterSettings, SharedRouter};
 use crate::handler::dedup::{DedupLog, ReusedIds};
 use crate::handler::extract::Needs;
 use crate::inbox::Inbox;
@@ -71,7 +71,7 @@ impl Deref for OwnRoutes {
     }
 }
 
-impl RouterView for OwnRoutes {
+impl RouterSettings for OwnRoutes {
     fn handler_name(&self, route: RouteId) -> &str {
         match route {
             RouteId::Typed(route) => &self.typed[route].handler,
@@ -102,8 +102,8 @@ impl RouterView for OwnRoutes {
 }
 
 impl SharedRouter for Arc<OwnRoutes> {
-    fn share(&self) -> Arc<dyn RouterView> {
-        Arc::clone(self) as Arc<dyn RouterView>
+    fn share(&self) -> Arc<dyn RouterSettings> {
+        Arc::clone(self) as Arc<dyn RouterSettings>
     }
 }
 
