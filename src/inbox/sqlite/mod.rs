@@ -15,8 +15,8 @@
 //! crash can keep one without the other.
 //!
 //! # Files
-//! `inbox.rs` opens the inbox and claims; `store.rs` has its connections and `transaction.rs` an open
-//! transaction. `tables.rs` creates the tables and `statements.rs` has the SQL of deliveries.
+//! `inbox.rs` opens the inbox and claims; `store.rs` has its connections and `transaction.rs` an
+//! open transaction. `tables.rs` creates the tables and `statements.rs` has the SQL of deliveries.
 //! `completions.rs` reads, and `error.rs` maps errors to remedies.
 
 mod completions;

@@ -180,8 +180,8 @@ impl ParkedSet {
 
     /// Notes that a record is about to be written to the retry topic: its key waits from now on.
     /// The caller must report the end: [`ParkedSet::seen`] sees the written entry,
-    /// [`ParkedSet::not_written`] follows a refusal. A record without a key has no later ones to hold
-    /// back.
+    /// [`ParkedSet::not_written`] follows a refusal. A record without a key has no later ones to
+    /// hold back.
     pub(crate) fn begin(&mut self, name: Option<&[u8]>, source_offset: i64) {
         if name.is_some() {
             let id = self.find_or_add(name, source_offset);
