@@ -1,8 +1,8 @@
 //! Measurements against raw librdkafka: `cargo run --release -p evenkeel-bench -- all`.
 //!
 //! - [`workloads`]: one file per workload: its data, its contestants, its aims
-//! - [`spec`]: a workload, and the input of a turn; [`rounds`]: contestants take turns, each turn in
-//!   a process of its own
+//! - [`spec`]: a workload, and the input of a turn; [`rounds`]: contestants take turns, each turn
+//!   in a process of its own
 //! - [`cluster`]: the Kafka and its data; [`order_event`]: the event
 //! - [`measure`]: shared code of turns, the check of their results, processor time and memory;
 //!   [`machine`]: the measured machine

@@ -6,8 +6,8 @@
 //! the others take over its slots as its leases expire.
 //!
 //! # The loop
-//! One round: call the store for all pending work (renew, delete, mark, release, read, measure), hand
-//! ready rows to the publisher, then wait for the first of: a stop, an acknowledgement, a commit, a
+//! One round: call the store for all pending work (renew, delete, mark, release, read, measure),
+//! hand ready rows to the publisher, then wait for the first of: a stop, an acknowledgement, a commit, a
 //! time. All results are collected between two rounds, so the store sees few and large calls.
 //!
 //! # Invariants

@@ -3,7 +3,8 @@
 //! send lands, and no row stays in memory.
 //!
 //! The real `InFlightRows` runs against a model of the table and the log, on a single thread with a
-//! seeded random source: a failing seed can be repeated. Time is a variable, so a run takes no time.
+//! seeded random source: a failing seed can be repeated. Time is a variable, so a run takes no
+//! time.
 
 use super::super::store::{ReadPage, RowId, StoredRow};
 use super::in_flight_rows::{InFlightRows, SendOutcome};
