@@ -48,7 +48,7 @@ pub use member::MemberInfo;
 pub use scope::Scope;
 pub use state::ControlState;
 pub(crate) use state::Skip;
-pub(crate) use token_bucket::Pace;
+pub(crate) use token_bucket::TokenBucket;
 
 use std::collections::BTreeMap;
 

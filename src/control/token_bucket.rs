@@ -15,13 +15,13 @@ const BURST: Duration = Duration::from_millis(100);
 
 /// A token bucket of records.
 #[derive(Debug, Clone)]
-pub(crate) struct Pace {
+pub(crate) struct TokenBucket {
     records_per_second: NonZeroU32,
     tokens: f64,
     at: Duration,
 }
 
-impl Pace {
+impl TokenBucket {
     /// Creates a full bucket.
     pub(crate) fn new(records_per_second: NonZeroU32, now: Duration) -> Self {
         let mut pace = Self {
@@ -68,8 +68,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn pace(rate: u32) -> Pace {
-        Pace::new(
+    fn pace(rate: u32) -> TokenBucket {
+        TokenBucket::new(
             NonZeroU32::new(rate).expect("more than none"),
             Duration::ZERO,
         )

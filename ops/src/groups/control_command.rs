@@ -432,7 +432,7 @@ async fn owned(
         true => BTreeSet::new(),
         false => partitions_read(admin, group, observer).await?,
     };
-    let of_scope = |(topic, partition): &Partition| scope.touches(topic, *partition);
+    let of_scope = |(topic, partition): &Partition| scope.may_affect(topic, *partition);
     Ok(read.into_iter().filter(of_scope).collect())
 }
 

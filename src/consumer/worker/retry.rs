@@ -378,7 +378,7 @@ impl UnsettledRecord {
         *failures = failures.saturating_add(1);
         let (policy, rounds) = (&self.shared.settings.retry, self.wait.rounds);
         let decided = policy.decide(class, *failures, rounds, rand::random());
-        match policy.no_sooner(decided, failure.retry_after) {
+        match policy.apply_retry_after(decided, failure.retry_after) {
             RetryDecision::RetryAfter(delay) => {
                 self.log_retry(&failure, delay);
                 Step::TryAfter(delay, outage_of)

@@ -48,7 +48,7 @@ const ACKNOWLEDGED_MAX: usize = 10_000;
 #[derive(Debug, Clone, Default)]
 pub struct ControlState {
     /// The latest lasting command under each key.
-    lasting: BTreeMap<String, Lasting>,
+    lasting: BTreeMap<String, LastingCommand>,
     /// By the command's id, which is their order.
     skips: BTreeMap<String, Skip>,
     /// The reports of outages, by key.
@@ -59,7 +59,7 @@ pub struct ControlState {
 
 /// A command that is in force until another replaces it.
 #[derive(Debug, Clone)]
-struct Lasting {
+struct LastingCommand {
     command: Command,
     /// Whether it arrived while the topic was followed, and not from its past.
     is_live: bool,
@@ -80,7 +80,7 @@ pub(crate) struct Skip {
 
 impl Skip {
     /// Whether the topic with this id is another one than that of the record, with the same name.
-    pub(crate) fn is_outlived_by(&self, topic_id: Option<&str>) -> bool {
+    pub(crate) fn is_of_other_topic(&self, topic_id: Option<&str>) -> bool {
         let pair = self.topic_id.as_deref().zip(topic_id);
         pair.is_some_and(|(was, is)| was != is)
     }
@@ -102,11 +102,11 @@ impl ControlState {
                 Ok(None)
             }
             Entry::Status(status) => {
-                self.status(status);
+                self.update_status(status);
                 Ok(None)
             }
             Entry::Member(info) => {
-                self.member_is(info);
+                self.update_member(info);
                 Ok(None)
             }
             Entry::Deleted(key) => {
@@ -131,7 +131,7 @@ impl ControlState {
                 self.lasting.remove(&key);
                 return Ok(None);
             }
-            let lasting = Lasting {
+            let lasting = LastingCommand {
                 command,
                 is_live,
                 acknowledged: BTreeSet::new(),
@@ -176,7 +176,7 @@ impl ControlState {
     }
 
     /// A killed member deletes none of its reports: the oldest make room for new ones.
-    fn status(&mut self, status: Status) {
+    fn update_status(&mut self, status: Status) {
         let key = status.key();
         if self.down.len() >= STATUS_MAX && !self.down.contains_key(&key) {
             let oldest = self.down.iter().min_by_key(|(_, status)| status.at);
@@ -188,7 +188,7 @@ impl ControlState {
     }
 
     /// A killed member does not delete its entry: the oldest make room for new ones.
-    fn member_is(&mut self, info: MemberInfo) {
+    fn update_member(&mut self, info: MemberInfo) {
         let key = info.key();
         if self.members.len() >= MEMBERS_MAX && !self.members.contains_key(&key) {
             let oldest = self.members.iter().min_by_key(|(_, info)| info.at);
@@ -211,7 +211,7 @@ impl ControlState {
     }
 
     fn ack(&mut self, ack: &Ack) {
-        self.skip_was(&ack.command, ack.outcome);
+        self.set_skip_outcome(&ack.command, ack.outcome);
         if let Some(skip) = self.skips.get_mut(&ack.command) {
             skip.topic_id = skip.topic_id.take().or_else(|| ack.topic_id.clone());
         }
@@ -277,7 +277,7 @@ impl ControlState {
     /// The lasting commands for a partition that have no acknowledgement for it. Commands that
     /// cancel another count only if they arrived live.
     pub(crate) fn unacknowledged(&self, topic: &str, partition: i32) -> Vec<Command> {
-        let is_open = |lasting: &&Lasting| {
+        let is_open = |lasting: &&LastingCommand| {
             let restricts = match lasting.command.action {
                 Action::Pause { .. } => true,
                 Action::Rate { records_per_second } => records_per_second.is_some(),
@@ -300,7 +300,7 @@ impl ControlState {
     }
 
     /// Notes the owner's acknowledgement for a record to skip.
-    pub(crate) fn skip_was(&mut self, id: &str, outcome: CommandOutcome) {
+    pub(crate) fn set_skip_outcome(&mut self, id: &str, outcome: CommandOutcome) {
         if let Some(skip) = self.skips.get_mut(id) {
             // A late acknowledgement of a former owner does not replace a final one.
             if skip.outcome.is_none_or(|before| !before.is_final()) {

@@ -47,7 +47,7 @@ pub(super) fn failed(name: &str, doing: &'static str, error: sqlx::Error) -> Inb
 }
 
 /// The server did not answer.
-pub(super) fn silent(name: &str, doing: &'static str, waited: Duration) -> InboxError {
+pub(super) fn no_answer(name: &str, doing: &'static str, waited: Duration) -> InboxError {
     Failure::unavailable(format!(
         "{doing} on {name}: no answer within {waited:?}; check that the server runs and can be \
          reached from here"

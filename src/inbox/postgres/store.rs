@@ -139,7 +139,7 @@ impl Store {
                 }
                 done
             }
-            () = until => Err(error::silent(&self.name, doing, began.elapsed())),
+            () = until => Err(error::no_answer(&self.name, doing, began.elapsed())),
         }
     }
 
@@ -378,7 +378,7 @@ impl GroupStore for Store {
             true => Ok(()),
             false => {
                 self.is_silent.store(true, Ordering::Relaxed);
-                Err(error::silent(
+                Err(error::no_answer(
                     &self.name,
                     "a statement of a handler",
                     CHECK_AFTER,

@@ -188,7 +188,7 @@ async fn a_handler_that_is_cut_off_gives_its_delivery_back() {
     };
     let name = super::scripts::redis_key(&settings.prefix, &key("1"));
     eventually("the delivery is claimed", WITHIN, || async {
-        let exists: i64 = super::tests::ask(redis.url(), &["EXISTS", &name]).await;
+        let exists: i64 = super::tests::send(redis.url(), &["EXISTS", &name]).await;
         (exists == 1).then_some(())
     })
     .await;

@@ -7,8 +7,9 @@
 //!
 //! # The loop
 //! One round: call the store for all pending work (renew, delete, mark, release, read, measure),
-//! hand ready rows to the publisher, then wait for the first of: a stop, an acknowledgement, a commit, a
-//! time. All results are collected between two rounds, so the store sees few and large calls.
+//! hand ready rows to the publisher, then wait for the first of: a stop, an acknowledgement, a
+//! commit, a time. All results are collected between two rounds, so the store sees few and large
+//! calls.
 //!
 //! # Invariants
 //! - At most one row of a key is being sent (`in_flight_rows`).

@@ -4,7 +4,7 @@
 //! | command | desired state | actual state | acknowledged when |
 //! |---|---|---|---|
 //! | pause, resume | paused partitions | `held` of an assignment | nothing runs, or read again |
-//! | rate | records per second | the [`Pace`] | at once |
+//! | rate | records per second | the [`TokenBucket`] | at once |
 //! | skip | records to skip | marks in [`Control`] | the record is settled |
 //! | retry, drop, accept loss | – | carried out once | it is done |
 //!
@@ -23,7 +23,7 @@ use crate::consumer::shared::control::Control;
 use crate::consumer::state::assignments::PauseState;
 use crate::consumer::state::partition::Partition;
 use crate::consumer::state::retry_partition::RetryPartition;
-use crate::control::{Action, Command, CommandOutcome, Pace, Scope};
+use crate::control::{Action, Command, CommandOutcome, Scope, TokenBucket};
 use crate::telemetry::Metric;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use std::collections::BTreeMap;
@@ -45,7 +45,7 @@ pub(crate) struct Reconciler {
     /// The zero of the pace's clock.
     began: Instant,
     /// The rate limit in force.
-    pace: Option<Pace>,
+    pace: Option<TokenBucket>,
     /// The latest epoch and the number of partitions at the last comparison.
     seen: (u64, usize),
     has_changes: bool,
@@ -234,13 +234,13 @@ impl Reconciler {
     /// Applies the rate limit of the topic. A new limit starts with a full bucket.
     fn set_pace(&mut self) {
         let rate = self.control().state().rate().map(|(rate, _)| rate);
-        if rate != self.pace.as_ref().map(Pace::rate) {
+        if rate != self.pace.as_ref().map(TokenBucket::rate) {
             tracing::warn!(
                 group = self.shared.group,
                 records_per_second = rate.map_or(0, std::num::NonZero::get),
                 "an operator set the rate; 0 means no limit"
             );
-            self.pace = rate.map(|rate| Pace::new(rate, self.began.elapsed()));
+            self.pace = rate.map(|rate| TokenBucket::new(rate, self.began.elapsed()));
             self.is_throttled = false;
         }
     }
@@ -312,7 +312,7 @@ impl Reconciler {
         let mut concerned = Vec::new();
         for assigned in member.assignments().all() {
             let partition = &assigned.partition;
-            if scope.touches(&partition.topic, partition.partition) {
+            if scope.may_affect(&partition.topic, partition.partition) {
                 concerned.push(Arc::clone(partition));
             }
         }
