@@ -262,7 +262,8 @@ impl Sources for Logs {
         });
         let mut spans: Vec<Span> = spans.collect();
         while !spans.is_empty() {
-            let reader = Reader::over(&self.cluster.kafka, spans.clone(), self.cluster.timeout)?;
+            let reader =
+                Reader::of_spans(&self.cluster.kafka, spans.clone(), self.cluster.timeout)?;
             let unreadable = self.drain_readable(reader, each)?;
             let rest = unreadable
                 .into_iter()

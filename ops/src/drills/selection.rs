@@ -327,7 +327,7 @@ fn each(
     if spans.is_empty() {
         return Ok(());
     }
-    let mut reader = Reader::over(&cluster.kafka, spans, cluster.timeout)?;
+    let mut reader = Reader::of_spans(&cluster.kafka, spans, cluster.timeout)?;
     drain(&mut reader, stop, |record| {
         let found = Found {
             ty: type_of(&record),

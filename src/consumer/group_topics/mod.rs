@@ -81,7 +81,7 @@ pub(crate) async fn prepare(admin: &Admin, settings: &ConsumerSettings) -> Resul
         warn(&settings.group, topic);
     }
     match plan::make_whole(admin, &topics).await {
-        Err(error) if error.is_about_a_name() => {
+        Err(error) if error.is_name_refused() => {
             let reason = "one of the group's own topics cannot be created: Kafka treats dots and underscores in names as \
                           equal, and a topic of such a name exists; give the group another name";
             Err(ConfigError::new("group", format!("{error}: {reason}")).into())

@@ -87,7 +87,7 @@ pub fn parked_keys(
 ) -> Result<Vec<ParkedKey>, KafkaError> {
     let mut keys = Vec::new();
     for part in unsettled_parts(kafka, group, topic, timeout)? {
-        let reader = Reader::over(kafka, vec![part.span.clone()], timeout)?;
+        let reader = Reader::of_spans(kafka, vec![part.span.clone()], timeout)?;
         let owner = Owner { group, topic };
         let mut own = read(reader, owner, part.span.start, &part.settled_above, timeout)?;
         for key in &mut own {
@@ -119,7 +119,7 @@ pub fn parked_records<E: From<KafkaError>>(
     each: &mut dyn FnMut(LogRecord) -> Result<(), E>,
 ) -> Result<(), E> {
     for part in unsettled_parts(kafka, group, topic, timeout)? {
-        let reader = Reader::over(kafka, vec![part.span], timeout)?;
+        let reader = Reader::of_spans(kafka, vec![part.span], timeout)?;
         drain(reader, &mut |record| {
             let entry = RetryTopicEntry::read(record.headers.iter(), Owner { group, topic });
             let is_parked = matches!(entry, RetryTopicEntry::Parked { .. });
