@@ -12,7 +12,7 @@
 //! # States
 //! | state | admits | left by |
 //! |---|---|---|
-//! | limit unknown | one record at a time, until the topic's largest batch is known | `set_batch_limit` |
+//! | limit unknown | one record at a time | `set_batch_limit`, with the topic's largest batch |
 //! | batched, smaller, alone | every record, in that mode | a refused batch |
 //! | closed | nothing | `take_refused`, when no record is in flight |
 //!

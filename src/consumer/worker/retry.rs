@@ -314,7 +314,7 @@ impl UnsettledRecord {
             let _runs = activity.attempt();
             match AssertUnwindSafe(handled).catch_unwind().await {
                 Ok(outcome) => outcome,
-                Err(panic) => Outcome::Dead(panics::told("the handler", panic)),
+                Err(panic) => Outcome::Dead(panics::reason_of("the handler", panic)),
             }
         }
     }
@@ -323,7 +323,9 @@ impl UnsettledRecord {
     fn judged(&self, outcome: Outcome) -> Ended {
         match Settlement::of(outcome) {
             Ok(settlement) => Ended::Settled(settlement),
-            Err(Outcome::Retry(error)) => Ended::Failed(error.judged(&self.shared.classifier)),
+            Err(Outcome::Retry(error)) => {
+                Ended::Failed(error.into_failure(&self.shared.classifier))
+            }
             Err(Outcome::Dead(reason)) => Ended::Dead(reason),
             // Settlement::of has mapped successes.
             Err(Outcome::Done | Outcome::Duplicate | Outcome::Ignored) => {
