@@ -46,7 +46,7 @@ pub(crate) fn compact(records: &mut Handles<'_>) {
                 burst_bytes: batch.bytes(),
             });
             held.handles += 1;
-            held.bytes += record.bytes_alone();
+            held.bytes += record.standalone_bytes();
         }
     });
     bursts.retain(|_, held| held.is_worth_copying());
@@ -123,7 +123,7 @@ impl Pinned {
     /// Notes that a waiting record was passed to its handler.
     pub(crate) fn started(&mut self, record: &Record) {
         if record.batch().len() > 1 || self.hands_out_copies {
-            self.passed(record.bytes_alone());
+            self.passed(record.standalone_bytes());
         }
     }
 

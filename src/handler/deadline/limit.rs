@@ -6,9 +6,9 @@
 //! [`outside_handler_time`], which the future that polls it on the same thread sees.
 //!
 //! The mark is a thread-local and not an argument: layers of the service are called between
-//! [`with_time_limit`] and [`outside_handler_time`], and they pass no argument on. The mark is reset
-//! before each poll and read after it, so that a mark of another record on the same thread has no
-//! effect. If a handler polls several futures at once, the one polled last decides.
+//! [`with_time_limit`] and [`outside_handler_time`], and they pass no argument on. The mark is
+//! reset before each poll and read after it, so that a mark of another record on the same thread
+//! has no effect. If a handler polls several futures at once, the one polled last decides.
 
 use std::cell::Cell;
 use std::fmt;

@@ -8,7 +8,7 @@
 use super::checked_payload::{Payload, dead};
 use super::publish::{OutcomeFuture, publish};
 use super::table::{OwnRoutes, Routes};
-use crate::event::{Attributes, ContentDigest, DecodeError, Decoded, Record, decode_asked};
+use crate::event::{Attributes, ContentDigest, DecodeError, Decoded, Record, decode_for};
 use crate::handler::context::{ContextSource, RouteId, identity_of};
 use crate::handler::deadline::outside_handler_time;
 use crate::handler::error::store_error;
@@ -60,7 +60,7 @@ impl<'a> Input<'a> {
             }
             route
         };
-        let (route, envelope) = match decode_asked(record.headers(), record.value(), find) {
+        let (route, envelope) = match decode_for(record.headers(), record.value(), find) {
             Ok(Decoded::Asked(route, envelope)) => (route, envelope),
             Ok(Decoded::Other { is_whole: false }) if routes.raw.is_some() => {
                 return Ok(Self::Raw(RouteId::Raw));

@@ -81,7 +81,7 @@ impl BatchClaim for DrilledBatch {
             let strikes = |share, what| {
                 let first = succeeded.first();
                 first.is_some_and(|(key, attempt)| {
-                    drills.strikes(share, (what, (&key.source, &key.id, *attempt)))
+                    drills.applies_to(share, (what, (&key.source, &key.id, *attempt)))
                 })
             };
             if strikes(drills.plan.refused, "refused") {

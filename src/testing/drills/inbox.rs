@@ -126,7 +126,7 @@ impl Claim for DrilledClaim {
             }
             drills.store().await?;
             let id = (&key.source, &key.id, attempt);
-            if drills.strikes(drills.plan.refused, ("refused", id)) {
+            if drills.applies_to(drills.plan.refused, ("refused", id)) {
                 inner.abandon().await?;
                 drills.book().refused(&key);
                 return Err(drilled("the commit is refused"));
@@ -137,7 +137,7 @@ impl Claim for DrilledClaim {
             let unsent = completed?;
             drills.book().completed(&key);
             drills.crash_if_at(CrashPoint::AfterCommit);
-            if drills.strikes(drills.plan.lost, ("lost", id)) {
+            if drills.applies_to(drills.plan.lost, ("lost", id)) {
                 return Err(drilled("the answer to the commit is lost"));
             }
             Ok(unsent)

@@ -111,13 +111,13 @@ impl DrillReport {
 
 /// The record from which reports are made.
 #[derive(Default)]
-pub(super) struct Book {
+pub(super) struct DrillRecord {
     report: DrillReport,
     /// For each delivery, how many times it started and whether it was completed.
     deliveries: HashMap<InboxKey, (u32, bool)>,
 }
 
-impl Book {
+impl DrillRecord {
     pub(super) fn report(&self) -> DrillReport {
         self.report.clone()
     }

@@ -12,13 +12,13 @@ use std::path::Path;
 pub(super) async fn run_kafka(name: &str) -> Result<String, StartError> {
     let mut arguments = vec!["run".to_owned(), "--detach".to_owned()];
     arguments.push(format!("--name={name}"));
-    arguments.push(format!("--publish={}", publication()));
+    arguments.push(format!("--publish={}", publish_argument()));
     arguments.extend(environment_arguments());
     arguments.push(image());
     arguments.extend(["sh", "-c", RUN_WHEN_ADVERTISED].map(str::to_owned));
     run(&arguments).await?;
     let port = published_port(name).await?;
-    let host = reachable(port).await;
+    let host = reachable_host(port).await;
     let listeners = advertised(&host, port);
     run(&["exec", name, "sh", "-c", ADVERTISE, "sh", &listeners]).await?;
     await_ready(name).await?;
@@ -28,7 +28,7 @@ pub(super) async fn run_kafka(name: &str) -> Result<String, StartError> {
 /// The port to publish, as an argument of `--publish`: any free port of 127.0.0.1 only, because the
 /// broker requires no password. Inside a container, or with a remote engine, that address may be
 /// wrong; all addresses are bound then.
-fn publication() -> String {
+fn publish_argument() -> String {
     if remote_engine().is_some() || is_in_container() {
         PORT.to_string()
     } else {
@@ -58,7 +58,7 @@ fn mapped_port(printed: &str) -> Option<u16> {
 /// If this process runs in a container, the engine may run in the same container, and then
 /// 127.0.0.1 works; or outside of it, and then only the gateway does. Docker listens before Kafka
 /// does.
-async fn reachable(port: u16) -> String {
+async fn reachable_host(port: u16) -> String {
     if let Some(host) = remote_engine() {
         return host;
     }

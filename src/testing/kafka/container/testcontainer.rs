@@ -19,7 +19,7 @@ pub(super) async fn run_kafka(name: &str) -> Result<String, StartError> {
     let container = KafkaImage
         .with_container_name(name)
         .with_startup_timeout(START_LIMIT)
-        .with_host_config_modifier(publish_narrowly)
+        .with_host_config_modifier(bind_to_loopback)
         .start()
         .await
         .map_err(failed)?;
@@ -28,12 +28,12 @@ pub(super) async fn run_kafka(name: &str) -> Result<String, StartError> {
     // Its drop needs a runtime, and a static is never dropped. The reaper removes the container in
     // every case.
     std::mem::forget(container);
-    Ok(format!("{}:{port}", reachable(&host, port)))
+    Ok(format!("{}:{port}", reachable_host(&host, port)))
 }
 
 /// Binds the port to 127.0.0.1 only: the broker requires no password. Inside a container, or with a
 /// remote engine, that address may be wrong; all addresses are bound then.
-fn publish_narrowly(host: &mut HostConfig) {
+fn bind_to_loopback(host: &mut HostConfig) {
     if engine_is_remote() || Path::new("/.dockerenv").exists() {
         return;
     }
@@ -54,7 +54,7 @@ fn publish_narrowly(host: &mut HostConfig) {
 /// If this process runs in a container, testcontainers returns the bridge's gateway. The engine may
 /// run in the same container, and then 127.0.0.1 works; or outside of it, and then only the gateway
 /// does. Docker listens before Kafka does.
-fn reachable(host: &str, port: u16) -> String {
+fn reachable_host(host: &str, port: u16) -> String {
     let loopback = Ipv4Addr::LOCALHOST;
     let answers = || TcpStream::connect_timeout(&(loopback, port).into(), PROBE_LIMIT).is_ok();
     if !engine_is_remote() && (host == "localhost" || answers()) {
@@ -118,7 +118,7 @@ impl Image for KafkaImage {
         state: ContainerState,
     ) -> Result<Vec<ExecCommand>, TestcontainersError> {
         let port = state.host_port_ipv4(ContainerPort::Tcp(PORT))?;
-        let host = reachable(&state.host().to_string(), port);
+        let host = reachable_host(&state.host().to_string(), port);
         let listeners = advertised(&host, port);
         Ok(vec![ExecCommand::new([
             "sh", "-c", ADVERTISE, "sh", &listeners,
