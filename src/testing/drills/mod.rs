@@ -32,8 +32,8 @@
 //!
 //! Every random choice depends on the seed, the event and the attempt, so a failed run fails again
 //! in the same way, in whatever order its events arrive. Late results need a consumer:
-//! [`Drills::delay_results`] delays results beyond the consumer's `revoke_timeout`, so that the next
-//! owner of the partition handles the event.
+//! [`Drills::delay_results`] delays results beyond the consumer's `revoke_timeout`, so that the
+//! next owner of the partition handles the event.
 //!
 //! | drill | fault | a correct service |
 //! |---|---|---|

@@ -246,7 +246,7 @@ impl Work {
         let mut screen = Screen::new(self.shape, self.unbuffered);
         let mut reader = Reader::open(&self.kafka, &self.reading, self.timeout)?;
         let (mut shown, mut is_whole) = (0, true);
-        while shown < self.count && !reader.at_end() && !screen.has_left() {
+        while shown < self.count && !reader.at_end() && !screen.is_closed() {
             if let Some(signal) = stop.requested() {
                 screen.finish()?;
                 return Ok(Ending::Stopped(signal));
@@ -327,8 +327,8 @@ impl Screen {
     }
 
     /// Whether the reader has closed the output.
-    fn has_left(&self) -> bool {
-        self.out.has_left()
+    fn is_closed(&self) -> bool {
+        self.out.is_closed()
     }
 
     /// Prints one record. The text format escapes control characters on a terminal only.
