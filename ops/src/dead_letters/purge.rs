@@ -3,9 +3,9 @@
 //! Kafka can only delete the beginning of a partition. A purge therefore deletes up to the first
 //! dead letter that must remain.
 //!
-//! Deleted records cannot be restored, so the cut of a partition (its first offset that remains) is determined
-//! by expiry, and the steps after it only lower it: the restriction to a group, then the existing
-//! offsets. A topic is refused as a whole if a record before a cut is no dead letter.
+//! Deleted records cannot be restored, so the cut of a partition (its first offset that remains) is
+//! determined by expiry, and the steps after it only lower it: the restriction to a group, then the
+//! existing offsets. A topic is refused as a whole if a record before a cut is no dead letter.
 //!
 //! ```no_run
 //! use evenkeel::kafka::admin::Admin;
@@ -128,7 +128,7 @@ pub async fn purge(
 ) -> Result<Option<Purge>, DeadLetterError> {
     let mut purge = Purge::default();
     for topic in topics {
-        let replays = replay_log::of_topic(cluster, topic).await?.replays;
+        let replays = replay_log::read_topic(cluster, topic).await?.replays;
         let (at, token, name) = (cluster.clone(), stop.clone(), topic.clone());
         let (settings_of, observer) = (settings.clone(), Arc::clone(&observer));
         let compute = move || {
