@@ -8,7 +8,7 @@
 //!
 //! ```no_run
 //! use evenkeel::kafka::admin::Admin;
-//! use evenkeel_ops::drills::{DrillError, DrillSettings, Duplicates, Judgement, Limits};
+//! use evenkeel_ops::drills::{DrillError, DrillResult, DrillSettings, Duplicates, Limits};
 //! use evenkeel_ops::{Cluster, Silent};
 //! use std::sync::Arc;
 //! use tokio_util::sync::CancellationToken;
@@ -20,8 +20,8 @@
 //! let plan = Duplicates::plan(&cluster, &admin, &settings, &[], true, &stop, observer);
 //! let drill = plan.await?;
 //! let outcome = drill.execute("jane".to_owned(), Limits::default(), &stop, &Silent).await?;
-//! let (judgement, text) = outcome.tally.judge("payments");
-//! if judgement != Judgement::Idempotent {
+//! let (result, text) = outcome.tally.result("payments");
+//! if result != DrillResult::Idempotent {
 //!     println!("{text}");
 //! }
 //! # Ok(())
@@ -46,5 +46,5 @@ pub use delivery::Limits;
 pub use duplicates::{DrillOutcome, Duplicates};
 pub use error::DrillError;
 pub use selection::DrillSettings;
-pub use tally::{Judgement, Tally};
+pub use tally::{DrillResult, Tally};
 pub use verdict::{TypeRow, Verdict};
