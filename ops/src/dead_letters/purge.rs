@@ -11,7 +11,7 @@
 //! use evenkeel::kafka::admin::Admin;
 //! use evenkeel_ops::dead_letters::DeadLetterError;
 //! use evenkeel_ops::dead_letters::purge::{Expired, PurgeSettings, purge};
-//! use evenkeel_ops::{Cluster, Silent};
+//! use evenkeel_ops::{Cluster, SilentObserver};
 //! use std::sync::Arc;
 //! use tokio_util::sync::CancellationToken;
 //!
@@ -19,7 +19,7 @@
 //! let topics = ["dlq.payments.shop.orders".to_owned()];
 //! let dry_run = PurgeSettings::new(Expired::Replayed);
 //! let stop = CancellationToken::new();
-//! let purged = purge(&cluster, &admin, &topics, &dry_run, &stop, Arc::new(Silent)).await?;
+//! let purged = purge(&cluster, &admin, &topics, &dry_run, &stop, Arc::new(SilentObserver)).await?;
 //! for cut in purged.iter().flat_map(|purge| &purge.cuts) {
 //!     println!("{}/{}: {} would be deleted", cut.topic, cut.partition, cut.delete);
 //! }

@@ -9,17 +9,18 @@
 //! ```no_run
 //! use evenkeel::kafka::admin::Admin;
 //! use evenkeel_ops::drills::{DrillError, DrillResult, DrillSettings, Duplicates, Limits};
-//! use evenkeel_ops::{Cluster, Silent};
+//! use evenkeel_ops::{Cluster, SilentObserver};
 //! use std::sync::Arc;
 //! use tokio_util::sync::CancellationToken;
 //!
 //! # async fn example(cluster: Cluster, admin: Admin) -> Result<(), DrillError> {
 //! let settings = DrillSettings::new("payments");
 //! let stop = CancellationToken::new();
-//! let observer = Arc::new(Silent);
+//! let observer = Arc::new(SilentObserver);
 //! let plan = Duplicates::plan(&cluster, &admin, &settings, &[], true, &stop, observer);
 //! let drill = plan.await?;
-//! let outcome = drill.execute("jane".to_owned(), Limits::default(), &stop, &Silent).await?;
+//! let (by, limits) = ("jane".to_owned(), Limits::default());
+//! let outcome = drill.execute(by, limits, &stop, &SilentObserver).await?;
 //! let (result, text) = outcome.tally.result("payments");
 //! if result != DrillResult::Idempotent {
 //!     println!("{text}");

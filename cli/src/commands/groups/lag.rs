@@ -16,8 +16,8 @@ use clap::Args;
 use evenkeel::kafka::KafkaError;
 use evenkeel::kafka::admin::PartitionLag;
 use evenkeel_ops::groups::control_log;
-use evenkeel_ops::groups::health::{self, InForce};
-use evenkeel_ops::groups::lag::{LagLimits, age, excess, lag_of};
+use evenkeel_ops::groups::health::{self, Restriction};
+use evenkeel_ops::groups::lag::{LagLimits, age, lag_of, violated_limit};
 use evenkeel_ops::visibility;
 use evenkeel_program::duration::parse_duration_or_seconds;
 use evenkeel_program::exit::Ending;
@@ -66,7 +66,7 @@ struct Lagging {
     #[serde(flatten)]
     at: PartitionLag,
     /// The pause that covers the partition.
-    paused: Option<InForce>,
+    paused: Option<Restriction>,
 }
 
 impl Row for Lagging {
@@ -146,17 +146,17 @@ pub(super) async fn run(connection: &ConnectionArgs, args: LagArgs) -> anyhow::R
             Err(error) => return Err(error.into()),
         };
         let control = states.of.get(&group.group).cloned().unwrap_or_default();
-        if let Some(complaint) = excess(&lag, &group.group, &args.topic, limits) {
+        if let Some(complaint) = violated_limit(&lag, &group.group, &args.topic, limits) {
             complaints.push(format!("{}: {complaint}", group.group));
         }
         if args.check.check {
-            wrong.extend(health::found(&group, &control, &lag));
+            wrong.extend(health::problems(&group, &control, &lag));
         }
         for at in lag {
             let pause = control.pause_of(&at.topic, at.partition);
             listing.push(&Lagging {
                 group: group.group.clone(),
-                paused: pause.map(InForce::pause),
+                paused: pause.map(Restriction::pause),
                 at,
             })?;
         }

@@ -12,7 +12,7 @@ use crate::output::{Column, Listing, OutputArgs, Row, name, number, or_dash, tex
 use clap::Args;
 use evenkeel::kafka::KafkaError;
 use evenkeel_ops::groups::control_log;
-use evenkeel_ops::groups::health::{self, InForce};
+use evenkeel_ops::groups::health::{self, Restriction};
 use evenkeel_ops::groups::lag::lag_of;
 use evenkeel_ops::visibility;
 use evenkeel_program::exit::Ending;
@@ -45,7 +45,7 @@ struct Listed {
     /// `None` if it cannot be read.
     members: Option<usize>,
     /// The pauses in force.
-    paused: Vec<InForce>,
+    paused: Vec<Restriction>,
 }
 
 impl Row for Listed {
@@ -91,7 +91,7 @@ pub(super) async fn run(connection: &ConnectionArgs, args: ListArgs) -> anyhow::
                 },
                 _ => Vec::new(),
             };
-            wrong.extend(health::found(&group, &control, &lag));
+            wrong.extend(health::problems(&group, &control, &lag));
         }
         rows.push(Listed {
             members: group.are_members_known.then_some(group.members.len()),

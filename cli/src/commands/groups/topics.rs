@@ -12,7 +12,7 @@ use crate::output::{AfterDone, Column, Listing, OutputArgs, Row, name, number, t
 use clap::Args;
 use evenkeel::consumer::{GroupTopicKind, GroupTopicState, GroupTopics, TopicFault};
 use evenkeel::recovery::DeadLetterTopic;
-use evenkeel_ops::groups::own_topics::{sources, unmendable};
+use evenkeel_ops::groups::own_topics::{irreparable_defect, sources};
 use evenkeel_program::duration::parse_duration_or_seconds;
 use evenkeel_program::exit::Ending;
 use serde::Serialize;
@@ -132,7 +132,7 @@ pub(super) async fn run(connection: &ConnectionArgs, args: TopicsArgs) -> anyhow
         if done {
             topic.make(&admin).await?;
         }
-        let remains = unmendable(&topic);
+        let remains = irreparable_defect(&topic);
         is_sound &= (done || to_do.is_none()) && remains.is_none();
         rows.push(Shown {
             detail: [to_do, remains]
