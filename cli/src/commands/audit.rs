@@ -74,7 +74,7 @@ pub(crate) struct AuditArgs {
     /// Name of the handler of an event type in the inbox, if it is not the type's name. TYPE alone
     /// states that the type is handled; TYPE=raw and TYPE=fallback, that the raw or fallback
     /// handler takes it. May be repeated, also for one type: after a handler was renamed.
-    #[arg(long = "handler", value_name = "TYPE=NAME", value_parser = handler)]
+    #[arg(long = "handler", value_name = "TYPE=NAME", value_parser = parse_handler)]
     handlers: Vec<(String, String)>,
 
     /// Maximum number of records of the range that are not committed [default: no limit].
@@ -110,7 +110,7 @@ pub(crate) struct AuditArgs {
 }
 
 /// `TYPE=NAME`, or `TYPE` for a handler of the type's name.
-fn handler(text: &str) -> Result<(String, String), String> {
+fn parse_handler(text: &str) -> Result<(String, String), String> {
     let (ty, name) = text.split_once('=').unwrap_or((text, text));
     match ty.is_empty() || name.is_empty() {
         true => Err("write TYPE=NAME, for example shop.order-placed.v1=mailer".to_owned()),
@@ -152,7 +152,7 @@ pub(crate) async fn run(args: AuditArgs) -> anyhow::Result<Ending> {
         true => print(&report, args.output)?,
         false => print_json(args.output.format(), &report)?,
     }
-    say!("{}", sentence(&report));
+    say!("{}", verdict_line(&report));
     let lags = args.max_lag.filter(|max| report.lag > *max);
     if let Some(max) = lags {
         let lag = report.lag;
@@ -200,7 +200,7 @@ impl ProgressDisplay {
             self.bar = Some((step, pass, bar));
         }
         if let Some((_, _, bar)) = &self.bar {
-            bar.reach(done);
+            bar.set_done(done);
         }
         let since = *self.line_at.get_or_insert_with(Instant::now);
         if since.elapsed() >= LINE_INTERVAL {
@@ -323,7 +323,7 @@ fn print(report: &AuditReport, output: OutputArgs) -> anyhow::Result<()> {
 }
 
 /// The verdict, in one line on standard error.
-fn sentence(report: &AuditReport) -> String {
+fn verdict_line(report: &AuditReport) -> String {
     let AuditReport {
         group,
         topic,

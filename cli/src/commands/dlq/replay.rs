@@ -59,7 +59,7 @@ pub(crate) struct ReplayArgs {
         long,
         value_name = "retry|source|TOPIC",
         default_value = "retry-or-source",
-        value_parser = target
+        value_parser = parse_target
     )]
     to: Target,
 
@@ -128,7 +128,7 @@ impl Row for Route {
 }
 
 /// Parses a target. Words that are not a kind of target are topic names.
-fn target(text: &str) -> Result<Target, String> {
+fn parse_target(text: &str) -> Result<Target, String> {
     match text {
         "retry-or-source" => Ok(Target::RetryOrSource),
         "retry" => Ok(Target::Retry),
@@ -140,7 +140,7 @@ fn target(text: &str) -> Result<Target, String> {
 
 /// The records of a file, by topic. The file is read completely first: an invalid line means that
 /// nothing is published.
-async fn records_of(path: PathBuf) -> anyhow::Result<BTreeMap<String, Vec<LogRecord>>> {
+async fn read_records(path: PathBuf) -> anyhow::Result<BTreeMap<String, Vec<LogRecord>>> {
     let mut input = input_lines::read(input_lines::open(Some(path))?);
     let mut records: BTreeMap<String, Vec<LogRecord>> = BTreeMap::new();
     while let Some(line) = input.recv().await {
@@ -170,7 +170,7 @@ pub(super) async fn run(
     // Before anything is read, so that a missing operator name is reported immediately.
     let by = operator::name(args.by.as_deref(), connection);
     let source = match args.from_file {
-        Some(file) => Source::records(records_of(file).await?),
+        Some(file) => Source::records(read_records(file).await?),
         None => Source::topics(args.topics.resolve(admin).await?),
     };
     let settings = ReplaySettings::default()

@@ -115,7 +115,7 @@ impl Row for Described {
                 owner.map_or_else(absent, |member| member.member_id.clone()),
                 owner.map_or_else(absent, &host),
                 owner.map_or_else(absent, |member| member.client_id.clone()),
-                pauses::cell_of_one(
+                pauses::partition_cell(
                     self.control
                         .pause_of(&at.topic, at.partition)
                         .map(Restriction::pause)
@@ -172,7 +172,7 @@ pub(super) async fn run(connection: &ConnectionArgs, args: DescribeArgs) -> anyh
         };
         match args.check.check {
             true => wrong.extend(health::problems(&group, &control, &offsets)),
-            false => tell(&group, &control, &offsets),
+            false => print_outages(&group, &control, &offsets),
         }
         let rate = control.rate();
         if let Some((rate, command)) = rate {
@@ -195,7 +195,7 @@ pub(super) async fn run(connection: &ConnectionArgs, args: DescribeArgs) -> anyh
     if !rows.is_empty() {
         Listing::print(args.output, rows)?;
     }
-    let checked = args.check.judge(&wrong);
+    let checked = args.check.ending_for(&wrong);
     all_groups_exist(&admin, &missing).await?;
     Ok(match refused {
         true => Ending::SomeFailed,
@@ -204,7 +204,7 @@ pub(super) async fn run(connection: &ConnectionArgs, args: DescribeArgs) -> anyh
 }
 
 /// Prints what the table does not contain: outages, and unreadable partitions.
-fn tell(group: &GroupDescription, control: &ControlState, lag: &[PartitionLag]) {
+fn print_outages(group: &GroupDescription, control: &ControlState, lag: &[PartitionLag]) {
     let down = health::outages(control, group);
     let down = down
         .iter()

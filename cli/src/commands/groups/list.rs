@@ -35,7 +35,7 @@ pub(super) struct ListArgs {
 
 /// A group as it is listed.
 #[derive(Serialize)]
-struct Listed {
+struct GroupRow {
     /// Name of the group.
     group: String,
     /// The brokers' state of the group, such as `Stable` or `Empty`.
@@ -48,7 +48,7 @@ struct Listed {
     paused: Vec<Restriction>,
 }
 
-impl Row for Listed {
+impl Row for GroupRow {
     const COLUMNS: &'static [Column] = &[
         name("group"),
         name("state"),
@@ -93,7 +93,7 @@ pub(super) async fn run(connection: &ConnectionArgs, args: ListArgs) -> anyhow::
             };
             wrong.extend(health::problems(&group, &control, &lag));
         }
-        rows.push(Listed {
+        rows.push(GroupRow {
             members: group.are_members_known.then_some(group.members.len()),
             group: group.group,
             state: group.state,
@@ -102,7 +102,7 @@ pub(super) async fn run(connection: &ConnectionArgs, args: ListArgs) -> anyhow::
         });
     }
     Listing::print(args.output, rows)?;
-    let checked = args.check.judge(&wrong);
+    let checked = args.check.ending_for(&wrong);
     Ok(match refused {
         true => Ending::SomeFailed,
         false => checked,

@@ -20,7 +20,7 @@ pub(super) fn cell(paused: &[Restriction]) -> String {
 }
 
 /// The cell for the pause of one partition.
-pub(super) fn cell_of_one(pause: Option<&Restriction>) -> String {
+pub(super) fn partition_cell(pause: Option<&Restriction>) -> String {
     or_dash(
         pause.map(|pause| format!("since {} by {}: {}", seconds(pause.at), pause.by, pause.why)),
     )

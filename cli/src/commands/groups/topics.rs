@@ -63,7 +63,7 @@ fn parse_retention(text: &str) -> Result<Duration, String> {
 
 /// One topic and its required changes.
 #[derive(Serialize)]
-struct Shown {
+struct TopicRow {
     /// Name of the topic.
     topic: String,
     /// Retry, dead-letter or control topic.
@@ -82,7 +82,7 @@ struct Shown {
     detail: String,
 }
 
-impl Row for Shown {
+impl Row for TopicRow {
     const COLUMNS: &'static [Column] = &[
         name("topic"),
         name("kind"),
@@ -134,7 +134,7 @@ pub(super) async fn run(connection: &ConnectionArgs, args: TopicsArgs) -> anyhow
         }
         let remains = irreparable_defect(&topic);
         is_sound &= (done || to_do.is_none()) && remains.is_none();
-        rows.push(Shown {
+        rows.push(TopicRow {
             detail: [to_do, remains]
                 .into_iter()
                 .flatten()
