@@ -69,8 +69,8 @@ async fn dispatch(command: Command) -> anyhow::Result<Ending> {
     }
 }
 
-/// Extracts the error of the cluster or of the store from that of an operation. Exit codes and hints
-/// depend on it.
+/// Extracts the error of the cluster or of the store from that of an operation. Exit codes and
+/// hints depend on it.
 fn into_cluster_error(error: anyhow::Error) -> anyhow::Error {
     fn extract<E>(error: E, into_kafka: impl FnOnce(E) -> Result<KafkaError, E>) -> anyhow::Error
     where
