@@ -6,7 +6,7 @@
 
 use super::throughput::consume::DATA;
 use crate::cluster::Cluster;
-use crate::contest::take;
+use crate::rounds::run_in_process;
 use crate::measure::usage::{resident_max_mib, resident_mib};
 use crate::spec::{Aim, Bound, Contestant, Figure, Plan, Spec, Turn};
 use anyhow::{Context, bail};
@@ -55,7 +55,7 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
         ..spec.clone()
     };
     let cluster = Cluster::get(Some(&spec.brokers)).await?;
-    take(&writer).await?;
+    run_in_process(&writer).await?;
     let turn = measure(spec).await;
     cluster
         .delete(&retry_topic(&spec.topic, &spec.topic))

@@ -165,7 +165,7 @@ impl Reader {
         reading: &Reading,
         timeout: Duration,
     ) -> Result<Self, KafkaError> {
-        Self::over(config, resolve::resolve(config, reading, timeout)?, timeout)
+        Self::of_spans(config, resolve::resolve(config, reading, timeout)?, timeout)
     }
 
     /// Reads these offsets, with a span of its own for each partition. Skips offsets that are not
