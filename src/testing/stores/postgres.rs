@@ -95,7 +95,7 @@ pub async fn postgres() -> Option<&'static TestPostgres> {
     let shared = SHARED
         .get_or_init(|| async {
             let found = match server::variable(VARIABLE) {
-                Some(url) => TestPostgres::found(&url).await,
+                Some(url) => TestPostgres::at_named_address(&url).await,
                 None => TestPostgres::start().await,
             };
             if let Ok(postgres) = &found {

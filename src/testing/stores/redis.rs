@@ -74,7 +74,7 @@ pub async fn redis() -> Option<&'static TestRedis> {
     let shared = SHARED
         .get_or_init(|| async {
             let found = match server::variable(VARIABLE) {
-                Some(url) => TestRedis::found(url).await,
+                Some(url) => TestRedis::at_named_address(url).await,
                 None => TestRedis::start().await,
             };
             if let Ok(redis) = &found {
