@@ -355,7 +355,7 @@ mod tests {
     #[test]
     fn a_handler_is_named_by_its_type_or_by_itself() {
         let pair = |ty: &str, name: &str| Some((ty.to_owned(), name.to_owned()));
-        let check = |text, expected| assert_eq!(handler(text).ok(), expected, "{text}");
+        let check = |text, expected| assert_eq!(parse_handler(text).ok(), expected, "{text}");
         check("a.v1=mailer", pair("a.v1", "mailer"));
         check("a.v1=mailer=2", pair("a.v1", "mailer=2"));
         check("a.v1", pair("a.v1", "a.v1"));

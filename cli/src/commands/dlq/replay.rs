@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_target_is_retry_source_or_a_topic_name() {
-        let check = |text: &str, expected| assert_eq!(target(text).ok(), expected, "{text}");
+        let check = |text: &str, expected| assert_eq!(parse_target(text).ok(), expected, "{text}");
         check("source", Some(Target::Source));
         check("retry", Some(Target::Retry));
         check("retry-or-source", Some(Target::RetryOrSource));
