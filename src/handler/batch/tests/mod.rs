@@ -256,7 +256,9 @@ async fn the_needs_of_a_batch_handler_are_checked() {
     }
     let message = refused(Router::new().on_batch(see));
     assert!(message.contains("Seen"), "{message}");
-    let router = Router::new().on_batch(pay).with_state(Seen::default());
+    let router = Router::new()
+        .on_batch(transactions::pay)
+        .with_state(Seen::default());
     let message = refused(router.with_inbox(MemoryInbox::default()));
     assert!(message.contains("transaction"), "{message}");
 }

@@ -20,7 +20,7 @@ async fn paid(inbox: &SqliteInbox) -> Vec<i64> {
 
 /// Writes a row for each event, except for amounts above 10, which fail. A batch with the event 0
 /// fails as a whole.
-async fn pay(
+pub(super) async fn pay(
     events: Vec<Delivered<Paid>>,
     mut tx: SqliteTx,
     State(seen): State<Seen>,
