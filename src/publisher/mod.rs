@@ -26,10 +26,10 @@
 //!    receipt's slot (`delivery.rs`), counts the result (`counters.rs`) and frees the room.
 //!
 //! # Invariants
-//! - A record that was enqueued later than another of its key is never written before it. This
-//!   holds for clones of one publisher, and for calls of which one returned before the other began.
-//! - Every receipt resolves: to a receipt, or to an error that tells whether the record may be on
-//!   the log.
+//! - Records of a key are written in the order in which they were enqueued, also through clones of
+//!   one publisher. Of two calls the first is the one that returned before the other began.
+//! - Every pending receipt resolves: to a receipt, or to an error that states whether the record
+//!   may be on the log.
 //! - The buffer's bytes and records never exceed the settings, except for one record that is larger
 //!   than the whole buffer.
 

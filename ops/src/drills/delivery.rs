@@ -316,8 +316,8 @@ impl<'a> Delivery<'a> {
     }
 
     /// Processes a record of a retry topic: one of our repetitions, or the group's answer to one.
-    /// The answer names the offset of the repetition, which a receipt tells too late: the answer
-    /// may arrive before it. So repetitions are learned from the log as well.
+    /// An answer names the offset of its repetition. It may arrive before the receipt with that
+    /// offset, so the offsets of repetitions are taken from the log.
     fn process(&mut self, record: &LogRecord) {
         let position = |offset| (record.topic.to_string(), record.partition, offset);
         let headers = || record.headers.iter();

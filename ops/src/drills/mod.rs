@@ -33,8 +33,8 @@
 //!
 //! Events that the group has settled are written into the group's own retry topics, with their ids,
 //! as repetitions. Members handle them like parked records and write into the same topic how each
-//! was settled. So the group itself tells whether it recognised an event, whatever its store, and
-//! no other group receives anything.
+//! was settled. So the group itself reports whether it recognised an event, whatever its store,
+//! and no other group receives anything.
 
 mod delivery;
 mod duplicates;

@@ -245,8 +245,8 @@ pub fn decode<'a>(
     }
 }
 
-/// [`decode`] for a reader of certain types. It is asked for the type before the rest of the event
-/// is validated.
+/// [`decode`] for a reader of certain types, which is called with the type before the rest of the
+/// event is validated.
 pub(crate) fn decode_for<'a, R>(
     headers: HeadersIter<'_>,
     value: Option<&'a [u8]>,

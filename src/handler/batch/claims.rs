@@ -172,9 +172,9 @@ impl Claims {
         }
     }
 
-    /// Abandons all claims after the handler failed with this error. Returns whether another
-    /// transaction was in its way, so that the deliveries may be handled again at once. Only a
-    /// claim that stands alone or for the whole batch can tell.
+    /// Abandons all claims after the handler failed with this error. Returns whether the failure
+    /// was a collision with another transaction, so that the deliveries may be handled again at
+    /// once. That is known only for a single claim, or for one claim that covers the whole batch.
     pub(super) async fn fail(self, error: &(dyn Error + Send + Sync + 'static)) -> bool {
         let failed = match self {
             Self::Whole(claim) => claim.fail(error).await,

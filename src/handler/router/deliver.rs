@@ -255,7 +255,7 @@ async fn deliver_once(routes: &Arc<OwnRoutes>, inbox: &dyn Inbox, delivery: &Del
 }
 
 /// Abandons the claim of a handler that did not succeed. A claim that cannot be released at once is
-/// only logged: it expires or ends with its connection, and the outcome stands.
+/// only logged: it expires or ends with its connection, and the outcome is not changed.
 async fn failed(claim: Box<dyn Claim>, outcome: Outcome, handler: &str) -> Outcome {
     let (abandoned, outcome) = match outcome {
         Outcome::Retry(error) => match outside_handler_time(claim.fail(error.cause())).await {

@@ -33,8 +33,8 @@ async fn claimed(inbox: &RedisInbox, id: &str) -> Claimed {
     .await
 }
 
-/// The server is killed while one claim runs and others wait. No claim fails for good, the error
-/// says so soon, and nothing that was completed is handled again.
+/// The server is killed while one claim runs and others wait. Each claim soon fails with a
+/// temporary error, and nothing that was completed is handled again.
 #[tokio::test(flavor = "multi_thread")]
 async fn claims_wait_for_a_stopped_server_and_resume_with_it() {
     let Some((redis, settings)) = start().await else {

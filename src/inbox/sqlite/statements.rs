@@ -39,7 +39,8 @@ const CLAIM: &str = "
 /// The savepoint is gone if the transaction in which it was set has ended.
 const RENEW_SAVEPOINT: &str = "RELEASE evenkeel_claim; SAVEPOINT evenkeel_claim";
 
-/// The claim lies before the savepoint, so the rollback does not reach it; it is deleted by hand.
+/// The claim was written before the savepoint, so the rollback does not undo it, and a statement
+/// deletes it.
 const UNDO_CLAIM: &str = "
     ROLLBACK TO evenkeel_claim;
     DELETE FROM evenkeel_inbox WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ?";

@@ -125,8 +125,9 @@ impl Store {
             .map_err(|error| self.failed("prepare", error))
     }
 
-    /// Waits for this process's turn, then for the file's write lock, up to the lock timeout. The
-    /// turn is part of the result, so a process asks for the lock with one writer at a time.
+    /// Waits for the writer's turn within this process, then for the file's write lock, up to the
+    /// lock timeout. The turn is part of the result, so that only one writer of a process at a time
+    /// requests the lock.
     pub(super) async fn begin_write(&self, doing: &'static str) -> Result<Held, InboxError> {
         let turn = self.write_queue.next().await;
         let deadline = Instant::now() + self.lock_timeout;

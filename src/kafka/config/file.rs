@@ -4,8 +4,8 @@
 //! password.
 //!
 //! In TOML, `brokers` at the top level is a text or an array of texts, and every other property
-//! stands in the table `[kafka]`. The rest of the top level belongs to the program. A property
-//! outside of the table is refused, because the program would ignore it silently.
+//! is in the table `[kafka]`. The rest of the top level belongs to the program. A property outside
+//! of the table is refused, because the program would ignore it silently.
 
 use super::ConfigError;
 use super::properties::{self, Property};

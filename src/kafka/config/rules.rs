@@ -5,7 +5,7 @@
 //! Each table serves one guarantee or one kind of mistake:
 //! - `FIXED` and `REFUSED` keep settings that would lose, duplicate or reorder records.
 //! - `PRODUCER_ONLY` and `CONSUMER_ONLY` route a property to the clients that know it.
-//! - `check_together` finds combinations that librdkafka accepts and then never connects with.
+//! - `check_combinations` finds combinations that librdkafka accepts and then never connects with.
 //!
 //! A property that no table names is passed to librdkafka, so a new version of it needs no change
 //! here.

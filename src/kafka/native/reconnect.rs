@@ -102,8 +102,8 @@ impl BrokerAbsence {
 /// under the table's lock.
 struct ClientHandle {
     client: NonNull<sys::rd_kafka_t>,
-    /// A topic for requests to the brokers. Without one they are asked for all topics that the
-    /// client knows.
+    /// A topic for metadata requests. Without one, a request covers all topics that the client
+    /// knows.
     topic: Option<NonNull<sys::rd_kafka_topic_t>>,
 }
 
@@ -175,7 +175,8 @@ enum CheckResult {
     NoneLeft,
 }
 
-/// The thread: checks at an interval, and tells the log of outages when all clients are connected.
+/// The thread: checks at an interval, and reports the end of an outage when all clients are
+/// connected.
 fn check_until_none_is_left() {
     let mut is_in_trouble = false;
     loop {
@@ -287,8 +288,7 @@ impl ClientHandle {
         name.to_string_lossy().into_owned()
     }
 
-    /// Whether the client has a connection to a broker. Without one it is told to connect. Does not
-    /// block.
+    /// Whether the client has a connection to a broker. If not, makes it connect. Does not block.
     fn has_broker(&self) -> bool {
         let mut metadata = ptr::null();
         // SAFETY: the client is alive. With a timeout of 0 the call returns an error: one if there

@@ -71,9 +71,9 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(100);
 /// directly: it joins no group, commits nothing and is invisible to consumers. It needs ACLs for
 /// READ and DESCRIBE on the topics, and none on a group.
 ///
-/// Its memory is bounded by 10,000 prefetched records (`queued.min.messages`) or 6 MiB of them
-/// (`queued.max.messages.kbytes`), unless these properties are set, by the excess of a fetch
-/// response, and by 64 records that are copied for the caller.
+/// It prefetches at most 10,000 records (`queued.min.messages`) or 6 MiB
+/// (`queued.max.messages.kbytes`), unless these properties are set. The last fetch response may
+/// exceed that. Up to 64 records are copied for the caller.
 ///
 /// # Examples
 /// ```no_run

@@ -4,10 +4,10 @@
 //! pool may have a single connection. If it fails, for example behind a pooler that assigns
 //! connections per transaction, relays still poll.
 //!
-//! Notifications are hints: each read of the table stands for itself, and a lost notification costs
-//! one poll interval. Writers do not notify in their own transaction, because PostgreSQL serialises
-//! the commits of notifying transactions; a task of the publishing process notifies a moment later,
-//! and again until the commit is likely.
+//! Notifications are hints: a read of the table depends on none of them, and a lost notification
+//! delays rows by one poll interval. Writers do not notify in their own transaction, because
+//! PostgreSQL serialises the commits of notifying transactions; a task of the publishing process
+//! notifies a moment later, and again until the commit is likely.
 
 use crate::postgres::Database;
 use futures_util::future::BoxFuture;

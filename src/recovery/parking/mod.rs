@@ -55,9 +55,9 @@ const RUN_RECORDS_MAX: usize = 64;
 
 /// A parked record: the number of its key, and its offset in the retry partition.
 ///
-/// A ticket may outlive its record, for example if the key was dropped by an operator: methods that
-/// take one do nothing if the record does not wait any more. The number of a key may have been
-/// reused by then, which the offset tells.
+/// A ticket may outlive its record, for example if an operator dropped the key: methods that take a
+/// ticket do nothing if its record does not wait any more. Another key may have the same number by
+/// then, so the offset is compared too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ticket {
     key: u32,
@@ -132,7 +132,7 @@ impl ParkedSet {
     /// Sets the highest leader epoch that was known when records above the start were settled.
     ///
     /// After an unclean leader election the log may be truncated, and other entries take the
-    /// offsets of those that were settled. The epoch of an entry tells (KIP-101, KIP-320).
+    /// offsets of those that were settled. They have a later epoch (KIP-101, KIP-320).
     pub(crate) fn settled_in_epoch(&mut self, leader_epoch: Option<i32>) {
         self.settled_in_epoch = leader_epoch;
     }
@@ -222,9 +222,8 @@ impl ParkedSet {
     /// Takes the keys whose first record is due, with up to `room` records to hand out, in each
     /// key's order. Empty before the set is complete: unseen entries may have to go first.
     ///
-    /// Later records of a key are handed out in advance, so that a key that recovers is not handled
-    /// at one round trip for each record. Whether a record may start is asked again with
-    /// [`ParkedSet::start`].
+    /// Later records of a key are handed out in advance, so that a key that recovers does not need
+    /// a round trip for each record. [`ParkedSet::start`] then decides whether a record may start.
     pub(crate) fn take_due(&mut self, now_ms: i64, room: usize) -> Vec<Ticket> {
         let mut tickets = Vec::new();
         let room = if self.is_whole() { room } else { 0 };

@@ -1,11 +1,13 @@
 //! Records the progress of a run in the replay log, from which the next run continues.
 //!
-//! Owns the order of the entries. First: the run begins, with the end offsets of its destinations;
-//! written before any record is published. Then, for each dead letter: it was replayed; written
-//! after the brokers acknowledged the record. Last: everything is recorded.
+//! Owns the order of the entries:
+//! - The first one, written before any record is published, contains the end offsets of the run's
+//!   destinations.
+//! - One for each replayed dead letter, written after the brokers acknowledged the record.
+//! - The last one states that every replay is recorded.
 //!
-//! Run entries go to partition 0 of the log, so that their order is total: it decides which of two
-//! runs that began together goes on.
+//! The entries of runs go to partition 0 of the log, so that their order is total: of two runs that
+//! began together, the one whose entry is first continues.
 
 use super::history::{HEARTBEAT_INTERVAL, History, already_running};
 use super::plan::Batch;

@@ -184,8 +184,8 @@ impl<'a> Sender<'a> {
     }
 
     /// Publishes one dead letter in its turn, unless its key is held back or the run is stopped.
-    /// The key is checked after the wait: the record that it waited for may have failed. A dead
-    /// letter counts as tried from here on, whatever becomes of it.
+    /// The key is checked after the wait: the record that it waited for may have failed. From
+    /// then on a dead letter counts as tried, whether it is published or not.
     async fn send(
         &mut self,
         dead_letter: DeadLetterRecord,
