@@ -20,7 +20,7 @@ pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, OutboxError>>;
 pub(crate) trait Store: Send + Sync + 'static {
     /// Registers `relay` for the next `lease`. Returns all registered relays and the leases of the
     /// slots.
-    fn attend<'a>(&'a self, relay: &'a str, lease: Duration) -> Answer<'a, RelaysAndLeases>;
+    fn register<'a>(&'a self, relay: &'a str, lease: Duration) -> Answer<'a, RelaysAndLeases>;
 
     /// Leases those of `slots` to `relay` that it has or that are free, from now on for `lease`.
     /// Returns them.

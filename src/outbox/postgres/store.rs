@@ -116,7 +116,7 @@ const HELD: &str = "
     WHERE failure IS NOT NULL ORDER BY failed_at, sequence LIMIT 1000";
 
 impl Store for PostgresOutbox {
-    fn attend<'a>(&'a self, relay: &'a str, lease: Duration) -> Answer<'a, RelaysAndLeases> {
+    fn register<'a>(&'a self, relay: &'a str, lease: Duration) -> Answer<'a, RelaysAndLeases> {
         let failed = OutboxError::during("register the relay");
         Box::pin(async move {
             let mut session = self.database.session().await.map_err(&failed)?;

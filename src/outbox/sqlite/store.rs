@@ -161,7 +161,7 @@ const LEASED: &str = concat!(
 );
 
 impl Store for SqliteOutbox {
-    fn attend<'a>(&'a self, relay: &'a str, lease: Duration) -> Answer<'a, RelaysAndLeases> {
+    fn register<'a>(&'a self, relay: &'a str, lease: Duration) -> Answer<'a, RelaysAndLeases> {
         Box::pin(
             self.retry_while_locked("register the relay", move || async move {
                 let pool = &self.pool;
