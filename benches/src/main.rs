@@ -207,7 +207,7 @@ async fn run_workload(
         &plan,
         results,
         kafka,
-        Machine::here(),
+        Machine::current(),
     ))
 }
 

@@ -265,7 +265,7 @@ mod tests {
             &plan,
             results,
             "a Kafka".to_owned(),
-            Machine::here(),
+            Machine::current(),
         )
     }
 

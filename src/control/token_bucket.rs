@@ -47,7 +47,7 @@ impl TokenBucket {
     }
 
     /// Removes the tokens of records that were taken.
-    pub(crate) fn took(&mut self, records: usize) {
+    pub(crate) fn remove_tokens(&mut self, records: usize) {
         self.tokens -= records as f64;
     }
 
@@ -87,7 +87,7 @@ mod tests {
     fn a_clock_that_goes_back_gives_nothing() {
         let mut pace = pace(1000);
         pace.room(500 * MS);
-        pace.took(100);
+        pace.remove_tokens(100);
         assert_eq!(pace.room(400 * MS), 0);
         assert_eq!(pace.room(500 * MS), 0);
         assert_eq!(pace.room(510 * MS), 10);
@@ -104,7 +104,7 @@ mod tests {
             for step in steps {
                 now += step * MS;
                 let room = pace.room(now);
-                pace.took(room);
+                pace.remove_tokens(room);
                 taken += room;
             }
             let due = now.as_secs_f64() * f64::from(rate);

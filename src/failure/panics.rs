@@ -63,7 +63,7 @@ impl<T> Guarded<T> {
 
     /// The value itself, replaced by a clone: the caller receives the instance that has waited in
     /// the queues of its layers.
-    pub(crate) fn exchanged(&mut self) -> Result<T, DeadReason>
+    pub(crate) fn replace_with_clone(&mut self) -> Result<T, DeadReason>
     where
         T: Clone,
     {

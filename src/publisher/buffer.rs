@@ -61,7 +61,7 @@ impl Buffer {
     }
 
     /// Removes a record from the accounting. Returns whether it was the last one.
-    fn uncount(&self, bytes: usize) -> bool {
+    fn remove_from_counts(&self, bytes: usize) -> bool {
         self.bytes.decrement(bytes as f64);
         self.pending.fetch_sub(1, Ordering::SeqCst) == 1
     }
@@ -72,7 +72,7 @@ impl Buffer {
         self.room.leave(delivery.charge);
         // The accounting comes before the receipt: the caller that holds the receipt may end the
         // publisher at once.
-        let last = self.uncount(delivery.bytes);
+        let last = self.remove_from_counts(delivery.bytes);
         delivery.settle(outcome);
         if last {
             self.idle.notify_waiters();
@@ -81,7 +81,7 @@ impl Buffer {
 
     /// Settles a record that the client did not accept. Its entry releases its room.
     pub(super) fn settle_rejected(&self, delivery: &Delivery, failure: &Failure) {
-        if self.uncount(delivery.bytes) {
+        if self.remove_from_counts(delivery.bytes) {
             self.idle.notify_waiters();
         }
         self.count(&delivery.topic, Some(failure));

@@ -6,8 +6,8 @@
 
 use super::throughput::consume::DATA;
 use crate::cluster::Cluster;
-use crate::rounds::run_in_process;
 use crate::measure::usage::{resident_max_mib, resident_mib};
+use crate::rounds::run_in_process;
 use crate::spec::{Aim, Bound, Contestant, Figure, Plan, Spec, Turn};
 use anyhow::{Context, bail};
 use evenkeel::consumer::{Consumer, ConsumerSettings};

@@ -164,7 +164,7 @@ where
         let outcome = match outcome {
             Some(outcome) => outcome,
             // The instance that waited for room holds a place in the layers' queues.
-            None => match handler.exchanged() {
+            None => match handler.replace_with_clone() {
                 Ok(asked) => recovery.attempt(asked).await,
                 Err(reason) => Outcome::Dead(reason),
             },

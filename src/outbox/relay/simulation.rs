@@ -154,7 +154,7 @@ impl World {
     }
 
     /// A row arrives at the log.
-    fn land(&mut self, row: &StoredRow) {
+    fn append_to_log(&mut self, row: &StoredRow) {
         self.log.push((row.key_hash, row.id.sequence));
     }
 
@@ -172,7 +172,7 @@ impl World {
             2 if with_faults => SendOutcome::NotSent,
             3 if with_faults => SendOutcome::Unknown("lost".to_owned()),
             4 if with_faults => {
-                self.land(&row);
+                self.append_to_log(&row);
                 SendOutcome::Unknown("landed, but who knows".to_owned())
             }
             5 if with_faults => {
@@ -181,7 +181,7 @@ impl World {
                 SendOutcome::Unknown("on its way".to_owned())
             }
             _ => {
-                self.land(&row);
+                self.append_to_log(&row);
                 SendOutcome::Published
             }
         };
@@ -242,7 +242,7 @@ impl World {
                 if !self.orphans.is_empty() {
                     let index = self.random.random_range(0..self.orphans.len());
                     let row = self.orphans.swap_remove(index);
-                    self.land(&row);
+                    self.append_to_log(&row);
                 }
             }
         }

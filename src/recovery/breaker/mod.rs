@@ -163,7 +163,7 @@ impl Breaker {
     }
 
     /// Whether records beside the probes may be tried, as a probe has failed.
-    pub(crate) fn tries_others(&self) -> bool {
+    pub(crate) fn may_try_others(&self) -> bool {
         self.is_open() && self.handled_beside_probes.is_some()
     }
 

@@ -67,7 +67,7 @@ pub(super) type EffectProbe = dyn Fn() -> BoxFuture<'static, String> + Send + Sy
 /// The state and the results of the drills, shared by all of their clones.
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) book: Mutex<DrillRecord>,
+    pub(super) record: Mutex<DrillRecord>,
     pub(super) claims: AtomicU32,
     pub(super) down_since: Mutex<Option<Instant>>,
     /// How many times the process reached its crash point.
@@ -177,13 +177,13 @@ impl Drills {
 
     /// The report so far.
     pub fn report(&self) -> DrillReport {
-        self.book().report()
+        self.record().report()
     }
 
     /// The results so far. Held for a moment only, never across an await.
-    pub(super) fn book(&self) -> MutexGuard<'_, DrillRecord> {
-        let book = &self.state.book;
-        book.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn record(&self) -> MutexGuard<'_, DrillRecord> {
+        let record = &self.state.record;
+        record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a fault that affects this share of events affects this one.

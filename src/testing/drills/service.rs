@@ -70,21 +70,22 @@ async fn deliver<S: Service<Delivery, Response = Outcome>>(
         Some(_) => Some(drills.state.alone.lock().await),
         None => None,
     };
-    let (before, completed) = (probe_effects(drills).await, drills.book().completions());
+    let (before, completed) = (probe_effects(drills).await, drills.record().completions());
     let outcome = service.call(delivery.clone()).await?;
     let after = probe_effects(drills).await;
     // A delivery whose answer was lost is completed nevertheless.
-    let is_completed = matches!(outcome, Outcome::Done) || drills.book().completions() > completed;
+    let is_completed =
+        matches!(outcome, Outcome::Done) || drills.record().completions() > completed;
     if !is_completed && before != after {
-        drills.book().changed(&name, &id);
+        drills.record().changed(&name, &id);
     }
     if drills.plan.twice && matches!(outcome, Outcome::Done | Outcome::Duplicate) {
         let again = service.ready().await?.call(delivery).await?;
         if matches!(again, Outcome::Done) {
-            drills.book().ran_again_without_inbox(&name, &id);
+            drills.record().ran_again_without_inbox(&name, &id);
         }
         if after != probe_effects(drills).await {
-            drills.book().changed(&name, &id);
+            drills.record().changed(&name, &id);
         }
     }
     drop(alone);

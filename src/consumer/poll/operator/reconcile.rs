@@ -110,7 +110,7 @@ impl Reconciler {
     /// Counts taken records for the rate limit.
     pub(crate) fn took(&mut self, records: usize) {
         if let Some(pace) = &mut self.pace {
-            pace.took(records);
+            pace.remove_tokens(records);
         }
     }
 
