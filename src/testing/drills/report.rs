@@ -1,6 +1,6 @@
 //! The results of the drills, by handler.
 //!
-//! A delivery is identified by its inbox key. The record notes its start and its completion: a start
+//! A delivery is identified by its inbox key. Its start and its completion are recorded: a start
 //! after a completion means that the handler ran again, whether the inbox forgot the event or the
 //! router has no inbox.
 
