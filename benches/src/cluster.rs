@@ -1,8 +1,8 @@
 //! The Kafka of a measurement, and its data, which is prepared once.
 
-use crate::sample::Sample;
+use crate::measure::result_check::{key, value};
+use crate::order_event::OrderEvent;
 use crate::spec::{Data, Form};
-use crate::turns::check::{key, value};
 use anyhow::{Context, anyhow, bail};
 use evenkeel::kafka::KafkaConfig;
 use evenkeel::kafka::admin::{Admin, NewTopic};
@@ -122,7 +122,7 @@ fn write(kafka: &KafkaConfig, topic: &str, data: Data) -> anyhow::Result<()> {
         let (value, headers) = match data.form {
             Form::Plain => (value(place, data.size).into_bytes(), None),
             Form::Event => {
-                let (value, headers) = Sample::new(key_number, place, data.size).encoded()?;
+                let (value, headers) = OrderEvent::new(key_number, place, data.size).encoded()?;
                 (value, Some(headers))
             }
         };

@@ -15,7 +15,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// The machine on which this process runs.
-    pub(crate) fn here() -> Self {
+    pub(crate) fn current() -> Self {
         let field = |file: &str, name: &str| {
             let text = std::fs::read_to_string(file).ok()?;
             let line = text.lines().find(|line| line.starts_with(name))?;

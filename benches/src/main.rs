@@ -1,30 +1,30 @@
 //! Measurements against raw librdkafka: `cargo run --release -p evenkeel-bench -- all`.
 //!
 //! - [`workloads`]: one file per workload: its data, its contestants, its aims
-//! - [`spec`]: a workload, and the input of a turn; [`contest`]: contestants take turns, each turn
+//! - [`spec`]: a workload, and the input of a turn; [`rounds`]: contestants take turns, each turn
 //!   in a process of its own
-//! - [`cluster`]: the Kafka and its data; [`sample`]: the event
-//! - [`turns`]: shared code of turns, the check of their results, processor time and memory;
+//! - [`cluster`]: the Kafka and its data; [`order_event`]: the event
+//! - [`measure`]: shared code of turns, the check of their results, processor time and memory;
 //!   [`machine`]: the measured machine
 //! - [`report`]: medians, spread, ratio and aims
 
 mod cluster;
-mod contest;
 mod machine;
+mod measure;
+mod order_event;
 mod report;
-mod sample;
+mod rounds;
 mod spec;
-mod turns;
 mod workload;
 mod workloads;
 
 use anyhow::bail;
 use clap::{Parser, ValueEnum};
 use cluster::Cluster;
-use contest::Entrant;
 use evenkeel_program::exit::{self, Ending};
 use machine::Machine;
 use report::Report;
+use rounds::PreparedContestant;
 use spec::{Data, Spec};
 use std::process::ExitCode;
 use workload::Workload;
@@ -131,7 +131,7 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.turn {
         Some(spec) => take_turn(spec).await,
-        None => measure(&arguments).await,
+        None => measure_workloads(&arguments).await,
     };
     exit::report(done, |error| format!("error: {}", exit::message(error)))
 }
@@ -143,7 +143,7 @@ async fn take_turn(spec: &str) -> anyhow::Result<Ending> {
     Ok(Ending::Done)
 }
 
-async fn measure(arguments: &Arguments) -> anyhow::Result<Ending> {
+async fn measure_workloads(arguments: &Arguments) -> anyhow::Result<Ending> {
     let mut workloads: Vec<Workload> = Vec::new();
     for choice in &arguments.workloads {
         match choice {
@@ -155,9 +155,9 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Ending> {
     eprintln!("Kafka: {}", cluster.description);
     let (mut valid, mut enough) = (true, true);
     for workload in workloads {
-        let report = contend(workload, arguments, &cluster).await?;
+        let report = run_workload(workload, arguments, &cluster).await?;
         match arguments.output {
-            Output::Table => println!("{}", report.human()),
+            Output::Table => println!("{}", report.to_table()),
             Output::Json => println!("{}", serde_json::to_string(&report)?),
         }
         valid &= report.valid;
@@ -172,17 +172,17 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Ending> {
     })
 }
 
-/// Prepares a workload's data, runs the contest and creates the report.
-async fn contend(
+/// Prepares a workload's data, runs its rounds and creates the report.
+async fn run_workload(
     workload: Workload,
     arguments: &Arguments,
     cluster: &Cluster,
 ) -> anyhow::Result<Report> {
     let plan = workload.plan();
     eprintln!("{}: {}", workload.name(), plan.title);
-    let mut entrants = Vec::with_capacity(plan.contestants.len());
+    let mut contestants = Vec::with_capacity(plan.contestants.len());
     for contestant in &plan.contestants {
-        let data = arguments.shaped(contestant.data.unwrap_or(workload.writes()))?;
+        let data = arguments.with_sizes(contestant.data.unwrap_or(workload.written_data()))?;
         let writes = contestant.data.is_none();
         let topic = if writes {
             String::new()
@@ -197,23 +197,23 @@ async fn contend(
             data,
             properties: arguments.properties.clone(),
         };
-        entrants.push(Entrant { spec, writes });
+        contestants.push(PreparedContestant { spec, writes });
     }
     let runs = arguments.runs.map_or(plan.runs, |runs| runs as usize);
-    let scores = contest::hold(cluster, &entrants, runs, plan.unit).await;
+    let results = rounds::run_rounds(cluster, &contestants, runs, plan.unit).await;
     let kafka = cluster.description.clone();
     Ok(Report::new(
         workload.name(),
         &plan,
-        scores,
+        results,
         kafka,
-        Machine::here(),
+        Machine::current(),
     ))
 }
 
 impl Arguments {
-    /// The data with the sizes of the flags.
-    fn shaped(&self, data: Data) -> anyhow::Result<Data> {
+    /// The data with the sizes that the flags set.
+    fn with_sizes(&self, data: Data) -> anyhow::Result<Data> {
         let data = Data {
             records: self.records.unwrap_or(data.records),
             size: self.size.map_or(data.size, |size| size as usize),

@@ -1,7 +1,7 @@
-//! The report: medians, spread, ratio and aims of a contest.
+//! The report: medians, spread, ratio and aims of a workload.
 
-use crate::contest::Score;
 use crate::machine::Machine;
+use crate::rounds::ContestantTurns;
 use crate::spec::{Aim, Bound, Figure, Plan, Turn};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
@@ -24,7 +24,7 @@ pub(crate) struct Report {
     pub(crate) valid: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    aim: Vec<AimLine>,
+    aim: Vec<AimResult>,
     contestants: Vec<Line>,
     kafka: String,
     machine: Machine,
@@ -44,7 +44,7 @@ struct Line {
 }
 
 #[derive(Debug, Serialize)]
-struct AimLine {
+struct AimResult {
     what: String,
     measured: Option<f64>,
     met: bool,
@@ -54,24 +54,24 @@ struct AimLine {
 const EVENKEEL: &str = "evenkeel";
 
 impl Report {
-    /// Computes the report from the scores.
+    /// Computes the report from the results.
     pub(crate) fn new(
         workload: String,
         plan: &Plan,
-        scores: anyhow::Result<Vec<Score>>,
+        results: anyhow::Result<Vec<ContestantTurns>>,
         kafka: String,
         machine: Machine,
     ) -> Self {
-        let (scores, error) = match scores {
-            Ok(scores) => (scores, None),
+        let (results, error) = match results {
+            Ok(results) => (results, None),
             Err(error) => (Vec::new(), Some(format!("{error:#}"))),
         };
-        let lines: Vec<Line> = scores.into_iter().map(Line::new).collect();
+        let lines: Vec<Line> = results.into_iter().map(Line::new).collect();
         let find = |name: &str| lines.iter().find(|line| line.name == name);
         let first = plan.contestants.first().map(|contestant| contestant.name);
         let raw = first.filter(|name| *name != EVENKEEL).and_then(find);
         let ours = find(EVENKEEL);
-        let aim = |aim: &Aim| AimLine::new(aim, find);
+        let aim = |aim: &Aim| AimResult::new(aim, find);
         Self {
             workload,
             title: plan.title.clone(),
@@ -98,7 +98,7 @@ impl Report {
     }
 
     /// A table with a heading.
-    pub(crate) fn human(&self) -> String {
+    pub(crate) fn to_table(&self) -> String {
         let mut text = format!("{}: {}\n", self.workload, self.title);
         if let Some(error) = &self.error {
             return text + &format!("not valid: {error}\n");
@@ -144,8 +144,8 @@ impl Report {
 }
 
 impl Line {
-    fn new(score: Score) -> Self {
-        let turns = &score.turns;
+    fn new(result: ContestantTurns) -> Self {
+        let turns = &result.turns;
         let values = || turns.iter().map(|turn| turn.value);
         let names = turns.first().map(|turn| turn.details.keys());
         let details = names.into_iter().flatten().map(|name| {
@@ -167,13 +167,13 @@ impl Line {
             us_per_message: (!us.is_empty()).then(|| rounded(median(us))),
             rss_mib: rounded(median(turns.iter().map(|turn| turn.rss_mib))),
             details: details.collect(),
-            name: score.name,
-            turns: score.turns,
+            name: result.name,
+            turns: result.turns,
         }
     }
 }
 
-impl AimLine {
+impl AimResult {
     fn new<'a>(aim: &Aim, find: impl Fn(&str) -> Option<&'a Line>) -> Self {
         let detail = |line: &Line, name: &str| line.details.get(name).copied();
         let measured = find(aim.contestant).and_then(|line| match aim.figure {
@@ -231,20 +231,20 @@ mod tests {
     use super::*;
     use crate::spec::Contestant;
 
-    fn score(name: &str, values: &[f64]) -> Score {
+    fn result(name: &str, values: &[f64]) -> ContestantTurns {
         let turn = |value: &f64| Turn {
             value: *value,
             us_per_message: Some(1.0),
             rss_mib: 50.0,
             details: [("p99_ms".to_owned(), value / 100.0)].into(),
         };
-        Score {
+        ContestantTurns {
             name: name.to_owned(),
             turns: values.iter().map(turn).collect(),
         }
     }
 
-    fn report(scores: anyhow::Result<Vec<Score>>) -> Report {
+    fn report(results: anyhow::Result<Vec<ContestantTurns>>) -> Report {
         let contestant = |name| Contestant { name, data: None };
         let plan = Plan {
             title: "a test".to_owned(),
@@ -263,17 +263,17 @@ mod tests {
         Report::new(
             "test".to_owned(),
             &plan,
-            scores,
+            results,
             "a Kafka".to_owned(),
-            Machine::here(),
+            Machine::current(),
         )
     }
 
     #[test]
     fn ratio_compares_medians_so_one_outlier_changes_little() {
         let report = report(Ok(vec![
-            score("raw", &[100.0, 200.0, 10_000.0]),
-            score("evenkeel", &[120.0, 1.0, 140.0]),
+            result("raw", &[100.0, 200.0, 10_000.0]),
+            result("evenkeel", &[120.0, 1.0, 140.0]),
         ]));
         assert_eq!(report.ratio, Some(0.6));
         assert_eq!(report.contestants[1].spread, [1.0, 140.0]);
@@ -286,7 +286,7 @@ mod tests {
         let report = report(Err(anyhow::anyhow!("wrong answer")));
         assert!(!report.valid && report.ratio.is_none());
         assert!(report.aim.iter().all(|aim| !aim.met));
-        assert!(report.human().contains("wrong answer"));
+        assert!(report.to_table().contains("wrong answer"));
     }
 
     #[test]

@@ -63,11 +63,11 @@ pub(crate) struct Spec {
 impl Spec {
     /// evenkeel's connection settings with the properties.
     pub(crate) fn kafka(&self) -> anyhow::Result<KafkaConfig> {
-        self.tuned(&[])
+        self.kafka_with(&[])
     }
 
     /// evenkeel's connection settings: `tuning`, overridden by the properties.
-    pub(crate) fn tuned(&self, tuning: &[&str]) -> anyhow::Result<KafkaConfig> {
+    pub(crate) fn kafka_with(&self, tuning: &[&str]) -> anyhow::Result<KafkaConfig> {
         let mut kafka = KafkaConfig::new(&self.brokers);
         let given = self.properties.iter().map(String::as_str);
         for property in tuning.iter().copied().chain(given) {

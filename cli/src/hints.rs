@@ -10,7 +10,7 @@ use evenkeel_program::exit;
 use std::time::Duration;
 
 /// Time limit of the search for similar names. The error is printed in any case.
-const LOOK: Duration = Duration::from_secs(3);
+const SEARCH_LIMIT: Duration = Duration::from_secs(3);
 
 /// The error and its causes, as in [`evenkeel_program::exit::message`], without the remedy, which
 /// depends on the command.
@@ -22,7 +22,7 @@ fn message(error: &anyhow::Error) -> String {
 }
 
 /// The last line of a failed command.
-pub(crate) fn described(error: &anyhow::Error) -> String {
+pub(crate) fn failure_line(error: &anyhow::Error) -> String {
     format!("evenkeel: {}", message(error))
 }
 
@@ -42,9 +42,9 @@ fn no_such_topic(topic: &str) -> String {
 /// Adds a hint to an error: for a missing topic, similar names. With `creates`, also the command
 /// that creates the topic.
 ///
-/// Other errors are returned unchanged. A list of topics that cannot be had within [`LOOK`] only
-/// means that there is no hint.
-pub(crate) async fn explained(
+/// Other errors are returned unchanged. If the topics cannot be listed within [`SEARCH_LIMIT`], the
+/// error has no hint.
+pub(crate) async fn with_hint(
     error: anyhow::Error,
     connection: &ConnectionArgs,
     creates: bool,
@@ -65,14 +65,14 @@ pub(crate) async fn explained(
             .await
             .map_err(anyhow::Error::from)
     };
-    let existing = match tokio::time::timeout(LOOK, topics).await {
+    let existing = match tokio::time::timeout(SEARCH_LIMIT, topics).await {
         Ok(Ok(existing)) => existing,
         _ => return anyhow::anyhow!(message),
     };
     let mut hints = vec![message];
-    let pattern = regex_like(&topic);
+    let pattern = pattern_prefix(&topic);
     let meant: Vec<&str> = match &pattern {
-        Some(begin) => beginning(begin, &existing),
+        Some(begin) => with_prefix(begin, &existing),
         None => nearest(&topic, &existing),
     };
     if !meant.is_empty() {
@@ -88,14 +88,14 @@ pub(crate) async fn explained(
 
 /// The literal prefix of a regular expression. `None` if the name has only characters of topic
 /// names.
-fn regex_like(topic: &str) -> Option<String> {
+fn pattern_prefix(topic: &str) -> Option<String> {
     let begin = topic.trim_start_matches('^');
     let end = begin.find(['*', '?', '[', '(', '$'])?;
     Some(begin[..end].trim_end_matches('.').to_owned())
 }
 
 /// The first names with this prefix.
-fn beginning<'a>(begin: &str, existing: &'a [String]) -> Vec<&'a str> {
+fn with_prefix<'a>(begin: &str, existing: &'a [String]) -> Vec<&'a str> {
     let names = existing.iter().map(String::as_str);
     names
         .filter(|name| name.starts_with(begin))
@@ -121,7 +121,7 @@ mod tests {
         assert!(no_such_topic("shop.*").contains("patterns are not understood"));
         assert!(no_such_topic("a b").contains("is not a topic name"));
         assert_eq!(no_such_topic("a"), "the topic a does not exist");
-        assert_eq!(regex_like("^shop.*"), Some("shop".to_owned()));
-        assert_eq!(regex_like("shop.orders"), None);
+        assert_eq!(pattern_prefix("^shop.*"), Some("shop".to_owned()));
+        assert_eq!(pattern_prefix("shop.orders"), None);
     }
 }

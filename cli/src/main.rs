@@ -31,16 +31,16 @@ use std::process::ExitCode;
 /// Help and version go to standard output and are no error.
 fn main() -> ExitCode {
     let command = help::command();
-    let line = arguments::flags_before_command::behind_command(&command, std::env::args_os());
+    let line = arguments::flags_before_command::move_behind_command(&command, std::env::args_os());
     let parsed = command
         .try_get_matches_from(line)
         .and_then(|matches| args::Args::from_arg_matches(&matches));
     match parsed {
-        Ok(args) => exit::report(commands::run(args), hints::described),
+        Ok(args) => exit::report(commands::run(args), hints::failure_line),
         Err(error) if error.use_stderr() => error.exit(),
         Err(help) => exit::report(
             output::print_help(&help).map(|()| Ending::Done),
-            hints::described,
+            hints::failure_line,
         ),
     }
 }

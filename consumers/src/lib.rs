@@ -13,12 +13,12 @@
 //! - [`shipping`]: dispatches an order once it is paid and its stock is reserved.
 //! - [`notifications`]: one message to the customer per event.
 //! - [`orderboard`]: the state of each order.
-//! - [`effects`]: the `effects` table of every store, which audits read.
+//! - [`effect_journal`]: the `effects` table of every store, which audits read.
 //! - [`daemon`]: runs a service, from its flags and its configuration file. Exit codes and
 //!   durations are shared by all programs: `evenkeel_program`.
 
 pub mod daemon;
-pub mod effects;
+pub mod effect_journal;
 pub mod inventory;
 pub mod notifications;
 pub mod orderboard;

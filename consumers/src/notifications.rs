@@ -4,7 +4,7 @@
 //! Writing the row stands for passing the message to a mail service.
 
 use crate::daemon::Service;
-use crate::effects;
+use crate::effect_journal;
 use evenkeel::event::{Event, EventType};
 use evenkeel::handler::{Context, HandlerError, Router};
 use evenkeel::inbox::SqliteTx;
@@ -49,7 +49,7 @@ async fn notify<T: Notice>(
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effects::record(&mut tx, &context, &event.attributes).await?;
+    effect_journal::record(&mut tx, &context, &event.attributes).await?;
     write(&mut tx, &event.data).await?;
     Ok(())
 }

@@ -30,7 +30,7 @@
 //! use evenkeel::kafka::admin::Admin;
 //! use evenkeel_ops::dead_letters::causes::causes;
 //! use evenkeel_ops::dead_letters::select::{Filter, Topics};
-//! use evenkeel_ops::{Cluster, Silent};
+//! use evenkeel_ops::{Cluster, SilentObserver};
 //! use std::time::Duration;
 //! use tokio_util::sync::CancellationToken;
 //!
@@ -39,7 +39,7 @@
 //! let cluster = Cluster::new(kafka, Duration::from_secs(10));
 //! let admin = Admin::connect(&cluster.kafka, cluster.timeout).await?;
 //! let topics = Topics::default().with_group("payments".to_owned());
-//! let topics = topics.resolve(&admin, &Silent).await?;
+//! let topics = topics.resolve(&admin, &SilentObserver).await?;
 //! let stop = CancellationToken::new();
 //! let found = causes(&cluster, &admin, topics, Filter::default(), &stop).await?;
 //! for cause in found.iter().flat_map(|found| &found.groups) {
@@ -63,4 +63,4 @@ pub mod waiting_keys;
 
 pub use cluster::Cluster;
 pub use names::unknown_group::UnknownGroup;
-pub use observer::{Observer, Silent};
+pub use observer::{Observer, SilentObserver};

@@ -47,8 +47,8 @@ pub trait Observer: Send + Sync {
 
 /// An observer that ignores everything.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Silent;
+pub struct SilentObserver;
 
-impl Observer for Silent {
+impl Observer for SilentObserver {
     fn notice(&self, _: &str) {}
 }

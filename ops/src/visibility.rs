@@ -29,7 +29,7 @@ pub async fn check_topics(
         prefix => format!(" that begins with {prefix}"),
     };
     let right = "DESCRIBE on topics, by name or by prefix";
-    hidden(admin, listed, &format!("topic{begin}"), right, observer)
+    report_hidden(admin, listed, &format!("topic{begin}"), right, observer)
 }
 
 /// Checks a listing of a group's offsets in the same way: it contains only topics that the client
@@ -47,7 +47,7 @@ pub async fn check_topics_of(
         return Ok(());
     }
     let what = format!("topic that {group} has committed to");
-    hidden(admin, listed, &what, "DESCRIBE on its topics", observer)
+    report_hidden(admin, listed, &what, "DESCRIBE on its topics", observer)
 }
 
 /// Checks a listing of groups in the same way.
@@ -63,12 +63,12 @@ pub async fn check_groups(
         return Ok(());
     }
     let right = "DESCRIBE on groups, or on the cluster for all of them";
-    hidden(admin, listed, "group", right, observer)
+    report_hidden(admin, listed, "group", right, observer)
 }
 
-/// The notice or the error about hidden entries. `what` is a singular noun such as `topic`, `right`
-/// the ACL that shows them.
-fn hidden(
+/// Sends the notice about hidden entries, or returns the error. `what` is a singular noun such as
+/// `topic`, `right` the ACL that shows the entries.
+fn report_hidden(
     admin: &Admin,
     listed: usize,
     what: &str,

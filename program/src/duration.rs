@@ -25,7 +25,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .parse()
         .and_then(|span: Span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
         .map_err(|reason| format!("not a time such as 10s, 500ms or 45d: {reason}"))?;
-    above_zero(Duration::try_from(duration).unwrap_or_default())
+    nonzero(Duration::try_from(duration).unwrap_or_default())
 }
 
 /// Parses a duration like [`parse_duration`], or a bare number of seconds.
@@ -44,12 +44,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// As for [`parse_duration`].
 pub fn parse_duration_or_seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
-        Ok(seconds) => above_zero(Duration::from_secs(seconds)),
+        Ok(seconds) => nonzero(Duration::from_secs(seconds)),
         Err(_) => parse_duration(text),
     }
 }
 
-fn above_zero(duration: Duration) -> Result<Duration, String> {
+fn nonzero(duration: Duration) -> Result<Duration, String> {
     match duration.is_zero() {
         true => Err("must be more than zero".to_owned()),
         false => Ok(duration),

@@ -28,14 +28,14 @@ use std::io::{self, BufWriter, ErrorKind, IsTerminal, StdoutLock, Write};
 /// ```
 pub struct Stdout<W = BufWriter<StdoutLock<'static>>> {
     out: W,
-    has_left: bool,
+    is_closed: bool,
     is_terminal: bool,
 }
 
 impl<W> fmt::Debug for Stdout<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stdout")
-            .field("has_left", &self.has_left)
+            .field("is_closed", &self.is_closed)
             .field("is_terminal", &self.is_terminal)
             .finish_non_exhaustive()
     }
@@ -45,7 +45,7 @@ impl<W> fmt::Debug for Stdout<W> {
 /// behind a redirection, for example.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output cannot be written: {0}")]
-struct Unwritten(#[source] io::Error);
+struct StdoutError(#[source] io::Error);
 
 /// Adds what a command has done to an error of its output.
 ///
@@ -111,7 +111,7 @@ impl Stdout {
     pub fn new() -> Self {
         Self {
             out: BufWriter::with_capacity(64 * 1024, io::stdout().lock()),
-            has_left: false,
+            is_closed: false,
             is_terminal: io::stdout().is_terminal(),
         }
     }
@@ -122,7 +122,7 @@ impl<W: Write> Stdout<W> {
     pub fn to(out: W) -> Self {
         Self {
             out,
-            has_left: false,
+            is_closed: false,
             is_terminal: false,
         }
     }
@@ -144,8 +144,8 @@ impl<W: Write> Stdout<W> {
     }
 
     /// Whether the reader has closed the output. Further output has no reader.
-    pub fn has_left(&self) -> bool {
-        self.has_left
+    pub fn is_closed(&self) -> bool {
+        self.is_closed
     }
 
     /// Writes JSON. On a terminal, control characters are written as JSON escapes.
@@ -159,22 +159,23 @@ impl<W: Write> Stdout<W> {
         }
     }
 
-    /// Writes, unless the reader has left; `done` then stands for the result.
-    fn unless_left<T>(
+    /// Writes, unless the reader has closed the output. It then returns `dropped`, as if it had
+    /// written.
+    fn write_unless_closed<T>(
         &mut self,
-        done: T,
+        dropped: T,
         write: impl FnOnce(&mut W) -> io::Result<T>,
     ) -> io::Result<T> {
-        if self.has_left {
-            return Ok(done);
+        if self.is_closed {
+            return Ok(dropped);
         }
         match write(&mut self.out) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                self.has_left = true;
-                Ok(done)
+                self.is_closed = true;
+                Ok(dropped)
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => Err(error),
-            Err(error) => Err(io::Error::new(error.kind(), Unwritten(error))),
+            Err(error) => Err(io::Error::new(error.kind(), StdoutError(error))),
             written => written,
         }
     }
@@ -182,11 +183,11 @@ impl<W: Write> Stdout<W> {
 
 impl<W: Write> Write for Stdout<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.unless_left(bytes.len(), |out| out.write(bytes))
+        self.write_unless_closed(bytes.len(), |out| out.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.unless_left((), Write::flush)
+        self.write_unless_closed((), Write::flush)
     }
 }
 
@@ -210,11 +211,11 @@ mod tests {
         let mut left = Stdout::to(Broken(ErrorKind::BrokenPipe));
         assert!(left.write_all(b"all").is_ok());
         assert!(left.flush().is_ok());
-        assert!(left.has_left());
+        assert!(left.is_closed());
         let mut full = Stdout::to(Broken(ErrorKind::StorageFull));
         let error = full.write_all(b"all").expect_err("there is no room");
         assert!(error.to_string().contains("standard output"), "{error}");
-        assert!(!full.has_left());
+        assert!(!full.is_closed());
     }
 
     #[test]

@@ -6,13 +6,14 @@
 //! writes the commands.
 //!
 //! The topic `control.<group>` has one partition, so that all members read all entries in one
-//! order, and is compacted. Lasting commands (pauses, the rate) have one key for each scope, so
-//! that the latest command for a scope is never lost, and a member that reads the topic from its
-//! beginning has the present state. Every other entry has its own key. A command is a single
-//! record, so that no part of it can be lost. The topic also keeps superseded entries for at least
-//! [`HISTORY_DAYS`] days (`min.compaction.lag.ms`). The writer of a command deletes older ones
-//! ([`History::outdated`]). Deletion by age, `compact,delete`, would remove a pause that was never
-//! cancelled.
+//! order. It is compacted. Lasting commands (pauses, the rate) have one key for each scope, so that
+//! compaction keeps the latest one, and a member that reads the topic from its beginning gets the
+//! present state. Every other entry has a key of its own. A command is a single record, so that no
+//! part of it can be lost.
+//!
+//! The topic also keeps superseded entries for at least [`HISTORY_DAYS`] days
+//! (`min.compaction.lag.ms`). The writer of a command deletes older ones ([`History::outdated`]).
+//! Deletion by age (`compact,delete`) would remove a pause that was never cancelled.
 //!
 //! # Examples
 //! A command, as the tool writes it, and its effect on the state:
@@ -48,7 +49,7 @@ pub use member::MemberInfo;
 pub use scope::Scope;
 pub use state::ControlState;
 pub(crate) use state::Skip;
-pub(crate) use token_bucket::Pace;
+pub(crate) use token_bucket::TokenBucket;
 
 use std::collections::BTreeMap;
 

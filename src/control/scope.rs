@@ -25,7 +25,7 @@ use std::str::FromStr;
 /// let scope: Scope = "key/orders/a%2Fb".parse().expect("a scope");
 /// assert_eq!(scope, Scope::Key { topic: "orders".to_owned(), key: b"a/b".to_vec() });
 /// assert_eq!(scope.to_string(), "key/orders/a%2Fb");
-/// assert!(scope.touches("orders", 4) && !scope.covers("orders", 4));
+/// assert!(scope.may_affect("orders", 4) && !scope.covers("orders", 4));
 /// assert!("key/orders/%41".parse::<Scope>().is_err(), "`A` is written as it is");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -69,7 +69,7 @@ impl Scope {
 
     /// Whether the scope may contain a part of the partition: a member that owns it is concerned. A
     /// key touches all partitions of its topic, since its partitioner is unknown.
-    pub fn touches(&self, topic: &str, partition: i32) -> bool {
+    pub fn may_affect(&self, topic: &str, partition: i32) -> bool {
         match self {
             Self::Record(record) => record.topic == topic && record.partition == partition,
             Self::Key { topic: name, .. } => name == topic,
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(covered("key/a/k"), [false; 3]);
         assert!(scope("record/a/0@1").has("a", 0, 1) && !scope("record/a/0@1").has("a", 0, 2));
         assert!(scope("topic/a").has("a", 1, 5) && !scope("topic/a").has("b", 1, 5));
-        assert!(scope("key/a/k").touches("a", 4) && !scope("key/a/k").touches("b", 4));
+        assert!(scope("key/a/k").may_affect("a", 4) && !scope("key/a/k").may_affect("b", 4));
     }
 
     proptest! {

@@ -15,13 +15,13 @@ const BURST: Duration = Duration::from_millis(100);
 
 /// A token bucket of records.
 #[derive(Debug, Clone)]
-pub(crate) struct Pace {
+pub(crate) struct TokenBucket {
     records_per_second: NonZeroU32,
     tokens: f64,
     at: Duration,
 }
 
-impl Pace {
+impl TokenBucket {
     /// Creates a full bucket.
     pub(crate) fn new(records_per_second: NonZeroU32, now: Duration) -> Self {
         let mut pace = Self {
@@ -47,7 +47,7 @@ impl Pace {
     }
 
     /// Removes the tokens of records that were taken.
-    pub(crate) fn took(&mut self, records: usize) {
+    pub(crate) fn remove_tokens(&mut self, records: usize) {
         self.tokens -= records as f64;
     }
 
@@ -68,8 +68,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn pace(rate: u32) -> Pace {
-        Pace::new(
+    fn pace(rate: u32) -> TokenBucket {
+        TokenBucket::new(
             NonZeroU32::new(rate).expect("more than none"),
             Duration::ZERO,
         )
@@ -87,7 +87,7 @@ mod tests {
     fn a_clock_that_goes_back_gives_nothing() {
         let mut pace = pace(1000);
         pace.room(500 * MS);
-        pace.took(100);
+        pace.remove_tokens(100);
         assert_eq!(pace.room(400 * MS), 0);
         assert_eq!(pace.room(500 * MS), 0);
         assert_eq!(pace.room(510 * MS), 10);
@@ -104,7 +104,7 @@ mod tests {
             for step in steps {
                 now += step * MS;
                 let room = pace.room(now);
-                pace.took(room);
+                pace.remove_tokens(room);
                 taken += room;
             }
             let due = now.as_secs_f64() * f64::from(rate);

@@ -121,7 +121,7 @@ impl Attributes {
     }
 
     /// The reason why this set cannot be written, if there is one.
-    pub(crate) fn flaw(&self) -> Option<String> {
+    pub(crate) fn invalid_reason(&self) -> Option<String> {
         let mandatory = [
             ("id", &self.id),
             ("source", &self.source),

@@ -48,7 +48,7 @@ impl Headers {
 
     /// The headers in order, as name and value.
     pub fn iter(&self) -> HeadersIter<'_> {
-        HeadersIter::over(&self.packed)
+        HeadersIter::of_packed(&self.packed)
     }
 
     /// The value of the last header of this name, which overrides earlier ones. None if there is no
@@ -103,7 +103,7 @@ impl std::fmt::Debug for HeadersIter<'_> {
 }
 
 impl<'a> HeadersIter<'a> {
-    pub(crate) fn over(packed: &'a [u8]) -> Self {
+    pub(crate) fn of_packed(packed: &'a [u8]) -> Self {
         Self { rest: packed }
     }
 
@@ -187,7 +187,7 @@ mod tests {
             for (name, value) in &pairs {
                 pack(&mut packed, name, value.as_deref());
             }
-            let read: Pairs = HeadersIter::over(&packed)
+            let read: Pairs = HeadersIter::of_packed(&packed)
                 .map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec)))
                 .collect();
             prop_assert_eq!(read, pairs);
@@ -195,7 +195,7 @@ mod tests {
 
         #[test]
         fn any_bytes_in_place_of_packed_headers_end_without_panic(bytes: Vec<u8>) {
-            prop_assert!(HeadersIter::over(&bytes).count() <= bytes.len());
+            prop_assert!(HeadersIter::of_packed(&bytes).count() <= bytes.len());
         }
     }
 }

@@ -32,7 +32,7 @@ mod typed;
 
 pub use attributes::Attributes;
 pub use binding::{ContentMode, DecodeError, Envelope, JsonEvent, decode, encode, encode_json};
-pub(crate) use binding::{Decoded, decode_asked};
+pub(crate) use binding::{Decoded, decode_for};
 pub use content::{ContentDigest, raw_identity};
 pub use headers::{Headers, HeadersIter};
 pub(crate) use id::published_id;

@@ -82,7 +82,9 @@ impl Record {
     pub fn headers(&self) -> HeadersIter<'_> {
         let position = self.position();
         let start = position.start + length(position.key) + length(position.value);
-        HeadersIter::over(&self.batch.buffer[start as usize..(start + position.headers) as usize])
+        HeadersIter::of_packed(
+            &self.batch.buffer[start as usize..(start + position.headers) as usize],
+        )
     }
 
     /// The same record in a batch of its own, charged to `budget`, so that a record that waits for
@@ -118,8 +120,8 @@ impl Record {
     }
 
     /// The bytes that the record takes in a batch of its own.
-    pub(crate) fn bytes_alone(&self) -> usize {
-        self.position().bytes() + size_of::<Position>() + size_of::<Source>() + OVERHEAD
+    pub(crate) fn standalone_bytes(&self) -> usize {
+        self.position().bytes() + size_of::<Position>() + size_of::<Source>() + BATCH_OVERHEAD
     }
 
     fn position(&self) -> &Position {
@@ -173,7 +175,7 @@ impl Position {
 const SHRUNK_FROM_BYTES: usize = 16 << 10;
 
 /// The bytes of a batch beside its buffer and its lists.
-const OVERHEAD: usize = size_of::<RecordBatch>() + 2 * size_of::<usize>();
+const BATCH_OVERHEAD: usize = size_of::<RecordBatch>() + 2 * size_of::<usize>();
 
 /// Consecutive records in one buffer. Its bytes count against a budget until the last record of it
 /// is dropped. [`RecordBatchBuilder`] builds it; an example is at [`Record`].
@@ -222,7 +224,7 @@ impl RecordBatch {
         self.buffer.capacity()
             + self.positions.capacity() * size_of::<Position>()
             + self.sources.capacity() * size_of::<Source>()
-            + OVERHEAD
+            + BATCH_OVERHEAD
     }
 }
 
@@ -425,7 +427,7 @@ mod tests {
         let copy = record.detached(Some(&budget));
         drop(record);
         let held = budget.load(Ordering::Relaxed);
-        assert_eq!(held, copy.bytes_alone());
+        assert_eq!(held, copy.standalone_bytes());
         assert!(
             (100..300).contains(&held),
             "{held} bytes held for one record of 100"

@@ -98,7 +98,7 @@ impl Backoff {
         // Zero times an overflowed growth is not a number. The configured delay is zero.
         let grown = if grown.is_nan() { 0.0 } else { grown };
         let capped = grown.min(self.max.as_secs_f64());
-        let random_part = capped * share(self.jitter) * (1.0 - share(random));
+        let random_part = capped * clamped_share(self.jitter) * (1.0 - clamped_share(random));
         Duration::try_from_secs_f64(capped - random_part)
             .unwrap_or(self.max)
             .max(DELAY_MIN)
@@ -106,7 +106,7 @@ impl Backoff {
 }
 
 /// The nearest number from 0 to 1. 0 if it is not a number.
-pub(crate) fn share(number: f64) -> f64 {
+pub(crate) fn clamped_share(number: f64) -> f64 {
     if number.is_nan() {
         0.0
     } else {

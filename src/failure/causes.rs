@@ -9,12 +9,12 @@ use std::error::Error;
 pub(crate) fn causes<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |cause| wrapped(*cause)).take(CAUSES_MAX)
+    std::iter::successors(Some(error), |cause| source_of(*cause)).take(CAUSES_MAX)
 }
 
 /// The error that an error wraps. The `source` of an I/O error is that of the error in it, not the
 /// error in it.
-pub(crate) fn wrapped<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+pub(crate) fn source_of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     let io = error.downcast_ref::<std::io::Error>();
     match io.and_then(std::io::Error::get_ref) {
         Some(inner) => Some(inner),

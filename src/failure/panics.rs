@@ -14,13 +14,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs `code`, which `what` names. A panic becomes the reason of a dead letter.
 pub(crate) fn caught<T>(what: &str, code: impl FnOnce() -> T) -> Result<T, DeadReason> {
-    catch_unwind(AssertUnwindSafe(code)).map_err(|panic| told(what, panic))
+    catch_unwind(AssertUnwindSafe(code)).map_err(|panic| reason_of(what, panic))
 }
 
 /// The reason of a dead letter for a panic of `what`, which completes the sentence "… panicked".
 /// Drops the panic's payload, whose drop may panic as well; the payload of that second panic is
 /// leaked, because its drop could panic a third time.
-pub(crate) fn told(what: &str, panic: Box<dyn Any + Send>) -> DeadReason {
+pub(crate) fn reason_of(what: &str, panic: Box<dyn Any + Send>) -> DeadReason {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let text = text.unwrap_or("without a message");
@@ -63,7 +63,7 @@ impl<T> Guarded<T> {
 
     /// The value itself, replaced by a clone: the caller receives the instance that has waited in
     /// the queues of its layers.
-    pub(crate) fn exchanged(&mut self) -> Result<T, DeadReason>
+    pub(crate) fn replace_with_clone(&mut self) -> Result<T, DeadReason>
     where
         T: Clone,
     {

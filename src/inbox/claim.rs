@@ -133,7 +133,7 @@ pub trait Inbox: Send + Sync + 'static {
     fn sent(&self, key: &InboxKey);
     /// The time in milliseconds since the epoch before which completions may have been forgotten:
     /// an older record is claimed as fresh even if it was completed. `None` if nothing is
-    /// forgotten, as far as this process knows; it learns of purges by other processes within a
+    /// forgotten, as far as this process knows; it detects purges by other processes within a
     /// minute, while it claims. Called for every delivery; must not block. Default: `None`.
     ///
     /// Events older than this are handled and counted as possible duplicates

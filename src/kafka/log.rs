@@ -19,10 +19,10 @@ use std::cell::Cell;
 use std::time::Duration;
 
 /// The facilities under which librdkafka logs that a connection, or a request on it, fails.
-const OF_CONNECTION: [&str; 2] = ["FAIL", "REQTMOUT"];
+const CONNECTION_FACILITIES: [&str; 2] = ["FAIL", "REQTMOUT"];
 /// Under `ERROR` it logs all errors that no caller takes as events. Only this one is about
 /// connections.
-const ALL_DOWN: &str = "brokers are down";
+const ALL_BROKERS_DOWN: &str = "brokers are down";
 
 thread_local! {
     /// The number of lines that this thread has forwarded.
@@ -54,7 +54,7 @@ pub(crate) fn forward(level: RDKafkaLogLevel, facility: &str, message: &str) {
     LINES.set(LINES.get() + 1);
     let message = super::config::mask_userinfo(message);
     let is_warning = level as i32 <= RDKafkaLogLevel::Warning as i32;
-    if OF_CONNECTION.contains(&facility) || message.ends_with(ALL_DOWN) {
+    if CONNECTION_FACILITIES.contains(&facility) || message.ends_with(ALL_BROKERS_DOWN) {
         tracing::debug!(target: "librdkafka", facility, "{message}");
         // Connections that brokers close because they are idle are logged as information.
         if is_warning {
@@ -113,7 +113,7 @@ impl ClientContext for LoggingContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        error_log::complain(&error, reason);
+        error_log::report_client_error(&error, reason);
     }
 }
 

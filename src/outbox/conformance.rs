@@ -4,7 +4,7 @@
 //! [`Writer`] that writes in a transaction and commits it or rolls it back. The suite needs an
 //! empty store for itself.
 
-use super::store::{Page, RowId, Standing, Store};
+use super::store::{Page, RelaysAndLeases, RowId, Store};
 use crate::event::{Headers, OutgoingRecord};
 use crate::outbox::row::{self, SLOTS};
 use bytes::Bytes;
@@ -30,10 +30,10 @@ pub(super) async fn end<D: sqlx::Database>(transaction: sqlx::Transaction<'_, D>
 }
 
 /// Longer than any case takes on a slow machine.
-const DEADLOCK: Duration = Duration::from_secs(60);
+const SUITE_LIMIT: Duration = Duration::from_secs(60);
 
 /// A lease that does not expire during the suite.
-const LONG: Duration = Duration::from_secs(600);
+const LONG_LEASE: Duration = Duration::from_secs(600);
 
 /// Runs the whole suite.
 pub(crate) async fn check(store: &dyn Store, writer: &dyn Writer) {
@@ -48,7 +48,7 @@ pub(crate) async fn check(store: &dyn Store, writer: &dyn Writer) {
         a_slot_has_one_relay_until_its_lease_ends(store).await;
         a_relay_that_leaves_releases_everything(store).await;
     };
-    tokio::time::timeout(DEADLOCK, run)
+    tokio::time::timeout(SUITE_LIMIT, run)
         .await
         .expect("the store stands still");
 }
@@ -87,7 +87,7 @@ async fn read(store: &dyn Store, page: &Page) -> (Vec<(String, String)>, bool) {
 }
 
 /// Topics and keys as [`read`] returns them.
-fn named(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+fn topics_and_keys(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     let name = |(topic, key): &(&str, &str)| ((*topic).to_owned(), (*key).to_owned());
     pairs.iter().map(name).collect()
 }
@@ -146,7 +146,10 @@ async fn only_committed_rows_are_read(store: &dyn Store, writer: &dyn Writer) {
     writer.write(vec![record("t", "rolled-back")], false).await;
     writer.write(vec![record("t", "committed")], true).await;
     let (rows, is_whole) = read(store, &everything()).await;
-    assert_eq!((rows, is_whole), (named(&[("t", "committed")]), true));
+    assert_eq!(
+        (rows, is_whole),
+        (topics_and_keys(&[("t", "committed")]), true)
+    );
     clear(store).await;
 }
 
@@ -164,7 +167,10 @@ async fn a_page_holds_the_first_rows_within_its_limits(store: &dyn Store, writer
             ..everything()
         };
         let expected: Vec<_> = expected.iter().map(|key| ("t", *key)).collect();
-        assert_eq!(read(store, &page).await, (named(&expected), is_whole));
+        assert_eq!(
+            read(store, &page).await,
+            (topics_and_keys(&expected), is_whole)
+        );
     };
     check(4, 1 << 20, &["a", "b", "c"], true).await;
     check(2, 1 << 20, &["a", "b"], false).await;
@@ -181,7 +187,7 @@ async fn a_page_holds_the_first_rows_within_its_limits(store: &dyn Store, writer
         .filter(|key| of(key) == of("b"))
         .map(|key| ("t", key))
         .collect();
-    assert_eq!(read(store, &page).await, (named(&in_slot), true));
+    assert_eq!(read(store, &page).await, (topics_and_keys(&in_slot), true));
     assert_eq!(store.backlog().await.expect("an answer").pending, 3);
     clear(store).await;
 }
@@ -199,11 +205,11 @@ async fn excluded_keys_and_topics_are_not_read(store: &dyn Store, writer: &dyn W
     let page = Page {
         without_keys: vec![hash("t", "a")],
         without_topics: vec!["u".to_owned()],
-        yet_keys: vec![hash("u", "b")],
+        due_keys: vec![hash("u", "b")],
         ..everything()
     };
     let (rows, _) = read(store, &page).await;
-    assert_eq!(rows, named(&[("t", "b"), ("u", "b")]));
+    assert_eq!(rows, topics_and_keys(&[("t", "b"), ("u", "b")]));
     clear(store).await;
 }
 
@@ -313,8 +319,8 @@ async fn another_row_with_a_deleted_rows_number_is_kept(store: &dyn Store, write
     clear(store).await;
 }
 
-async fn attend(store: &dyn Store, relay: &str, lease: Duration) -> Standing {
-    store.attend(relay, lease).await.expect("attended")
+async fn register(store: &dyn Store, relay: &str, lease: Duration) -> RelaysAndLeases {
+    store.register(relay, lease).await.expect("registered")
 }
 
 async fn lease(store: &dyn Store, relay: &str, slots: &[i16], lease: Duration) -> Vec<i16> {
@@ -327,27 +333,32 @@ async fn lease(store: &dyn Store, relay: &str, slots: &[i16], lease: Duration) -
 /// ended or was released.
 async fn a_slot_has_one_relay_until_its_lease_ends(store: &dyn Store) {
     let short = Duration::from_millis(200);
-    assert_eq!(attend(store, "b", LONG).await.relays, ["b"]);
-    assert_eq!(attend(store, "a", LONG).await.relays, ["a", "b"]);
+    assert_eq!(register(store, "b", LONG_LEASE).await.relays, ["b"]);
+    assert_eq!(register(store, "a", LONG_LEASE).await.relays, ["a", "b"]);
     assert_eq!(lease(store, "a", &[1, 2], short).await, [1, 2]);
-    assert_eq!(lease(store, "b", &[2, 3], LONG).await, [3]);
-    let standing = attend(store, "b", LONG).await;
-    let owners: Vec<_> = standing
+    assert_eq!(lease(store, "b", &[2, 3], LONG_LEASE).await, [3]);
+    let registered = register(store, "b", LONG_LEASE).await;
+    let owners: Vec<_> = registered
         .leases
         .iter()
         .map(|lease| (lease.slot, lease.owner.as_str()))
         .collect();
     assert_eq!(owners, [(1, "a"), (2, "a"), (3, "b")]);
-    assert!(standing.leases.iter().all(|lease| lease.expires_in <= LONG));
+    assert!(
+        registered
+            .leases
+            .iter()
+            .all(|lease| lease.expires_in <= LONG_LEASE)
+    );
     // Long enough for another slot, by its owner.
-    assert_eq!(lease(store, "a", &[1], LONG).await, [1]);
-    let taken = crate::testing::eventually("the lease ends", DEADLOCK, || async {
-        let granted = lease(store, "b", &[1, 2], LONG).await;
+    assert_eq!(lease(store, "a", &[1], LONG_LEASE).await, [1]);
+    let taken = crate::testing::eventually("the lease ends", SUITE_LIMIT, || async {
+        let granted = lease(store, "b", &[1, 2], LONG_LEASE).await;
         (!granted.is_empty()).then_some(granted)
     });
     assert_eq!(taken.await, [2], "1 was renewed");
     assert_eq!(
-        lease(store, "a", &[2], LONG).await,
+        lease(store, "a", &[2], LONG_LEASE).await,
         [0_i16; 0],
         "2 is another's now"
     );
@@ -355,9 +366,9 @@ async fn a_slot_has_one_relay_until_its_lease_ends(store: &dyn Store) {
         .release("a", &[2, 3])
         .await
         .expect("nothing to give back");
-    assert_eq!(lease(store, "a", &[3], LONG).await, [0_i16; 0]);
+    assert_eq!(lease(store, "a", &[3], LONG_LEASE).await, [0_i16; 0]);
     store.release("b", &[3]).await.expect("given back");
-    assert_eq!(lease(store, "a", &[3], LONG).await, [3]);
+    assert_eq!(lease(store, "a", &[3], LONG_LEASE).await, [3]);
 }
 
 /// A relay that leaves frees its slots at once; one that does not come back is forgotten later.
@@ -370,12 +381,12 @@ async fn a_relay_that_leaves_releases_everything(store: &dyn Store) {
         .collect();
     assert_eq!((shares, status.slots_free), (vec![("a", 2), ("b", 1)], 61));
     store.leave("a").await.expect("left");
-    let standing = attend(store, "b", LONG).await;
-    assert_eq!(standing.relays, ["b"]);
-    assert_eq!(standing.leases.len(), 1);
+    let registered = register(store, "b", LONG_LEASE).await;
+    assert_eq!(registered.relays, ["b"]);
+    assert_eq!(registered.leases.len(), 1);
     store.leave("b").await.expect("left");
-    attend(store, "c", Duration::ZERO).await;
-    let gone = attend(store, "d", LONG).await;
+    register(store, "c", Duration::ZERO).await;
+    let gone = register(store, "d", LONG_LEASE).await;
     assert_eq!(gone.relays, ["d"], "who does not come back is forgotten");
     store.leave("d").await.expect("left");
 }

@@ -158,12 +158,12 @@ fn as_text(bytes: &[u8]) -> Option<&str> {
 /// is a JSON string, other bytes an object with the key `base64`.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-enum Part {
+enum TextOrBytes {
     Text(String),
     Binary { base64: String },
 }
 
-impl Part {
+impl TextOrBytes {
     /// Text if the bytes are UTF-8.
     fn of(bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {
@@ -186,9 +186,9 @@ impl Part {
 
 /// One JSON array of `[name, value]`, in order and with repetitions; an absent value is null.
 fn encode_headers(headers: &Headers) -> String {
-    let pairs: Vec<(Part, Option<Part>)> = headers
+    let pairs: Vec<(TextOrBytes, Option<TextOrBytes>)> = headers
         .iter()
-        .map(|(name, value)| (Part::of(name), value.map(Part::of)))
+        .map(|(name, value)| (TextOrBytes::of(name), value.map(TextOrBytes::of)))
         .collect();
     serde_json::to_string(&pairs).unwrap_or_else(|_| unreachable!("strings always serialise"))
 }
@@ -198,10 +198,10 @@ fn encode_headers(headers: &Headers) -> String {
 /// # Errors
 /// For text that another program wrote.
 fn decode_headers(json: &str) -> Result<Headers, serde_json::Error> {
-    let pairs: Vec<(Part, Option<Part>)> = serde_json::from_str(json)?;
+    let pairs: Vec<(TextOrBytes, Option<TextOrBytes>)> = serde_json::from_str(json)?;
     let mut headers = Headers::new();
     for (name, value) in pairs {
-        let value = value.map(Part::into_bytes).transpose()?;
+        let value = value.map(TextOrBytes::into_bytes).transpose()?;
         headers.push_bytes(&name.into_bytes()?, value.as_deref());
     }
     Ok(headers)

@@ -20,7 +20,7 @@ pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, OutboxError>>;
 pub(crate) trait Store: Send + Sync + 'static {
     /// Registers `relay` for the next `lease`. Returns all registered relays and the leases of the
     /// slots.
-    fn attend<'a>(&'a self, relay: &'a str, lease: Duration) -> Answer<'a, Standing>;
+    fn register<'a>(&'a self, relay: &'a str, lease: Duration) -> Answer<'a, RelaysAndLeases>;
 
     /// Leases those of `slots` to `relay` that it has or that are free, from now on for `lease`.
     /// Returns them.
@@ -69,16 +69,16 @@ pub(crate) trait Store: Send + Sync + 'static {
 
 /// The registered relays and the leases.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct RelaysAndLeases {
     /// The registered relays, sorted, including the caller.
     pub(crate) relays: Vec<String>,
     /// The leased slots.
-    pub(crate) leases: Vec<Leased>,
+    pub(crate) leases: Vec<SlotLease>,
 }
 
 /// A slot that a relay has leased.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Leased {
+pub(crate) struct SlotLease {
     pub(crate) slot: i16,
     pub(crate) owner: String,
     pub(crate) expires_in: Duration,
@@ -91,9 +91,9 @@ pub(crate) struct Page {
     pub(crate) slots: Vec<i16>,
     /// No rows of these hashes.
     pub(crate) without_keys: Vec<i64>,
-    /// No rows of these topics, unless they have one of the hashes of `yet_keys`.
+    /// No rows of these topics, unless they have one of the hashes of `due_keys`.
     pub(crate) without_topics: Vec<String>,
-    pub(crate) yet_keys: Vec<i64>,
+    pub(crate) due_keys: Vec<i64>,
     /// Bounds the number of rows.
     pub(crate) rows_max: usize,
     /// Bounds the bytes of the rows, but one row is always read.

@@ -354,7 +354,7 @@ async fn the_tables_can_be_created_by_another_program() {
         .connect_with(options)
         .await
         .expect("a pool");
-    let outbox = PostgresOutbox::with_pool_and(pool, &outbox_elsewhere).await;
+    let outbox = PostgresOutbox::with_pool_and_settings(pool, &outbox_elsewhere).await;
     let outbox = outbox.expect("an outbox");
     inbox.with_outbox(outbox).expect("of one database");
 }

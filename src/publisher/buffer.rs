@@ -61,7 +61,7 @@ impl Buffer {
     }
 
     /// Removes a record from the accounting. Returns whether it was the last one.
-    fn settled(&self, bytes: usize) -> bool {
+    fn remove_from_counts(&self, bytes: usize) -> bool {
         self.bytes.decrement(bytes as f64);
         self.pending.fetch_sub(1, Ordering::SeqCst) == 1
     }
@@ -72,7 +72,7 @@ impl Buffer {
         self.room.leave(delivery.charge);
         // The accounting comes before the receipt: the caller that holds the receipt may end the
         // publisher at once.
-        let last = self.settled(delivery.bytes);
+        let last = self.remove_from_counts(delivery.bytes);
         delivery.settle(outcome);
         if last {
             self.idle.notify_waiters();
@@ -80,8 +80,8 @@ impl Buffer {
     }
 
     /// Settles a record that the client did not accept. Its entry releases its room.
-    pub(super) fn not_enqueued(&self, delivery: &Delivery, failure: &Failure) {
-        if self.settled(delivery.bytes) {
+    pub(super) fn settle_rejected(&self, delivery: &Delivery, failure: &Failure) {
+        if self.remove_from_counts(delivery.bytes) {
             self.idle.notify_waiters();
         }
         self.count(&delivery.topic, Some(failure));
@@ -91,11 +91,11 @@ impl Buffer {
     pub(super) async fn flush(&self, deadline: Duration) -> Result<(), Unsent> {
         let idle = async {
             loop {
-                let told = self.idle.notified();
+                let idle = self.idle.notified();
                 if self.pending() == 0 {
                     return;
                 }
-                told.await;
+                idle.await;
             }
         };
         if tokio::time::timeout(deadline, idle).await.is_ok() {
@@ -152,9 +152,9 @@ impl Buffer {
                 *fatal = Some(reason.to_owned());
             }
             // It follows the errors of the single brokers, which are more specific.
-            Some(Code::AllBrokersDown) => error_log::complain(error, reason),
+            Some(Code::AllBrokersDown) => error_log::report_client_error(error, reason),
             _ => {
-                error_log::complain(error, reason);
+                error_log::report_client_error(error, reason);
                 let mut last = self
                     .connection_error
                     .lock()

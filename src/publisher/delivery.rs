@@ -7,7 +7,7 @@
 //! the record. A receipt may be polled again after it has resolved: the outcome stays in the slot.
 
 use super::error::{Failure, PublishError};
-use super::route::{Refused, TopicRoute};
+use super::route::{RefusedRecord, TopicRoute};
 use super::span;
 use bytes::Bytes;
 use rdkafka::message::OwnedHeaders;
@@ -167,7 +167,7 @@ pub(super) struct Resend {
     pub(super) code: Code,
 }
 
-impl Refused for Resend {
+impl RefusedRecord for Resend {
     fn sequence(&self) -> u64 {
         self.delivery.sequence
     }

@@ -26,10 +26,10 @@
 //!    receipt's slot (`delivery.rs`), counts the result (`counters.rs`) and frees the room.
 //!
 //! # Invariants
-//! - A record that was enqueued later than another of its key is never written before it. This
-//!   holds for clones of one publisher, and for calls of which one returned before the other began.
-//! - Every receipt resolves: to a receipt, or to an error that tells whether the record may be on
-//!   the log.
+//! - Records of a key are written in the order in which they were enqueued, also through clones of
+//!   one publisher. Of two calls the first is the one that returned before the other began.
+//! - Every pending receipt resolves: to a receipt, or to an error that states whether the record
+//!   may be on the log.
 //! - The buffer's bytes and records never exceed the settings, except for one record that is larger
 //!   than the whole buffer.
 
@@ -150,8 +150,8 @@ impl Publisher {
 
     /// Makes records that are lost at the end of this publisher no reason for an error in the log.
     pub(crate) fn expendable(self) -> Self {
-        let is_expendable = &self.shared.client.is_expendable;
-        is_expendable.store(true, std::sync::atomic::Ordering::Relaxed);
+        let may_lose_records = &self.shared.client.may_lose_records;
+        may_lose_records.store(true, std::sync::atomic::Ordering::Relaxed);
         self
     }
 
@@ -260,14 +260,18 @@ impl Publisher {
     /// Asks the brokers at once for the partitions of a topic that may have received more.
     pub(crate) async fn look_up(&self, topic: &str) {
         let (shared, topic) = (Arc::clone(&self.shared), topic.to_owned());
-        let ask = move || shared.client.look_up(&topic, LOOK_UP_WITHIN);
+        let refresh = move || {
+            shared
+                .client
+                .refresh_partitions(&topic, PARTITIONS_LOOKUP_TIMEOUT)
+        };
         // The task panics only if the client does.
-        drop(tokio::task::spawn_blocking(ask).await);
+        drop(tokio::task::spawn_blocking(refresh).await);
     }
 }
 
 /// How long a request for the partitions of a topic may take.
-const LOOK_UP_WITHIN: Duration = Duration::from_secs(5);
+const PARTITIONS_LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Validates and encodes an event. The outbox uses it too.
 pub(crate) fn encode<T: EventType>(

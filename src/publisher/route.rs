@@ -12,8 +12,8 @@
 //! # States
 //! | state | admits | left by |
 //! |---|---|---|
-//! | unproven | one record at a time, until the topic's largest batch is known | `learn` |
-//! | batched, smaller, alone | every record, in that way | a refused batch |
+//! | limit unknown | one record at a time | `set_batch_limit`, with the topic's largest batch |
+//! | batched, smaller, alone | every record, in that mode | a refused batch |
 //! | closed | nothing | `take_refused`, when no record is in flight |
 //!
 //! A single record in flight needs no limit, because it shares its batch with no other. So a
@@ -37,7 +37,7 @@ use tokio::sync::{MutexGuard as Turn, Notify};
 /// Smaller batches than this are not worth a producer of their own.
 const BATCH_BYTES_MIN: usize = 4096;
 /// How long a known limit of the topic is used before it is looked up again.
-const LIMIT_KEPT: Duration = Duration::from_secs(10);
+const LIMIT_VALID_FOR: Duration = Duration::from_secs(10);
 
 /// How a record is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub(super) enum SendMode {
 impl SendMode {
     /// The mode for a topic that accepts batches of up to `limit` bytes, from a client that builds
     /// batches of up to `batch_max`.
-    pub(super) fn within(limit: usize, batch_max: usize) -> Self {
+    pub(super) fn for_limit(limit: usize, batch_max: usize) -> Self {
         if limit >= batch_max {
             return Self::Batched;
         }
@@ -66,16 +66,16 @@ impl SendMode {
 
 /// Why a record cannot be passed to a client now.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Shut {
+pub(super) enum NotAdmitted {
     /// Refused records are sent first.
     Closed,
     /// Several records would be in flight, and the topic's limit of a batch is unknown.
-    Unproven,
+    LimitUnknown,
 }
 
 /// The order of a record whose batch was refused. A trait, so that tests of the route need no
 /// client.
-pub(super) trait Refused {
+pub(super) trait RefusedRecord {
     /// Its number in the order in which the publisher sends.
     fn sequence(&self) -> u64;
     /// The partition that the client assigned it to.
@@ -88,24 +88,24 @@ pub(super) trait Refused {
 pub(super) struct TopicRoute<R> {
     state: AtomicUsize,
     /// Records passed to a client and not settled.
-    under_way: AtomicUsize,
+    in_flight: AtomicUsize,
     waiting: AtomicUsize,
     /// Held by the first of the waiting callers.
     turn: tokio::sync::Mutex<()>,
     opened: Notify,
-    closing: Mutex<Closing<R>>,
+    closing: Mutex<ClosedState<R>>,
 }
 
 /// The states of a route. Every larger number is a [`SendMode::Smaller`].
-const UNPROVEN: usize = 0;
+const LIMIT_UNKNOWN: usize = 0;
 const CLOSED: usize = 1;
 const BATCHED: usize = 2;
 const ALONE: usize = 3;
 
 /// The number that stands for a mode. The bytes of [`SendMode::Smaller`] are above those of the
 /// states, as they are at least [`BATCH_BYTES_MIN`].
-fn state_of(way: SendMode) -> usize {
-    match way {
+fn state_of(mode: SendMode) -> usize {
+    match mode {
         SendMode::Batched => BATCHED,
         SendMode::Smaller(bytes) => bytes,
         SendMode::Alone => ALONE,
@@ -113,7 +113,7 @@ fn state_of(way: SendMode) -> usize {
 }
 
 /// The state of a closed route, and the known limit of the topic.
-struct Closing<R> {
+struct ClosedState<R> {
     /// The state after it opens again.
     next: usize,
     refused: Vec<R>,
@@ -122,29 +122,29 @@ struct Closing<R> {
     /// A batch was refused for its size.
     is_too_large: bool,
     /// A refused record was accepted alone.
-    is_company: bool,
+    was_accepted_alone: bool,
     /// The limit, and when it was looked up.
     limit: Option<(Instant, SendMode)>,
     /// The brokers do not show the limit, and batches were refused for their size.
-    is_alone_at_worst: bool,
+    falls_back_to_alone: bool,
 }
 
-impl<R> Default for Closing<R> {
+impl<R> Default for ClosedState<R> {
     fn default() -> Self {
         Self {
-            next: UNPROVEN,
+            next: LIMIT_UNKNOWN,
             refused: Vec::new(),
             written: HashMap::new(),
             is_too_large: false,
-            is_company: false,
+            was_accepted_alone: false,
             limit: None,
-            is_alone_at_worst: false,
+            falls_back_to_alone: false,
         }
     }
 }
 
 /// The first place among the waiting callers.
-pub(super) struct Queued<'a, R> {
+pub(super) struct FirstInQueue<'a, R> {
     route: &'a TopicRoute<R>,
     _turn: Turn<'a, ()>,
     _waiting: Waiting<'a>,
@@ -159,12 +159,12 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl<R: Refused> TopicRoute<R> {
+impl<R: RefusedRecord> TopicRoute<R> {
     /// Creates the route of a client that batches, or of one that sends each record alone anyway.
     pub(super) fn new(batches: bool) -> Self {
         Self {
-            state: AtomicUsize::new(if batches { UNPROVEN } else { BATCHED }),
-            under_way: AtomicUsize::new(0),
+            state: AtomicUsize::new(if batches { LIMIT_UNKNOWN } else { BATCHED }),
+            in_flight: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             turn: tokio::sync::Mutex::new(()),
             opened: Notify::new(),
@@ -181,10 +181,10 @@ impl<R: Refused> TopicRoute<R> {
     }
 
     /// Waits until the caller is first. First come, first served.
-    pub(super) async fn queue(&self) -> Queued<'_, R> {
+    pub(super) async fn queue(&self) -> FirstInQueue<'_, R> {
         self.waiting.fetch_add(1, SeqCst);
         let waiting = Waiting(&self.waiting);
-        Queued {
+        FirstInQueue {
             route: self,
             _turn: self.turn.lock().await,
             _waiting: waiting,
@@ -192,25 +192,25 @@ impl<R: Refused> TopicRoute<R> {
     }
 
     /// Admits a record if the route is open. The count of records in flight is kept only then.
-    fn try_enter(&self) -> Result<SendMode, Shut> {
+    fn try_enter(&self) -> Result<SendMode, NotAdmitted> {
         // Counted before the state is read: closing the route reads the count afterwards.
-        let others = self.under_way.fetch_add(1, SeqCst);
+        let others = self.in_flight.fetch_add(1, SeqCst);
         let shut = match self.state.load(SeqCst) {
             BATCHED => return Ok(SendMode::Batched),
             ALONE => return Ok(SendMode::Alone),
             // A single record in flight shares its batch with no other.
-            UNPROVEN if others == 0 => return Ok(SendMode::Batched),
-            UNPROVEN => Shut::Unproven,
-            CLOSED => Shut::Closed,
+            LIMIT_UNKNOWN if others == 0 => return Ok(SendMode::Batched),
+            LIMIT_UNKNOWN => NotAdmitted::LimitUnknown,
+            CLOSED => NotAdmitted::Closed,
             bytes => return Ok(SendMode::Smaller(bytes)),
         };
-        self.under_way.fetch_sub(1, SeqCst);
+        self.in_flight.fetch_sub(1, SeqCst);
         Err(shut)
     }
 
     /// Notes that a record is settled. Returns whether [`Self::take_refused`] must be called.
     pub(super) fn leave(&self) -> bool {
-        self.under_way.fetch_sub(1, SeqCst) == 1 && self.state.load(SeqCst) == CLOSED
+        self.in_flight.fetch_sub(1, SeqCst) == 1 && self.state.load(SeqCst) == CLOSED
     }
 
     /// Keeps a record whose batch was refused, and closes the route. It stays in flight until
@@ -223,7 +223,7 @@ impl<R: Refused> TopicRoute<R> {
     }
 
     /// Notes that a record was written.
-    pub(super) fn written(&self, partition: i32, key: Option<&[u8]>, sequence: u64) {
+    pub(super) fn record_written(&self, partition: i32, key: Option<&[u8]>, sequence: u64) {
         if self.state.load(SeqCst) != CLOSED {
             return;
         }
@@ -235,9 +235,9 @@ impl<R: Refused> TopicRoute<R> {
     }
 
     /// Notes that a refused record was accepted alone.
-    pub(super) fn passed_alone(&self) {
+    pub(super) fn record_accepted_alone(&self) {
         if self.state.load(SeqCst) == CLOSED {
-            self.closing().is_company = true;
+            self.closing().was_accepted_alone = true;
         }
     }
 
@@ -246,7 +246,7 @@ impl<R: Refused> TopicRoute<R> {
     /// none, the route opens.
     pub(super) fn take_refused(&self) -> Vec<(R, bool)> {
         let mut closing = self.closing();
-        if self.state.load(SeqCst) != CLOSED || self.under_way.load(SeqCst) > 0 {
+        if self.state.load(SeqCst) != CLOSED || self.in_flight.load(SeqCst) > 0 {
             return Vec::new();
         }
         if closing.refused.is_empty() {
@@ -255,7 +255,7 @@ impl<R: Refused> TopicRoute<R> {
         }
         let mut refused = std::mem::take(&mut closing.refused);
         refused.sort_by_key(R::sequence);
-        self.under_way.fetch_add(refused.len(), SeqCst);
+        self.in_flight.fetch_add(refused.len(), SeqCst);
         let written = std::mem::take(&mut closing.written);
         drop(closing);
         let overtaken = |record: &R| {
@@ -263,28 +263,28 @@ impl<R: Refused> TopicRoute<R> {
             let last = written.get(&(record.partition(), key))?;
             Some(*last > record.sequence())
         };
-        let judged = refused.into_iter().map(|record| {
+        let with_order = refused.into_iter().map(|record| {
             let is_overtaken = overtaken(&record).unwrap_or(false);
             (record, is_overtaken)
         });
-        judged.collect()
+        with_order.collect()
     }
 
     /// Notes the largest batch that the topic accepts. None if the brokers do not show it. Returns
     /// whether [`Self::take_refused`] must be called.
-    pub(super) fn learn(&self, way: Option<SendMode>) -> bool {
+    pub(super) fn set_batch_limit(&self, mode: Option<SendMode>) -> bool {
         let mut closing = self.closing();
-        closing.limit = way.map(|way| (Instant::now(), way));
-        if self.state.load(SeqCst) != UNPROVEN {
+        closing.limit = mode.map(|mode| (Instant::now(), mode));
+        if self.state.load(SeqCst) != LIMIT_UNKNOWN {
             return false;
         }
-        let unshown = if closing.is_alone_at_worst {
+        let fallback = if closing.falls_back_to_alone {
             SendMode::Alone
         } else {
             SendMode::Batched
         };
-        let way = way.unwrap_or(unshown);
-        if way == SendMode::Batched {
+        let mode = mode.unwrap_or(fallback);
+        if mode == SendMode::Batched {
             self.state.store(BATCHED, SeqCst);
             self.opened.notify_waiters();
             return false;
@@ -292,12 +292,12 @@ impl<R: Refused> TopicRoute<R> {
         // Another client sends the topic's records from now on. The records in flight through this
         // one come first.
         self.close(&mut closing);
-        closing.next = state_of(way);
+        closing.next = state_of(mode);
         true
     }
 
     /// Closes the route, and remembers the state to which it opens again.
-    fn close(&self, closing: &mut Closing<R>) {
+    fn close(&self, closing: &mut ClosedState<R>) {
         let state = self.state.swap(CLOSED, SeqCst);
         if state != CLOSED {
             closing.next = state;
@@ -307,42 +307,43 @@ impl<R: Refused> TopicRoute<R> {
     /// Opens the route again. If a record of a batch that was refused for its size was accepted
     /// alone, the known limit of the topic is wrong: it is looked up again, or a recent one is
     /// used.
-    fn open(&self, closing: &mut Closing<R>) {
-        let is_limit_wrong = closing.is_too_large && closing.is_company;
-        closing.is_alone_at_worst |= is_limit_wrong;
+    fn open(&self, closing: &mut ClosedState<R>) {
+        let is_limit_wrong = closing.is_too_large && closing.was_accepted_alone;
+        closing.falls_back_to_alone |= is_limit_wrong;
         closing.is_too_large = false;
-        closing.is_company = false;
+        closing.was_accepted_alone = false;
         closing.written.clear();
         let next = match closing.limit {
-            Some((at, way)) if is_limit_wrong && at.elapsed() < LIMIT_KEPT => state_of(way),
-            _ if is_limit_wrong => UNPROVEN,
+            Some((at, mode)) if is_limit_wrong && at.elapsed() < LIMIT_VALID_FOR => state_of(mode),
+            _ if is_limit_wrong => LIMIT_UNKNOWN,
             _ => closing.next,
         };
         self.state.store(next, SeqCst);
         self.opened.notify_waiters();
     }
 
-    fn closing(&self) -> MutexGuard<'_, Closing<R>> {
+    fn closing(&self) -> MutexGuard<'_, ClosedState<R>> {
         self.closing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<R: Refused> Queued<'_, R> {
-    /// Admits the record as soon as the route is open. Returns [`Shut::Unproven`] at once.
+impl<R: RefusedRecord> FirstInQueue<'_, R> {
+    /// Admits the record as soon as the route is open. Returns none at once while the topic's limit
+    /// is unknown.
     pub(super) async fn enter(&self) -> Option<SendMode> {
         loop {
             let opened = self.route.opened.notified();
             match self.route.try_enter() {
-                Ok(way) => return Some(way),
-                Err(Shut::Unproven) => return None,
-                Err(Shut::Closed) => opened.await,
+                Ok(mode) => return Some(mode),
+                Err(NotAdmitted::LimitUnknown) => return None,
+                Err(NotAdmitted::Closed) => opened.await,
             }
         }
     }
 }
 
 /// The failure of a record that would be written after a later one of its key.
-pub(super) fn overtaken() -> Failure {
+pub(super) fn overtaken_failure() -> Failure {
     Failure::Refused(
         "the brokers refused the batch that it was in, and a later record of its key is on the \
          log already; \
@@ -358,11 +359,14 @@ mod tests {
     #[test]
     fn batches_fit_into_what_the_topic_takes() {
         const MAX: usize = 1_000_000;
-        assert_eq!(SendMode::within(1_048_588, MAX), SendMode::Batched);
-        assert_eq!(SendMode::within(MAX, MAX), SendMode::Batched);
-        assert_eq!(SendMode::within(999_999, MAX), SendMode::Smaller(524_288));
-        assert_eq!(SendMode::within(20_000, MAX), SendMode::Smaller(16_384));
-        assert_eq!(SendMode::within(4_095, MAX), SendMode::Alone);
-        assert_eq!(SendMode::within(0, MAX), SendMode::Alone);
+        assert_eq!(SendMode::for_limit(1_048_588, MAX), SendMode::Batched);
+        assert_eq!(SendMode::for_limit(MAX, MAX), SendMode::Batched);
+        assert_eq!(
+            SendMode::for_limit(999_999, MAX),
+            SendMode::Smaller(524_288)
+        );
+        assert_eq!(SendMode::for_limit(20_000, MAX), SendMode::Smaller(16_384));
+        assert_eq!(SendMode::for_limit(4_095, MAX), SendMode::Alone);
+        assert_eq!(SendMode::for_limit(0, MAX), SendMode::Alone);
     }
 }

@@ -39,7 +39,7 @@ pub fn error_fingerprint(message: &str) -> String {
         } else if let Some(length) = hexadecimal(rest) {
             ("<hex>", length)
         } else if first.is_ascii_alphanumeric() {
-            let length = word(rest);
+            let length = word_length(rest);
             replace_digits(&rest[..length], &mut pattern);
             ("", length)
         } else {
@@ -48,11 +48,11 @@ pub fn error_fingerprint(message: &str) -> String {
         pattern.push_str(shown);
         rest = &rest[length..];
     }
-    cut(pattern)
+    truncate(pattern)
 }
 
 /// The length of the letters and digits at the beginning.
-fn word(text: &str) -> usize {
+fn word_length(text: &str) -> usize {
     let end = text.bytes().position(|byte| !byte.is_ascii_alphanumeric());
     end.unwrap_or(text.len())
 }
@@ -75,7 +75,7 @@ fn uuid(text: &str) -> Option<usize> {
 /// The length of a hexadecimal number at the beginning: with a prefix, or long and with both digits
 /// and letters.
 fn hexadecimal(text: &str) -> Option<usize> {
-    let length = word(text);
+    let length = word_length(text);
     let word = &text.as_bytes()[..length];
     let is_hex = |digits: &[u8]| !digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit);
     if let Some(digits) = word.strip_prefix(b"0x") {
@@ -100,7 +100,7 @@ fn replace_digits(word: &str, pattern: &mut String) {
 }
 
 /// Cuts a pattern at [`PATTERN_CHARS_MAX`] characters, and marks the cut.
-fn cut(mut pattern: String) -> String {
+fn truncate(mut pattern: String) -> String {
     if let Some((end, _)) = pattern.char_indices().nth(PATTERN_CHARS_MAX) {
         pattern.truncate(end);
         pattern.push('…');

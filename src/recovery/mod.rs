@@ -26,9 +26,11 @@
 //! ```
 //!
 //! The other items serve programs that read or write the topics of a group, such as the operators'
-//! tool: [`DeadLetter`] reads the failure of a record on a dead-letter topic, [`replayed`] creates
-//! the record that a replay publishes, [`ReplayLog`] knows what was replayed, [`RetryTopicEntry`]
-//! reads a retry topic, and [`repetition`] delivers a settled event once more.
+//! tool:
+//! - [`DeadLetter`]: the failure of a record on a dead-letter topic
+//! - [`replayed`]: the record that a replay publishes; [`ReplayLog`]: what was replayed
+//! - [`RetryTopicEntry`]: the meaning of a record on a retry topic
+//! - [`repetition`]: the record that delivers a settled event once more
 //!
 //! Inside, everything is pure: no client, no task, no clock. The consumer passes times and random
 //! numbers in, so that each decision can be tested by itself and in simulations. `parking` is the

@@ -280,7 +280,7 @@ mod tests {
         };
         let replay = replayed(dead_letter, to, &provenance);
         let entry = RetryTopicEntry::Parked {
-            origin: Some(17),
+            source_offset: Some(17),
             wait: RetryState::default(),
             is_replay: true,
         };

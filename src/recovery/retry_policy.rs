@@ -139,12 +139,16 @@ impl RetryPolicy {
     ///
     /// let policy = RetryPolicy::default();
     /// let soon = RetryDecision::RetryAfter(Duration::from_millis(100));
-    /// let asked = policy.no_sooner(soon, Some(Duration::from_secs(5)));
-    /// assert_eq!(asked, RetryDecision::RetryAfter(Duration::from_secs(5)));
-    /// let bounded = policy.no_sooner(soon, Some(Duration::from_secs(86_400)));
+    /// let longer = policy.apply_retry_after(soon, Some(Duration::from_secs(5)));
+    /// assert_eq!(longer, RetryDecision::RetryAfter(Duration::from_secs(5)));
+    /// let bounded = policy.apply_retry_after(soon, Some(Duration::from_secs(86_400)));
     /// assert_eq!(bounded, RetryDecision::RetryAfter(Duration::from_secs(600)));
     /// ```
-    pub fn no_sooner(&self, decision: RetryDecision, after: Option<Duration>) -> RetryDecision {
+    pub fn apply_retry_after(
+        &self,
+        decision: RetryDecision,
+        after: Option<Duration>,
+    ) -> RetryDecision {
         let longest = self.park_delay_max().max(self.backoff.max);
         let after = after.unwrap_or_default().min(longest);
         match decision {
@@ -267,7 +271,11 @@ mod tests {
                 RetryDecision::DeadLetter,
             ),
         ] {
-            assert_eq!(policy(3).no_sooner(decided, after), expected, "{after:?}");
+            assert_eq!(
+                policy(3).apply_retry_after(decided, after),
+                expected,
+                "{after:?}"
+            );
         }
     }
 

@@ -19,7 +19,7 @@ impl CompiledSchema {
             .offline()
             .build(document)
             .map(Self)
-            .map_err(|error| unusable(&error))
+            .map_err(|error| schema_fault(&error))
     }
 
     /// Validates a payload of the type `ty`.
@@ -49,7 +49,7 @@ fn violation(ty: &str, error: &jsonschema::ValidationError<'_>) -> Violation {
 }
 
 /// The fault of a document. It may be shown, as it contains no payload.
-fn unusable(error: &jsonschema::ValidationError<'_>) -> String {
+fn schema_fault(error: &jsonschema::ValidationError<'_>) -> String {
     match error.kind() {
         ValidationErrorKind::Referencing(ReferencingError::Unretrievable { uri, .. }) => format!(
             "it refers to {uri}, and no other document is fetched: put what is needed under $defs"

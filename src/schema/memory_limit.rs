@@ -23,20 +23,20 @@ const ELEMENT_BYTES: usize = 64;
 const MEMBER_BYTES: usize = 144;
 
 /// The existing trees.
-static TREES: Trees = Trees::new(TREES_BYTES_MAX);
+static TREES: TreeBudget = TreeBudget::new(TREES_BYTES_MAX);
 
 /// Runs `with_tree`, which parses these bytes into a tree and drops it, once there is room for the
 /// tree. Blocks the thread while others parse, and waits for nothing else.
-pub(super) fn in_turn<T>(json: &[u8], with_tree: impl FnOnce() -> T) -> T {
+pub(super) fn with_memory_for<T>(json: &[u8], with_tree: impl FnOnce() -> T) -> T {
     if json.len() <= SMALL_BYTES {
         return with_tree();
     }
-    let _room = TREES.enter(weight(json));
+    let _room = TREES.acquire(estimated_tree_bytes(json));
     with_tree()
 }
 
 /// The approximate bytes of the tree of this JSON, whatever its content.
-fn weight(json: &[u8]) -> usize {
+fn estimated_tree_bytes(json: &[u8]) -> usize {
     let (mut weight, mut is_text, mut is_escaped) = (json.len(), false, false);
     for byte in json {
         if is_text {
@@ -60,13 +60,13 @@ fn weight(json: &[u8]) -> usize {
 }
 
 /// Room for trees.
-struct Trees {
+struct TreeBudget {
     bytes_max: usize,
     bytes: Mutex<usize>,
     freed: Condvar,
 }
 
-impl Trees {
+impl TreeBudget {
     const fn new(bytes_max: usize) -> Self {
         Self {
             bytes_max,
@@ -76,23 +76,23 @@ impl Trees {
     }
 
     /// Waits until there is room for this many bytes, or there is no other tree.
-    fn enter(&self, bytes: usize) -> Tree<'_> {
+    fn acquire(&self, bytes: usize) -> TreePermit<'_> {
         let bytes = bytes.min(self.bytes_max);
         let taken = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let is_full = |taken: &mut usize| *taken + bytes > self.bytes_max;
         let waited = self.freed.wait_while(taken, is_full);
         *waited.unwrap_or_else(PoisonError::into_inner) += bytes;
-        Tree { trees: self, bytes }
+        TreePermit { trees: self, bytes }
     }
 }
 
 /// The room of one tree.
-struct Tree<'a> {
-    trees: &'a Trees,
+struct TreePermit<'a> {
+    trees: &'a TreeBudget,
     bytes: usize,
 }
 
-impl Drop for Tree<'_> {
+impl Drop for TreePermit<'_> {
     fn drop(&mut self) {
         let taken = self.trees.bytes.lock();
         *taken.unwrap_or_else(PoisonError::into_inner) -= self.bytes;
@@ -107,25 +107,29 @@ mod tests {
 
     #[test]
     fn many_small_things_weigh_many_times_their_bytes() {
-        let of = |part: &str| weight(format!("[{}0]", part.repeat(100_000)).as_bytes());
+        let of =
+            |part: &str| estimated_tree_bytes(format!("[{}0]", part.repeat(100_000)).as_bytes());
         let per_part = |part: &str| of(part) / 100_000;
         assert!(per_part(r#"{"":0},"#) > 800, "{}", per_part(r#"{"":0},"#));
         assert!(per_part("[],") > 150);
         assert!(per_part("0,") >= 64);
         let text = format!("\"{}\"", r#"\"{[,:"#.repeat(10_000));
-        assert!(weight(text.as_bytes()) < text.len() + 100, "it is a text");
+        assert!(
+            estimated_tree_bytes(text.as_bytes()) < text.len() + 100,
+            "it is a text"
+        );
     }
 
     #[test]
     fn trees_take_turns_where_they_do_not_fit_together() {
-        let trees = Trees::new(100);
+        let trees = TreeBudget::new(100);
         let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for bytes in [30, 30, 30, 60, 100, 1000, 1000] {
                 let (trees, now, most) = (&trees, &now, &most);
                 scope.spawn(move || {
                     for _ in 0..50 {
-                        let tree = trees.enter(bytes);
+                        let tree = trees.acquire(bytes);
                         let held = now.fetch_add(bytes.min(100), Ordering::SeqCst);
                         most.fetch_max(held + bytes.min(100), Ordering::SeqCst);
                         std::thread::yield_now();

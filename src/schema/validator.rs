@@ -38,7 +38,7 @@ pub(crate) fn check(
     if !validator.knows(ty) {
         return Ok(Err(ValidationError::UnknownType(ty.to_owned())));
     }
-    memory_limit::in_turn(json, || {
+    memory_limit::with_memory_for(json, || {
         let tree: Value = parse(json)?;
         Ok(validator.validate(ty, &tree))
     })

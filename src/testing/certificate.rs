@@ -62,7 +62,7 @@ impl Certificate {
     }
 
     /// Makes this user the owner of both files. `None` changes nothing.
-    pub(super) fn give_to(&self, user: Option<u32>) -> std::io::Result<()> {
+    pub(super) fn set_owner(&self, user: Option<u32>) -> std::io::Result<()> {
         for path in [&self.certificate, &self.key] {
             std::os::unix::fs::chown(path, user, None)?;
         }

@@ -4,8 +4,8 @@
 //! Runs for half a minute, far from the backlog's end. The value is the growth of memory since the
 //! process's start.
 
+use crate::measure::usage::{resident_max_mib, resident_mib};
 use crate::spec::{Aim, Bound, Contestant, Data, Figure, Plan, Spec, Turn};
-use crate::turns::usage::{resident_max_mib, resident_mib};
 use anyhow::bail;
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::Record;

@@ -37,7 +37,7 @@ impl Workload {
     }
 
     /// The data that a contestant without prepared data writes, if the workload counts records.
-    pub(crate) fn writes(self) -> Data {
+    pub(crate) fn written_data(self) -> Data {
         consume::DATA
     }
 

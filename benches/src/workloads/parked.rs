@@ -6,9 +6,9 @@
 
 use super::throughput::consume::DATA;
 use crate::cluster::Cluster;
-use crate::contest::take;
+use crate::measure::usage::{resident_max_mib, resident_mib};
+use crate::rounds::run_in_process;
 use crate::spec::{Aim, Bound, Contestant, Figure, Plan, Spec, Turn};
-use crate::turns::usage::{resident_max_mib, resident_mib};
 use anyhow::{Context, bail};
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::Record;
@@ -55,7 +55,7 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
         ..spec.clone()
     };
     let cluster = Cluster::get(Some(&spec.brokers)).await?;
-    take(&writer).await?;
+    run_in_process(&writer).await?;
     let turn = measure(spec).await;
     cluster
         .delete(&retry_topic(&spec.topic, &spec.topic))

@@ -17,13 +17,13 @@ pub(crate) struct CheckArgs {
 }
 
 impl CheckArgs {
-    /// The verdict. With `--check`, prints the problems to standard error.
-    pub(crate) fn judge(self, wrong: &[String]) -> Ending {
-        if !self.check || wrong.is_empty() {
+    /// How the command ends. With `--check`, prints the problems to standard error.
+    pub(crate) fn ending_for(self, problems: &[String]) -> Ending {
+        if !self.check || problems.is_empty() {
             return Ending::Done;
         }
-        for finding in wrong {
-            say!("{finding}");
+        for problem in problems {
+            say!("{problem}");
         }
         Ending::FoundBad
     }

@@ -73,7 +73,7 @@ impl ConnectionArgs {
     /// The effective settings. Prints warnings about them to standard error.
     pub(crate) fn kafka(&self) -> anyhow::Result<KafkaConfig> {
         let layers = self.layers()?;
-        warn_of(&layers);
+        print_config_warnings(&layers);
         Ok(layers.build()?)
     }
 
@@ -97,13 +97,13 @@ impl ConnectionArgs {
     /// An operator with several clusters sees the wrong one before the first change.
     pub(crate) async fn admin_to_change(&self) -> anyhow::Result<Admin> {
         let admin = self.admin().await?;
-        announce(&admin).await?;
+        announce_cluster(&admin).await?;
         Ok(admin)
     }
 }
 
 /// Prints which cluster a command is about to change.
-pub(crate) async fn announce(admin: &Admin) -> anyhow::Result<()> {
+pub(crate) async fn announce_cluster(admin: &Admin) -> anyhow::Result<()> {
     let cluster = admin.cluster_id().await?;
     let cluster = cluster.map_or_else(String::new, |id| format!("cluster {id} at "));
     say!("on {cluster}{}", admin.brokers());
@@ -111,6 +111,6 @@ pub(crate) async fn announce(admin: &Admin) -> anyhow::Result<()> {
 }
 
 /// Prints the warnings about the settings, once.
-pub(crate) fn warn_of(layers: &ConfigLayers) {
+pub(crate) fn print_config_warnings(layers: &ConfigLayers) {
     print_warnings(layers, "evenkeel: ");
 }

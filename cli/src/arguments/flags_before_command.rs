@@ -16,7 +16,7 @@ const LONG: &[&str] = &["--brokers", "--bootstrap-server", "--config", "--timeou
 /// Moves flags that precede or separate the names of the command after these names. Arguments
 /// behind the innermost command keep their places. If the line names no command, the flags are
 /// dropped, and clap reports the missing command.
-pub(crate) fn behind_command(
+pub(crate) fn move_behind_command(
     command: &Command,
     arguments: impl IntoIterator<Item = OsString>,
 ) -> Vec<OsString> {
@@ -63,7 +63,7 @@ mod tests {
     fn check(line: &str, expected: &str) {
         let command = crate::args::Args::command();
         let arguments = line.split(' ').map(OsString::from);
-        let moved = behind_command(&command, arguments);
+        let moved = move_behind_command(&command, arguments);
         let expected: Vec<OsString> = expected.split(' ').map(OsString::from).collect();
         assert_eq!(moved, expected, "{line}");
     }

@@ -22,7 +22,7 @@ use evenkeel::inbox::completions;
 use evenkeel::kafka::reader::Start;
 use evenkeel::recovery::DeadLetterTopic;
 use evenkeel_ops::audit::{
-    AuditReport, AuditSettings, Finding, Findings, Handlers, Step, Tally, audit,
+    AuditReport, AuditSettings, EndCounts, Finding, Findings, Handlers, Step, audit,
 };
 use evenkeel_program::exit::Ending;
 use serde::Serialize;
@@ -74,7 +74,7 @@ pub(crate) struct AuditArgs {
     /// Name of the handler of an event type in the inbox, if it is not the type's name. TYPE alone
     /// states that the type is handled; TYPE=raw and TYPE=fallback, that the raw or fallback
     /// handler takes it. May be repeated, also for one type: after a handler was renamed.
-    #[arg(long = "handler", value_name = "TYPE=NAME", value_parser = handler)]
+    #[arg(long = "handler", value_name = "TYPE=NAME", value_parser = parse_handler)]
     handlers: Vec<(String, String)>,
 
     /// Maximum number of records of the range that are not committed [default: no limit].
@@ -110,7 +110,7 @@ pub(crate) struct AuditArgs {
 }
 
 /// `TYPE=NAME`, or `TYPE` for a handler of the type's name.
-fn handler(text: &str) -> Result<(String, String), String> {
+fn parse_handler(text: &str) -> Result<(String, String), String> {
     let (ty, name) = text.split_once('=').unwrap_or((text, text));
     match ty.is_empty() || name.is_empty() {
         true => Err("write TYPE=NAME, for example shop.order-placed.v1=mailer".to_owned()),
@@ -144,15 +144,15 @@ impl AuditArgs {
 pub(crate) async fn run(args: AuditArgs) -> anyhow::Result<Ending> {
     let cluster = args.connection.cluster()?;
     let store = completions::open(args.store.address.as_str(), args.group.name()).await?;
-    let mut told = Told::default();
-    let watch = move |progress| told.take(progress);
+    let mut display = ProgressDisplay::default();
+    let watch = move |progress| display.update(progress);
     let settings = args.settings();
     let report = audit(&cluster, settings, store, watch).await?;
     match args.output.is_table() {
         true => print(&report, args.output)?,
         false => print_json(args.output.format(), &report)?,
     }
-    say!("{}", sentence(&report));
+    say!("{}", verdict_line(&report));
     let lags = args.max_lag.filter(|max| report.lag > *max);
     if let Some(max) = lags {
         let lag = report.lag;
@@ -170,7 +170,7 @@ pub(crate) async fn run(args: AuditArgs) -> anyhow::Result<Ending> {
 
 /// Reports the progress of a long audit on standard error.
 #[derive(Default)]
-struct Told {
+struct ProgressDisplay {
     /// The step and pass of the bar, and the bar.
     bar: Option<(Step, u32, Progress)>,
     /// When the last line was printed. `None` before the first report.
@@ -180,9 +180,9 @@ struct Told {
 /// Interval between lines if standard error is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
 
-impl Told {
+impl ProgressDisplay {
     /// Takes a report of the audit, which may come at any rate. A new step or pass gets a new bar.
-    fn take(&mut self, progress: evenkeel_ops::audit::Progress) {
+    fn update(&mut self, progress: evenkeel_ops::audit::Progress) {
         let evenkeel_ops::audit::Progress {
             step,
             pass,
@@ -200,7 +200,7 @@ impl Told {
             self.bar = Some((step, pass, bar));
         }
         if let Some((_, _, bar)) = &self.bar {
-            bar.reach(done);
+            bar.set_done(done);
         }
         let since = *self.line_at.get_or_insert_with(Instant::now);
         if since.elapsed() >= LINE_INTERVAL {
@@ -218,7 +218,7 @@ struct TypeRow<'a> {
     /// The event type, or `all`.
     ty: &'a str,
     /// The number of records of the type by end.
-    tally: &'a Tally,
+    tally: &'a EndCounts,
 }
 
 impl Row for TypeRow<'_> {
@@ -323,7 +323,7 @@ fn print(report: &AuditReport, output: OutputArgs) -> anyhow::Result<()> {
 }
 
 /// The verdict, in one line on standard error.
-fn sentence(report: &AuditReport) -> String {
+fn verdict_line(report: &AuditReport) -> String {
     let AuditReport {
         group,
         topic,
@@ -355,7 +355,7 @@ mod tests {
     #[test]
     fn a_handler_is_named_by_its_type_or_by_itself() {
         let pair = |ty: &str, name: &str| Some((ty.to_owned(), name.to_owned()));
-        let check = |text, expected| assert_eq!(handler(text).ok(), expected, "{text}");
+        let check = |text, expected| assert_eq!(parse_handler(text).ok(), expected, "{text}");
         check("a.v1=mailer", pair("a.v1", "mailer"));
         check("a.v1=mailer=2", pair("a.v1", "mailer=2"));
         check("a.v1", pair("a.v1", "a.v1"));

@@ -60,16 +60,19 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Ending> {
 async fn dispatch(command: Command) -> anyhow::Result<Ending> {
     let connection = command.connection().cloned();
     let creates = matches!(command, Command::Publish(_));
-    match (run_command(command).await.map_err(of_cluster), connection) {
-        (Err(error), Some(connection)) => Err(hints::explained(error, &connection, creates).await),
+    match (
+        run_command(command).await.map_err(into_cluster_error),
+        connection,
+    ) {
+        (Err(error), Some(connection)) => Err(hints::with_hint(error, &connection, creates).await),
         (ended, _) => ended,
     }
 }
 
-/// Extracts the cluster's error, or the store's, from an operation's error. Exit codes and hints
-/// depend on it.
-fn of_cluster(error: anyhow::Error) -> anyhow::Error {
-    fn own<E>(error: E, into_kafka: impl FnOnce(E) -> Result<KafkaError, E>) -> anyhow::Error
+/// Extracts the error of the cluster or of the store from that of an operation. Exit codes and
+/// hints depend on it.
+fn into_cluster_error(error: anyhow::Error) -> anyhow::Error {
+    fn extract<E>(error: E, into_kafka: impl FnOnce(E) -> Result<KafkaError, E>) -> anyhow::Error
     where
         E: std::error::Error + Send + Sync + 'static,
     {
@@ -77,23 +80,23 @@ fn of_cluster(error: anyhow::Error) -> anyhow::Error {
     }
     let error = match error.downcast() {
         Ok(AuditError::Store(error)) => return error.into(),
-        Ok(error) => return own(error, AuditError::into_kafka),
+        Ok(error) => return extract(error, AuditError::into_kafka),
         Err(error) => error,
     };
     let error = match error.downcast() {
-        Ok(error) => return own(error, DeadLetterError::into_kafka),
+        Ok(error) => return extract(error, DeadLetterError::into_kafka),
         Err(error) => error,
     };
     let error = match error.downcast() {
-        Ok(error) => return own(error, GroupError::into_kafka),
+        Ok(error) => return extract(error, GroupError::into_kafka),
         Err(error) => error,
     };
     let error = match error.downcast() {
-        Ok(error) => return own(error, WaitingKeysError::into_kafka),
+        Ok(error) => return extract(error, WaitingKeysError::into_kafka),
         Err(error) => error,
     };
     match error.downcast() {
-        Ok(error) => own(error, DrillError::into_kafka),
+        Ok(error) => extract(error, DrillError::into_kafka),
         Err(error) => error,
     }
 }
@@ -109,14 +112,14 @@ async fn run_command(command: Command) -> anyhow::Result<Ending> {
         Command::Drill(args) => drill::run(args, stop).await,
         Command::Outbox(args) => outbox::run(args, stop).await,
         command => tokio::select! {
-            ending = dispatch_short(command) => ending,
+            ending = run_droppable(command) => ending,
             signal = stop.signalled() => Ok(Ending::Stopped(signal)),
         },
     }
 }
 
 /// Runs a command that may be dropped at any await.
-async fn dispatch_short(command: Command) -> anyhow::Result<Ending> {
+async fn run_droppable(command: Command) -> anyhow::Result<Ending> {
     match command {
         Command::Topics(args) => topics::run(args).await,
         Command::Groups(args) => groups::run(args).await,
@@ -160,7 +163,7 @@ mod tests {
         ];
         for (error, expected) in errors {
             let text = error.to_string();
-            let error = of_cluster(error.into());
+            let error = into_cluster_error(error.into());
             assert_eq!(exit::code(&error), expected, "{error:?}");
             assert_eq!(error.to_string(), text);
         }

@@ -11,7 +11,7 @@ pub(crate) struct Progress(ProgressBar);
 impl Progress {
     /// Starts at 0 of `total`.
     pub(crate) fn start(total: u64, what: &str) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(total), target());
+        let bar = ProgressBar::with_draw_target(Some(total), draw_target());
         // An invalid template only changes the bar's appearance.
         if let Ok(style) =
             ProgressStyle::with_template("{bar:24} {pos} of {len} {msg}, {per_sec}, {eta} left")
@@ -23,7 +23,7 @@ impl Progress {
     }
 
     /// Sets the number of finished items.
-    pub(crate) fn reach(&self, done: u64) {
+    pub(crate) fn set_done(&self, done: u64) {
         self.0.set_position(done);
     }
 
@@ -40,7 +40,7 @@ impl Progress {
 
 /// Where the bar is drawn: nowhere if standard error is no terminal, because a log would be filled
 /// with it.
-fn target() -> ProgressDrawTarget {
+fn draw_target() -> ProgressDrawTarget {
     if Progress::is_shown() {
         ProgressDrawTarget::stderr()
     } else {

@@ -9,7 +9,7 @@ pub mod inbox_purge;
 pub mod layer;
 pub mod options;
 
-use crate::effects;
+use crate::effect_journal;
 use anyhow::{Context, Result};
 use clap::{Args, Command, FromArgMatches};
 use evenkeel::consumer::{Consumer, RunReport, StopWhen, Stopped};
@@ -154,7 +154,7 @@ pub async fn run<H: Handle>(
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
-    let schema = [effects::SCHEMA, service.schema].concat();
+    let schema = [effect_journal::SCHEMA, service.schema].concat();
     let outbox = SqliteOutbox::open(&settings.store).await?;
     let inbox = SqliteSettings::new(service.name, &schema).with_durability(settings.durability);
     let inbox = SqliteInbox::open_with(&settings.store, &inbox)

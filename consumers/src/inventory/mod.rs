@@ -10,7 +10,7 @@
 //! available or reserved.
 
 use crate::daemon::Service;
-use crate::effects;
+use crate::effect_journal;
 use evenkeel::event::Event;
 use evenkeel::handler::{Context, HandlerError, Router};
 use evenkeel::inbox::SqliteTx;
@@ -68,7 +68,7 @@ async fn stock_received(
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effects::record(&mut tx, &context, &event.attributes).await?;
+    effect_journal::record(&mut tx, &context, &event.attributes).await?;
     receive(&mut tx, &event.data).await?;
     Ok(())
 }
@@ -78,7 +78,7 @@ async fn order_placed(
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effects::record(&mut tx, &context, &event.attributes).await?;
+    effect_journal::record(&mut tx, &context, &event.attributes).await?;
     match reserve(&mut tx, &event.data).await? {
         Some(Answer::Reserved(reserved)) => context.publish(reserved),
         Some(Answer::Rejected(rejected)) => context.publish(rejected),
@@ -91,7 +91,7 @@ async fn order_cancelled(
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effects::record(&mut tx, &context, &event.attributes).await?;
+    effect_journal::record(&mut tx, &context, &event.attributes).await?;
     release_and_publish(
         &mut tx,
         &context,
@@ -106,7 +106,7 @@ async fn payment_declined(
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effects::record(&mut tx, &context, &event.attributes).await?;
+    effect_journal::record(&mut tx, &context, &event.attributes).await?;
     release_and_publish(
         &mut tx,
         &context,

@@ -4,7 +4,7 @@
 //! interleaving of the topics gives the same state. A fact never changes.
 
 use crate::daemon::Service;
-use crate::effects;
+use crate::effect_journal;
 use evenkeel::event::{Event, EventType};
 use evenkeel::handler::{Context, HandlerError, Router};
 use evenkeel::inbox::SqliteTx;
@@ -63,7 +63,7 @@ async fn note<T: Telling>(
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effects::record(&mut tx, &context, &event.attributes).await?;
+    effect_journal::record(&mut tx, &context, &event.attributes).await?;
     let at = event.attributes.time.unwrap_or_else(jiff::Timestamp::now);
     learn(&mut tx, &event.data, at).await?;
     Ok(())

@@ -12,7 +12,7 @@ pub mod provider_service;
 use crate::daemon::layer::Layered;
 use crate::daemon::options::Options;
 use crate::daemon::{self, Service};
-use crate::effects;
+use crate::effect_journal;
 use crate::provider::Answer;
 use clap::{Args, Command, FromArgMatches};
 use evenkeel::event::{Event, derived_id};
@@ -94,7 +94,7 @@ async fn order_placed(
     State(answers): State<Answers>,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effects::record(&mut tx, &context, &event.attributes).await?;
+    effect_journal::record(&mut tx, &context, &event.attributes).await?;
     let answer = answers.of(&event.attributes.id);
     match decide(&mut tx, &event.data, answer).await? {
         Some(Decision::Authorized(authorized)) => context.publish(authorized),
@@ -108,7 +108,7 @@ async fn order_cancelled(
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effects::record(&mut tx, &context, &event.attributes).await?;
+    effect_journal::record(&mut tx, &context, &event.attributes).await?;
     void(&mut tx, &event.data).await?;
     Ok(())
 }

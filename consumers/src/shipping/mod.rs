@@ -7,7 +7,7 @@
 //! stock that inventory takes back stands for the returned goods.
 
 use crate::daemon::Service;
-use crate::effects;
+use crate::effect_journal;
 use evenkeel::event::{Event, EventType, derived_id};
 use evenkeel::handler::{Context, HandlerError, Router};
 use evenkeel::inbox::SqliteTx;
@@ -50,7 +50,7 @@ async fn note<T: Telling>(
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effects::record(&mut tx, &context, &event.attributes).await?;
+    effect_journal::record(&mut tx, &context, &event.attributes).await?;
     let (order_id, fact) = event.data.told();
     match learn(&mut tx, &order_id, fact).await? {
         Some(dispatched) => context.publish(dispatched),

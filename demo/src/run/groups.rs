@@ -133,7 +133,7 @@ impl Groups {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use evenkeel_ops::audit::Tally;
+    use evenkeel_ops::audit::EndCounts;
 
     fn report(change: impl FnOnce(&mut AuditReport)) -> AuditReport {
         let mut report = AuditReport {
@@ -142,7 +142,7 @@ mod tests {
             proven: true,
             partitions: Vec::new(),
             types: BTreeMap::new(),
-            total: Tally::default(),
+            total: EndCounts::default(),
             lag: 0,
             missing: Findings::default(),
             doubled: Findings::default(),

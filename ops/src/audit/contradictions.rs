@@ -27,7 +27,7 @@ impl Audit<'_> {
         let mut found = Contradictions::default();
         let (mut batch, mut bytes, mut done) = (Vec::new(), 0, 0);
         dead_letters.each(&mut |dead_letter| {
-            if !self.is_judged(dead_letter.subject.place) {
+            if !self.is_audited(dead_letter.subject.place) {
                 return Ok(());
             }
             bytes += dead_letter.subject.bytes();
@@ -44,14 +44,14 @@ impl Audit<'_> {
         self.report_contradictions(&mut found)?;
         if self.is_first_pass() {
             dead_letters.failed(&mut |subject| {
-                self.is_handled(subject.kind);
+                self.mark_handled(subject.kind);
                 Ok(())
             })?;
         }
         Ok(())
     }
 
-    fn is_judged(&self, place: Place) -> bool {
+    fn is_audited(&self, place: Place) -> bool {
         self.report.partitions.iter().any(|part| {
             part.partition == place.partition && (part.from..part.settled()).contains(&place.offset)
         })
@@ -68,11 +68,11 @@ impl Audit<'_> {
         for (dead_letter, completed) in batch.into_iter().zip(completions_of(completed)) {
             let (subject, is_skip) = (&dead_letter.subject, dead_letter.is_skip);
             if !is_skip && self.is_first_pass() {
-                self.is_handled(subject.kind.clone());
+                self.mark_handled(subject.kind.clone());
             }
             // A raw record is identified by its content, and this dead letter lacks the original
             // content: the record may have been replayed.
-            let may_have = dead_letter.is_unlike && !matches!(subject.kind, Kind::Event(_));
+            let may_have = dead_letter.has_other_content && !matches!(subject.kind, Kind::Event(_));
             if completed.first_ms.is_none() && !may_have {
                 continue;
             }

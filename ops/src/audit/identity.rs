@@ -93,7 +93,7 @@ impl Identity {
     }
 
     /// Marks a record whose content differs from the original's because it was truncated or edited.
-    pub(super) fn unlike(self) -> Self {
+    pub(super) fn without_content(self) -> Self {
         Self {
             content: None,
             ..self
@@ -122,7 +122,7 @@ impl Identity {
 
     /// Whether a dead letter or parked record with this content may belong to this record. A
     /// truncated one may have lost the event's attributes.
-    pub(super) fn may_be(&self, other: &Self) -> bool {
+    pub(super) fn may_belong_to(&self, other: &Self) -> bool {
         let is_event = |subject: &Self| matches!(subject.kind, Kind::Event(_));
         !is_event(self) || !is_event(other) || self.identity() == other.identity()
     }

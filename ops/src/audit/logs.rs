@@ -4,9 +4,9 @@
 //! the audit.
 
 use super::identity::Place;
-use super::report::{AuditReport, Finding, Stretch};
+use super::report::{AuditReport, Finding, PartitionRange};
 use super::settings::AuditSettings;
-use super::sources::{Each, Offsets, Sources};
+use super::sources::{EachRecord, Offsets, Sources};
 use super::verify::{Limits, verify};
 use super::{AuditError, Progress};
 use crate::Cluster;
@@ -61,9 +61,9 @@ pub async fn audit(
     };
     let _guard = stop.drop_guard();
     let work = move || {
-        let stretches = logs.stretches(&settings, &committed)?;
+        let ranges = logs.ranges(&settings, &committed)?;
         let limits = Limits::of(settings.memory_bytes);
-        let mut report = verify(&logs, &settings, limits, stretches, &mut watch)?;
+        let mut report = verify(&logs, &settings, limits, ranges, &mut watch)?;
         logs.add_unreadable(&mut report, settings.listed_max)?;
         Ok(report)
     };
@@ -110,11 +110,11 @@ struct Logs {
 
 impl Logs {
     /// The offsets to read of each partition.
-    fn stretches(
+    fn ranges(
         &self,
         settings: &AuditSettings,
         committed: &BTreeMap<i32, i64>,
-    ) -> Result<Vec<Stretch>, AuditError> {
+    ) -> Result<Vec<PartitionRange>, AuditError> {
         let spans = |start, end| -> Result<Vec<Span>, KafkaError> {
             let reading = Reading::whole([&self.topic])
                 .with_start(start)
@@ -122,20 +122,20 @@ impl Logs {
             let reader = Reader::open(&self.cluster.kafka, &reading, self.cluster.timeout)?;
             Ok(reader.spans().cloned().collect())
         };
-        let asked = spans(settings.from, settings.to)?;
+        let read = spans(settings.from, settings.to)?;
         let low = spans(Start::Beginning, settings.to)?;
         let low: BTreeMap<i32, i64> = low
             .into_iter()
             .map(|span| (span.partition, span.start))
             .collect();
-        let stretches = asked.into_iter().map(|span| Stretch {
+        let ranges = read.into_iter().map(|span| PartitionRange {
             partition: span.partition,
             low: low.get(&span.partition).copied().unwrap_or(span.start),
             from: span.start,
             to: span.end.unwrap_or(span.start).max(span.start),
             committed: committed.get(&span.partition).copied(),
         });
-        Ok(stretches.collect())
+        Ok(ranges.collect())
     }
 
     /// Records an unreadable batch of the topic. Returns the offsets after it that are still to be
@@ -187,12 +187,12 @@ impl Logs {
                 report.unreadable.add(listed_max, finding);
             }
         }
-        report.close();
+        report.compute_totals();
         Ok(())
     }
 
     /// Passes the remaining records of a reader to `each`. An unreadable batch is an error.
-    fn drain(&self, reader: Reader, each: &mut Each<'_>) -> Result<(), AuditError> {
+    fn drain(&self, reader: Reader, each: &mut EachRecord<'_>) -> Result<(), AuditError> {
         match self.drain_readable(reader, each)?.into_iter().next() {
             Some(batch) => Err(AuditError::Kafka(KafkaError::UnreadableBatch(batch))),
             None => Ok(()),
@@ -204,7 +204,7 @@ impl Logs {
     fn drain_readable(
         &self,
         mut reader: Reader,
-        each: &mut Each<'_>,
+        each: &mut EachRecord<'_>,
     ) -> Result<Vec<UnreadableBatch>, AuditError> {
         let mut unreadable = Vec::new();
         let silence_max = self.cluster.timeout.max(SILENCE_MAX);
@@ -238,7 +238,7 @@ impl Logs {
     }
 
     /// Reads a whole topic. A missing topic counts as empty.
-    fn whole(&self, topic: &str, each: &mut Each<'_>) -> Result<(), AuditError> {
+    fn read_whole(&self, topic: &str, each: &mut EachRecord<'_>) -> Result<(), AuditError> {
         if !is_topic_name(topic) {
             return Ok(());
         }
@@ -252,7 +252,7 @@ impl Logs {
 }
 
 impl Sources for Logs {
-    fn topic(&self, parts: &[Offsets], each: &mut Each<'_>) -> Result<(), AuditError> {
+    fn topic(&self, parts: &[Offsets], each: &mut EachRecord<'_>) -> Result<(), AuditError> {
         let topic: Arc<str> = self.topic.as_str().into();
         let spans = parts.iter().map(|part| Span {
             topic: Arc::clone(&topic),
@@ -262,7 +262,8 @@ impl Sources for Logs {
         });
         let mut spans: Vec<Span> = spans.collect();
         while !spans.is_empty() {
-            let reader = Reader::over(&self.cluster.kafka, spans.clone(), self.cluster.timeout)?;
+            let reader =
+                Reader::of_spans(&self.cluster.kafka, spans.clone(), self.cluster.timeout)?;
             let unreadable = self.drain_readable(reader, each)?;
             let rest = unreadable
                 .into_iter()
@@ -273,12 +274,12 @@ impl Sources for Logs {
         Ok(())
     }
 
-    fn dead_letters(&self, each: &mut Each<'_>) -> Result<(), AuditError> {
-        self.whole(&self.dead_letters, each)
+    fn dead_letters(&self, each: &mut EachRecord<'_>) -> Result<(), AuditError> {
+        self.read_whole(&self.dead_letters, each)
     }
 
-    fn parked(&self, each: &mut Each<'_>) -> Result<(), AuditError> {
-        let drain = |reader, each: &mut Each<'_>| self.drain(reader, each);
+    fn parked(&self, each: &mut EachRecord<'_>) -> Result<(), AuditError> {
+        let drain = |reader, each: &mut EachRecord<'_>| self.drain(reader, each);
         let Cluster { kafka, timeout } = &self.cluster;
         match parked_records(kafka, &self.group, &self.topic, *timeout, drain, each) {
             Err(AuditError::Kafka(KafkaError::UnknownTopic { .. })) => Ok(()),
@@ -290,7 +291,7 @@ impl Sources for Logs {
         let Some(marks) = replay_topic(&self.dead_letters) else {
             return Ok(());
         };
-        self.whole(&marks, &mut |record| {
+        self.read_whole(&marks, &mut |record| {
             if let Some(ReplayLogEntry::DeadLetter {
                 partition,
                 offset,
@@ -305,8 +306,8 @@ impl Sources for Logs {
 
     fn skipped(&self) -> Result<HashSet<Place>, AuditError> {
         let mut history = History::default();
-        self.whole(&control_topic(&self.group), &mut |record| {
-            record_of(&mut history, &record);
+        self.read_whole(&control_topic(&self.group), &mut |record| {
+            apply_entry(&mut history, &record);
             Ok(())
         })?;
         let skipped = history.recorded().filter_map(|recorded| {
@@ -328,8 +329,8 @@ impl Sources for Logs {
     }
 
     fn has_handlers(&self, group: &str, handlers: &[String]) -> Result<Vec<bool>, AuditError> {
-        let asked = self.store.has_handlers(group, handlers);
-        Ok(self.runtime.block_on(asked)?)
+        let has = self.store.has_handlers(group, handlers);
+        Ok(self.runtime.block_on(has)?)
     }
 
     fn has_group(&self, group: &str) -> Result<bool, AuditError> {
@@ -338,7 +339,7 @@ impl Sources for Logs {
 }
 
 /// Skips entries that it cannot read, as members do.
-fn record_of(history: &mut History, record: &LogRecord) {
+fn apply_entry(history: &mut History, record: &LogRecord) {
     if let Ok(entry) = Entry::read(record.key.as_deref(), record.value.as_deref()) {
         let key = record.key.as_deref().unwrap_or_default();
         history.apply(&String::from_utf8_lossy(key), entry);

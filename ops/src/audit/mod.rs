@@ -50,5 +50,5 @@ mod tests;
 
 pub use error::AuditError;
 pub use logs::audit;
-pub use report::{AuditReport, Finding, Findings, Progress, Step, Stretch, Tally};
+pub use report::{AuditReport, EndCounts, Finding, Findings, PartitionRange, Progress, Step};
 pub use settings::{AuditSettings, Handlers};

@@ -54,7 +54,10 @@ impl Pending {
             return Ok(ends);
         }
         let mut end = |open: &mut HashMap<Place, Identity>, found: &Identity, end| {
-            if open.get(&found.place).is_some_and(|own| own.may_be(found)) {
+            if open
+                .get(&found.place)
+                .is_some_and(|own| own.may_belong_to(found))
+            {
                 ends.extend(open.remove(&found.place).map(|subject| (subject, end)));
             }
         };
@@ -88,7 +91,7 @@ pub(super) struct AuditedDeadLetter {
     /// Timestamp of the dead letter, in milliseconds.
     pub(super) written_ms: Option<i64>,
     /// Whether its content differs from the original's.
-    pub(super) is_unlike: bool,
+    pub(super) has_other_content: bool,
     /// Whether an operator skipped the record, which thus did not fail.
     pub(super) is_skip: bool,
 }
@@ -120,13 +123,13 @@ impl DeadLetters<'_> {
             let origin = Place { partition, offset };
             let failed_ms = record_timestamp_ms(&record.headers);
             let subject = Identity::new(self.topic, origin, failed_ms, &record);
-            let is_unlike = failure.is_reference || is_edited(record.headers.iter());
+            let has_other_content = failure.is_reference || is_edited(record.headers.iter());
             each(AuditedDeadLetter {
-                subject: match is_unlike {
-                    true => subject.unlike(),
+                subject: match has_other_content {
+                    true => subject.without_content(),
                     false => subject,
                 },
-                is_unlike,
+                has_other_content,
                 place: Place {
                     partition: record.partition,
                     offset: record.offset,
@@ -177,7 +180,7 @@ impl DeadLetters<'_> {
     /// partition.
     fn origin(&self, record: &LogRecord) -> Option<Place> {
         match self.entry(record) {
-            RetryTopicEntry::Parked { origin, .. } => origin.map(|offset| Place {
+            RetryTopicEntry::Parked { source_offset, .. } => source_offset.map(|offset| Place {
                 partition: record.partition,
                 offset,
             }),

@@ -19,12 +19,12 @@ pub struct AuditReport {
     /// Whether the audit has no findings.
     pub proven: bool,
     /// The offsets that were read of each partition.
-    pub partitions: Vec<Stretch>,
+    pub partitions: Vec<PartitionRange>,
     /// Ends of the records by event type. `(raw)` stands for records that are no events,
     /// `(unreadable)` for those that claim to be events and cannot be read.
-    pub types: BTreeMap<String, Tally>,
+    pub types: BTreeMap<String, EndCounts>,
     /// Ends of all records.
-    pub total: Tally,
+    pub total: EndCounts,
     /// Offsets of the audited range that the group has not settled. They are not audited.
     pub lag: u64,
     /// Records without an end: no effect, no dead letter, not parked and not skipped.
@@ -45,7 +45,7 @@ pub struct AuditReport {
 
 /// The audited offsets of a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Stretch {
+pub struct PartitionRange {
     /// Partition number.
     pub partition: i32,
     /// First offset that the partition still has.
@@ -58,7 +58,7 @@ pub struct Stretch {
     pub committed: Option<i64>,
 }
 
-impl Stretch {
+impl PartitionRange {
     /// End of the audited offsets: the committed offset, at most `to`. The group claims that
     /// everything below is settled.
     pub fn settled(&self) -> i64 {
@@ -70,7 +70,7 @@ impl Stretch {
 /// Ends of records. Each record counts in at most one of the fields after the first. A record in
 /// none of them is a finding.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
+pub struct EndCounts {
     /// Records below the group's committed offset.
     pub records: u64,
     /// Records with an effect. An event that is on the topic twice counts twice and has one effect.
@@ -86,7 +86,7 @@ pub struct Tally {
     pub ignored: u64,
 }
 
-impl Tally {
+impl EndCounts {
     fn add(&mut self, other: &Self) {
         self.records += other.records;
         self.effects += other.effects;
@@ -162,14 +162,14 @@ impl Findings {
 }
 
 impl AuditReport {
-    pub(super) fn new(settings: &AuditSettings, partitions: Vec<Stretch>) -> Self {
+    pub(super) fn new(settings: &AuditSettings, partitions: Vec<PartitionRange>) -> Self {
         Self {
             group: settings.group.clone(),
             topic: settings.topic.clone(),
             proven: false,
             partitions,
             types: BTreeMap::new(),
-            total: Tally::default(),
+            total: EndCounts::default(),
             lag: 0,
             missing: Findings::default(),
             doubled: Findings::default(),
@@ -181,10 +181,10 @@ impl AuditReport {
     }
 
     /// Computes the totals and whether the audit has no findings.
-    pub(super) fn close(&mut self) {
-        self.total = Tally::default();
-        for tally in self.types.values() {
-            self.total.add(tally);
+    pub(super) fn compute_totals(&mut self) {
+        self.total = EndCounts::default();
+        for counts in self.types.values() {
+            self.total.add(counts);
         }
         let lag = self.partitions.iter().map(|part| part.to - part.settled());
         self.lag = lag.map(i64::unsigned_abs).sum();

@@ -2,26 +2,26 @@
 
 use super::AuditError;
 use super::identity::Place;
-use super::report::Stretch;
+use super::report::PartitionRange;
 use evenkeel::inbox::{Completion, InboxKey};
 use evenkeel::kafka::reader::LogRecord;
 use evenkeel::recovery::Replayed;
 use std::collections::HashSet;
 
 /// Receives the next record. An error ends the read.
-pub(super) type Each<'a> = dyn FnMut(LogRecord) -> Result<(), AuditError> + 'a;
+pub(super) type EachRecord<'a> = dyn FnMut(LogRecord) -> Result<(), AuditError> + 'a;
 
 /// The logs and the store. Called by the audit's blocking thread: every method may block. Each read
 /// starts anew, so it includes the records that were written since the last one.
 pub(super) trait Sources {
     /// The records of the topic at these offsets, in offset order within each partition.
-    fn topic(&self, stretches: &[Offsets], each: &mut Each<'_>) -> Result<(), AuditError>;
+    fn topic(&self, ranges: &[Offsets], each: &mut EachRecord<'_>) -> Result<(), AuditError>;
 
     /// The records of the dead-letter topic.
-    fn dead_letters(&self, each: &mut Each<'_>) -> Result<(), AuditError>;
+    fn dead_letters(&self, each: &mut EachRecord<'_>) -> Result<(), AuditError>;
 
     /// The records of the retry topic that are not settled.
-    fn parked(&self, each: &mut Each<'_>) -> Result<(), AuditError>;
+    fn parked(&self, each: &mut EachRecord<'_>) -> Result<(), AuditError>;
 
     /// Marks of replayed dead letters, and removals of such marks: partition and offset of the dead
     /// letter. The latest entry comes last.
@@ -49,13 +49,13 @@ pub(super) struct Offsets {
 }
 
 /// The offsets to audit, without empty partitions.
-pub(super) fn audited_offsets(stretches: &[Stretch]) -> Vec<Offsets> {
-    let judged = stretches.iter().map(|stretch| Offsets {
-        partition: stretch.partition,
-        start: stretch.from,
-        end: stretch.settled(),
+pub(super) fn audited_offsets(ranges: &[PartitionRange]) -> Vec<Offsets> {
+    let audited = ranges.iter().map(|range| Offsets {
+        partition: range.partition,
+        start: range.from,
+        end: range.settled(),
     });
-    judged.filter(|part| part.start < part.end).collect()
+    audited.filter(|part| part.start < part.end).collect()
 }
 
 /// The total number of offsets.

@@ -13,7 +13,7 @@
 use super::identity::{Identity, Kind};
 use super::pending::{DeadLetters, End, Pending};
 use super::reordering::{OrderTable, ReorderCandidates};
-use super::report::{AuditReport, Finding, Stretch, Tally};
+use super::report::{AuditReport, EndCounts, Finding, PartitionRange};
 use super::settings::AuditSettings;
 use super::sources::{Sources, audited_offsets, length};
 use super::{AuditError, Progress, Step};
@@ -65,12 +65,12 @@ pub(super) struct Audit<'a> {
     pub(super) candidates: ReorderCandidates,
 }
 
-/// Audits the records of these stretches.
+/// Audits the records of these ranges.
 pub(super) fn verify(
     sources: &dyn Sources,
     settings: &AuditSettings,
     limits: Limits,
-    stretches: Vec<Stretch>,
+    ranges: Vec<PartitionRange>,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<AuditReport, AuditError> {
     let mut audit = Audit {
@@ -78,13 +78,13 @@ pub(super) fn verify(
         settings,
         limits,
         watch,
-        report: AuditReport::new(settings, stretches),
+        report: AuditReport::new(settings, ranges),
         handled: HashMap::new(),
         pending: Pending::default(),
         candidates: ReorderCandidates::default(),
     };
     audit.run()?;
-    audit.report.close();
+    audit.report.compute_totals();
     audit.reject_unknown_group()?;
     Ok(audit.report)
 }
@@ -99,7 +99,7 @@ impl<'a> Audit<'a> {
             self.read_topic(&mut order)?;
             self.settle()?;
             self.verify(&order)?;
-            start = order.rest().filter(|_| self.settings.is_ordered);
+            start = order.next_pass_start().filter(|_| self.settings.is_ordered);
         }
         Ok(())
     }
@@ -169,16 +169,16 @@ impl<'a> Audit<'a> {
         self.look_up_kinds(&batch)?;
         let is_first = self.is_first_pass();
         let is_queried = |subject: &Identity| {
-            let is_ordered = subject.lane.is_some_and(|lane| order.has(lane));
+            let is_ordered = subject.lane.is_some_and(|lane| order.covers(lane));
             self.handled[&subject.kind] && (is_first || is_ordered)
         };
         let (queried, ignored): (Vec<Identity>, Vec<Identity>) =
             batch.into_iter().partition(is_queried);
         if is_first {
             for subject in ignored {
-                let tally = self.tally(&subject.kind);
-                tally.records += 1;
-                tally.ignored += 1;
+                let counts = self.counts_of(&subject.kind);
+                counts.records += 1;
+                counts.ignored += 1;
             }
         }
         let completed = self.completed(&queried)?;
@@ -195,7 +195,7 @@ impl<'a> Audit<'a> {
         order: &mut OrderTable,
     ) -> Result<(), AuditError> {
         if self.is_first_pass() {
-            self.tally(&subject.kind).records += 1;
+            self.counts_of(&subject.kind).records += 1;
         }
         let Some(at_ms) = completions.first_ms else {
             if self.is_first_pass() {
@@ -207,7 +207,7 @@ impl<'a> Audit<'a> {
             return Ok(());
         };
         if self.is_first_pass() {
-            self.tally(&subject.kind).effects += 1;
+            self.counts_of(&subject.kind).effects += 1;
             if completions.handlers > 1 {
                 let names = self.settings.handlers.of(&subject.kind).join(", ");
                 let detail = format!("had an effect by more than one of the handlers {names}");
@@ -217,7 +217,7 @@ impl<'a> Audit<'a> {
             }
         }
         match subject.lane.filter(|_| self.settings.is_ordered) {
-            Some(lane) => self.see(lane, subject, at_ms, order),
+            Some(lane) => self.check_order(lane, subject, at_ms, order),
             None => Ok(()),
         }
     }
@@ -242,7 +242,7 @@ impl<'a> Audit<'a> {
     }
 
     /// A record of this kind failed, so the group handles the kind.
-    pub(super) fn is_handled(&mut self, kind: Kind) {
+    pub(super) fn mark_handled(&mut self, kind: Kind) {
         self.handled.insert(kind, true);
     }
 
@@ -272,12 +272,12 @@ impl<'a> Audit<'a> {
         };
         let dead_letters = self.dead_letters();
         for (subject, end) in self.pending.settle(&dead_letters, ends)? {
-            let tally = self.tally(&subject.kind);
+            let counts = self.counts_of(&subject.kind);
             match end {
-                End::Parked => tally.parked += 1,
-                End::Dead => tally.dead_letters += 1,
-                End::Skipped => tally.skipped += 1,
-                End::Effect => tally.effects += 1,
+                End::Parked => counts.parked += 1,
+                End::Dead => counts.dead_letters += 1,
+                End::Skipped => counts.skipped += 1,
+                End::Effect => counts.effects += 1,
                 End::Reused => {
                     let detail = "its source and id were completed with other content";
                     let reused = &mut self.report.reused;
@@ -297,7 +297,7 @@ impl<'a> Audit<'a> {
         Ok(())
     }
 
-    fn tally(&mut self, kind: &Kind) -> &mut Tally {
+    fn counts_of(&mut self, kind: &Kind) -> &mut EndCounts {
         let types = &mut self.report.types;
         types.entry(kind.name().to_owned()).or_default()
     }

@@ -81,7 +81,7 @@ pub async fn causes(
     filter: Filter,
     stop: &CancellationToken,
 ) -> Result<Option<Causes>, DeadLetterError> {
-    let replays = replay_log::of_all(cluster, admin, &topics).await?;
+    let replays = replay_log::read_all(cluster, admin, &topics).await?;
     let (cluster, stop) = (cluster.clone(), stop.clone());
     let group = move || {
         let mut groups = Groups::default();

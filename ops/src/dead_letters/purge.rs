@@ -3,15 +3,15 @@
 //! Kafka can only delete the beginning of a partition. A purge therefore deletes up to the first
 //! dead letter that must remain.
 //!
-//! Deleted records cannot be restored, so each step only ever moves a cut towards the beginning: by
-//! expiry, then by group, then by the existing offsets. A topic with a record that is no dead
-//! letter before its cut is refused as a whole.
+//! Deleted records cannot be restored, so the cut of a partition (its first offset that remains) is
+//! determined by expiry, and the steps after it only lower it: the restriction to a group, then the
+//! existing offsets. A topic is refused as a whole if a record before a cut is no dead letter.
 //!
 //! ```no_run
 //! use evenkeel::kafka::admin::Admin;
 //! use evenkeel_ops::dead_letters::DeadLetterError;
 //! use evenkeel_ops::dead_letters::purge::{Expired, PurgeSettings, purge};
-//! use evenkeel_ops::{Cluster, Silent};
+//! use evenkeel_ops::{Cluster, SilentObserver};
 //! use std::sync::Arc;
 //! use tokio_util::sync::CancellationToken;
 //!
@@ -19,7 +19,7 @@
 //! let topics = ["dlq.payments.shop.orders".to_owned()];
 //! let dry_run = PurgeSettings::new(Expired::Replayed);
 //! let stop = CancellationToken::new();
-//! let purged = purge(&cluster, &admin, &topics, &dry_run, &stop, Arc::new(Silent)).await?;
+//! let purged = purge(&cluster, &admin, &topics, &dry_run, &stop, Arc::new(SilentObserver)).await?;
 //! for cut in purged.iter().flat_map(|purge| &purge.cuts) {
 //!     println!("{}/{}: {} would be deleted", cut.topic, cut.partition, cut.delete);
 //! }
@@ -103,7 +103,7 @@ impl PurgeSettings {
 #[non_exhaustive]
 pub struct Purge {
     /// Deleted offsets by topic and partition.
-    pub cuts: Vec<Cut>,
+    pub cuts: Vec<PurgedPartition>,
     /// Number of replayed dead letters that remain, because they follow one that was not replayed.
     /// Counted for [`Expired::Replayed`].
     pub stranded: usize,
@@ -128,7 +128,7 @@ pub async fn purge(
 ) -> Result<Option<Purge>, DeadLetterError> {
     let mut purge = Purge::default();
     for topic in topics {
-        let replays = replay_log::of_topic(cluster, topic).await?.replays;
+        let replays = replay_log::read_topic(cluster, topic).await?.replays;
         let (at, token, name) = (cluster.clone(), stop.clone(), topic.clone());
         let (settings_of, observer) = (settings.clone(), Arc::clone(&observer));
         let compute = move || {
@@ -140,9 +140,12 @@ pub async fn purge(
         if stop.is_cancelled() {
             return Ok(None);
         }
-        let mut cuts = with_bounds(admin, topic, &cuts, &replays).await?;
+        let mut cuts = purged_partitions(admin, topic, &cuts, &replays).await?;
         if settings.expired == Expired::Replayed {
-            purge.stranded += cuts.iter().map(|cut| behind(&replays, cut)).sum::<usize>();
+            purge.stranded += cuts
+                .iter()
+                .map(|cut| remaining_replayed(&replays, cut))
+                .sum::<usize>();
         }
         if settings.execute {
             delete(cluster, admin, topic, &mut cuts, &replays).await?;
@@ -166,10 +169,10 @@ fn cuts(
         Expired::Replayed => cuts_replayed(cluster, topic, replays, stop)?,
     };
     if let (Some(all), Some(group)) = (&cuts, &settings.group) {
-        cuts = own_cuts(cluster, topic, group, all.clone(), stop, observer)?;
+        cuts = limit_to_group(cluster, topic, group, all.clone(), stop, observer)?;
     }
     if let Some(cuts) = &cuts {
-        refuse_others(cluster, topic, cuts, stop)?;
+        reject_other_records(cluster, topic, cuts, stop)?;
     }
     Ok(cuts)
 }
@@ -204,7 +207,7 @@ pub fn check_purpose(
 
 /// The content of such a topic. `None` if the name allows dead letters.
 fn purpose(topic: &str, is_declared: impl Fn(&str) -> bool) -> Option<&'static str> {
-    const OTHERS: [(&str, &str); 4] = [
+    const OTHER_PURPOSES: [(&str, &str); 4] = [
         ("retry.", "records that wait for their next attempt"),
         ("control.", "the commands of a group"),
         ("replays.", "records of which dead letters were replayed"),
@@ -221,7 +224,7 @@ fn purpose(topic: &str, is_declared: impl Fn(&str) -> bool) -> Option<&'static s
         "",
         "records that wait for their next attempt, according to its name",
     ));
-    let other = OTHERS
+    let other = OTHER_PURPOSES
         .iter()
         .find(|(prefix, _)| topic.starts_with(prefix))
         .or(foreign);
@@ -234,7 +237,7 @@ fn purpose(topic: &str, is_declared: impl Fn(&str) -> bool) -> Option<&'static s
 /// The deleted and the remaining offsets of a partition. Its serialised form is stable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Cut {
+pub struct PurgedPartition {
     /// Name of the dead-letter topic.
     pub topic: String,
     /// Partition number.
@@ -297,7 +300,7 @@ fn cuts_replayed(
 
 /// Limits cuts to the group's own dead letters. Names can coincide: group `a` with topic `b.c` and
 /// group `a.b` with topic `c` write to one topic. `None` if cancelled first.
-fn own_cuts(
+fn limit_to_group(
     cluster: &Cluster,
     topic: &str,
     group: &str,
@@ -329,17 +332,17 @@ fn own_cuts(
 
 /// Fails if a record before the cuts has none of the failure headers that [`DeadLetterRecord`]
 /// reads.
-fn refuse_others(
+fn reject_other_records(
     cluster: &Cluster,
     topic: &str,
     cuts: &Cuts,
     stop: &CancellationToken,
 ) -> Result<(), DeadLetterError> {
     let mut reader = Reader::open(&cluster.kafka, &Reading::whole([topic]), cluster.timeout)?;
-    let goes = |partition, offset| cuts.get(&partition).is_some_and(|cut| offset < *cut);
+    let is_deleted = |partition, offset| cuts.get(&partition).is_some_and(|cut| offset < *cut);
     let mut open: BTreeSet<i32> = reader
         .spans()
-        .filter(|span| goes(span.partition, span.start))
+        .filter(|span| is_deleted(span.partition, span.start))
         .map(|span| span.partition)
         .collect();
     if open.is_empty() {
@@ -347,7 +350,7 @@ fn refuse_others(
     }
     drain(&mut reader, stop, |record| {
         let (partition, offset) = (record.partition, record.offset);
-        if !goes(partition, offset) {
+        if !is_deleted(partition, offset) {
             open.remove(&partition);
         } else {
             let dead_letter = DeadLetterRecord::new(record);
@@ -361,20 +364,21 @@ fn refuse_others(
     Ok(())
 }
 
-/// Adds the existing offsets of each partition to the cuts.
-async fn with_bounds(
+/// The cuts, limited to the existing offsets of each partition, with the number of offsets on each
+/// side.
+async fn purged_partitions(
     admin: &Admin,
     topic: &str,
     cuts: &Cuts,
     replays: &ReplayLog,
-) -> Result<Vec<Cut>, KafkaError> {
+) -> Result<Vec<PurgedPartition>, KafkaError> {
     let described = admin.describe_topic(topic).await?;
     let cut = |partition: &evenkeel::kafka::admin::PartitionDescription| {
         let (first, end) = (partition.low, partition.high);
         let before = cuts
             .get(&partition.partition)
             .map_or(first, |cut| (*cut).clamp(first, end));
-        Cut {
+        PurgedPartition {
             topic: topic.to_owned(),
             partition: partition.partition,
             low: first,
@@ -397,7 +401,7 @@ async fn with_bounds(
 }
 
 /// Number of replayed dead letters that remain.
-fn behind(replays: &ReplayLog, cut: &Cut) -> usize {
+fn remaining_replayed(replays: &ReplayLog, cut: &PurgedPartition) -> usize {
     let all = replays.before(cut.partition, i64::MAX);
     all.filter(|offset| *offset >= cut.before).count()
 }
@@ -408,7 +412,7 @@ async fn delete(
     cluster: &Cluster,
     admin: &Admin,
     topic: &str,
-    cuts: &mut [Cut],
+    cuts: &mut [PurgedPartition],
     replays: &ReplayLog,
 ) -> Result<(), DeadLetterError> {
     let before: Cuts = cuts
@@ -420,7 +424,7 @@ async fn delete(
     for cut in cuts.iter_mut() {
         cut.done = cut.delete > 0;
     }
-    let gone: Vec<ReplayLogEntry> = before
+    let removed: Vec<ReplayLogEntry> = before
         .iter()
         .flat_map(|(partition, before)| {
             let offsets = replays.before(*partition, *before);
@@ -431,9 +435,9 @@ async fn delete(
             })
         })
         .collect();
-    if let (false, Some(log)) = (gone.is_empty(), replay_topic(topic)) {
+    if let (false, Some(log)) = (removed.is_empty(), replay_topic(topic)) {
         let publisher = Publisher::new(&cluster.kafka, PublisherSettings::new(EVENT_SOURCE))?;
-        write_entries(&publisher, &log, &gone).await?;
+        write_entries(&publisher, &log, &removed).await?;
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The replay log of one dead-letter topic, read to its end.
 #[derive(Debug, Default)]
-pub(super) struct LogUntil {
+pub(super) struct ReplayLogSnapshot {
     pub(super) replays: ReplayLog,
     /// End offset of the first partition, which contains the latest run.
     pub(super) end: i64,
@@ -29,7 +29,7 @@ pub(super) struct LogUntil {
 ///
 /// # Errors
 /// If a request to the cluster fails.
-pub async fn of_all(
+pub async fn read_all(
     cluster: &Cluster,
     admin: &Admin,
     topics: &[String],
@@ -38,22 +38,25 @@ pub async fn of_all(
     let mut all = BTreeMap::new();
     for topic in topics {
         if replay_topic(topic).is_some_and(|log| existing.contains(&log)) {
-            all.insert(topic.clone(), of_topic(cluster, topic).await?.replays);
+            all.insert(topic.clone(), read_topic(cluster, topic).await?.replays);
         }
     }
     Ok(all)
 }
 
 /// The replay log of a topic. Empty if it does not exist.
-pub(super) async fn of_topic(cluster: &Cluster, topic: &str) -> Result<LogUntil, DeadLetterError> {
+pub(super) async fn read_topic(
+    cluster: &Cluster,
+    topic: &str,
+) -> Result<ReplayLogSnapshot, DeadLetterError> {
     let Some(name) = replay_topic(topic) else {
         let topic = topic.to_owned();
         return Err(DeadLetterError::NoReplayTopic { topic });
     };
     let cluster = cluster.clone();
     let read = move || {
-        let mut log = LogUntil::default();
-        log.end = match each(&cluster, &name, |entry| log.replays.apply(entry)) {
+        let mut log = ReplayLogSnapshot::default();
+        log.end = match for_each_entry(&cluster, &name, |entry| log.replays.apply(entry)) {
             Err(KafkaError::UnknownTopic { .. }) => 0,
             end => end?,
         };
@@ -67,7 +70,7 @@ pub(super) async fn of_topic(cluster: &Cluster, topic: &str) -> Result<LogUntil,
 ///
 /// # Errors
 /// If a request to the cluster fails.
-pub async fn of_dead_letter(
+pub async fn replay_of_dead_letter(
     cluster: &Cluster,
     admin: &Admin,
     position: &RecordPosition,
@@ -81,7 +84,7 @@ pub async fn of_dead_letter(
     let (cluster, position) = (cluster.clone(), position.clone());
     let read = move || {
         let mut latest = None;
-        each(&cluster, &log, |entry| match entry {
+        for_each_entry(&cluster, &log, |entry| match entry {
             ReplayLogEntry::DeadLetter {
                 partition,
                 offset,
@@ -96,33 +99,33 @@ pub async fn of_dead_letter(
 
 /// Passes every entry of a replay log to the closure. Returns the end offset of its first
 /// partition. Blocks.
-fn each(
+fn for_each_entry(
     cluster: &Cluster,
     log: &str,
-    mut take: impl FnMut(ReplayLogEntry),
+    mut handle: impl FnMut(ReplayLogEntry),
 ) -> Result<i64, KafkaError> {
     let mut reader = Reader::open(&cluster.kafka, &Reading::whole([log]), cluster.timeout)?;
     let end = reader
         .spans()
         .find(|span| span.partition == 0)
         .and_then(|span| span.end);
-    records(&mut reader, |record| {
-        if let Some(entry) = entry_of(&record) {
-            take(entry);
+    for_each_record(&mut reader, |record| {
+        if let Some(entry) = parse_entry(&record) {
+            handle(entry);
         }
         true
     })?;
     Ok(end.unwrap_or(0))
 }
 
-/// Passes the remaining records of a reader to `take` until it returns false. Blocks.
-pub(super) fn records(
+/// Passes the remaining records of a reader to `handle` until it returns false. Blocks.
+pub(super) fn for_each_record(
     reader: &mut Reader,
-    mut take: impl FnMut(LogRecord) -> bool,
+    mut handle: impl FnMut(LogRecord) -> bool,
 ) -> Result<(), KafkaError> {
     while !reader.at_end() {
         if let Some(record) = reader.next(POLL_TIMEOUT)?
-            && !take(record)
+            && !handle(record)
         {
             break;
         }
@@ -131,6 +134,6 @@ pub(super) fn records(
 }
 
 /// The entry in a record. `None` if it is unreadable.
-pub(super) fn entry_of(record: &LogRecord) -> Option<ReplayLogEntry> {
+pub(super) fn parse_entry(record: &LogRecord) -> Option<ReplayLogEntry> {
     ReplayLogEntry::read(record.key.as_deref(), record.value.as_deref())
 }

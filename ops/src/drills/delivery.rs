@@ -5,13 +5,13 @@
 //! answer. Receipts only show which events could not be delivered.
 //!
 //! One loop waits for whatever comes first: a stop, a receipt, an answer, the next event when the
-//! rate permits it, or the end of the group's patience. Nothing is spawned but the readers, and no
-//! state is shared. Answers go before new events, so that the loop never delivers more while
-//! answers lie unread.
+//! rate permits it, or the time at which the group has been silent for too long. Only the readers
+//! run on threads of their own, and no state is shared. Answers are processed before new events are
+//! delivered, so that the loop never delivers more while there are unread answers.
 
 use super::DrillError;
-use super::selection::{Fate, Found, type_of};
-use super::tally::{Heard, Repetition, Tally};
+use super::selection::{Fate, SettledEvent, type_of};
+use super::tally::{Repetition, RepetitionAnswer, Tally};
 use crate::sending::rate_limit::RateLimit;
 use crate::sending::receipts::ready_or_never;
 use crate::{Cluster, Observer, blocking};
@@ -38,13 +38,13 @@ const FAILURES_MAX: u64 = 100;
 /// How long one poll for an answer takes.
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 /// Number of records of retry topics that are read ahead.
-const AHEAD_RECORDS: usize = 1024;
+const READ_AHEAD_MAX: usize = 1024;
 
 /// New records of retry topics.
 pub(super) type Answers = mpsc::Receiver<Result<LogRecord, KafkaError>>;
 
 /// A repetition without a receipt.
-struct Underway {
+struct InFlight {
     /// Source topic and type of the event, for the counts.
     topic: String,
     ty: String,
@@ -64,12 +64,12 @@ pub(super) struct Delivery<'a> {
     wait: Duration,
     stop: CancellationToken,
     is_stopped: bool,
-    underway: VecDeque<Underway>,
+    in_flight: VecDeque<InFlight>,
     failures: u64,
     /// Start of the group's current silence: its last answer, or the first unanswered delivery
     /// after that.
     silent_since: Instant,
-    has_given_up: bool,
+    is_ended_by_silence: bool,
     observer: &'a dyn Observer,
     tally: Tally,
 }
@@ -90,7 +90,7 @@ pub struct Limits {
     /// It also waits while 80 repetitions are in flight or unanswered, at any rate.
     pub rate: u32,
     /// Bounds the wait for the next answer of the group. Default 30 s. At the bound the drill ends,
-    /// with the judgement [`Unanswered`](super::Judgement::Unanswered). Choose it longer than the
+    /// with the result [`Unanswered`](super::DrillResult::Unanswered). Choose it longer than the
     /// slowest handler and its retries in place.
     pub wait: Duration,
 }
@@ -125,13 +125,13 @@ enum Event {
     Stopped,
     Receipt(Result<Receipt, PublishError>),
     Answer(Option<Result<LogRecord, KafkaError>>),
-    Found(Option<Result<Found, KafkaError>>),
+    Settled(Option<Result<SettledEvent, KafkaError>>),
     /// A deadline has passed.
     Due,
 }
 
 impl<'a> Delivery<'a> {
-    /// Creates a delivery whose answers come from [`follow`].
+    /// Creates a delivery whose answers come from [`follow_answers`].
     pub(super) fn new(
         group: String,
         answers: Answers,
@@ -151,10 +151,10 @@ impl<'a> Delivery<'a> {
             wait: limits.wait,
             stop,
             is_stopped: false,
-            underway: VecDeque::new(),
+            in_flight: VecDeque::new(),
             failures: 0,
             silent_since: now,
-            has_given_up: false,
+            is_ended_by_silence: false,
             observer,
             tally: Tally::default(),
         }
@@ -163,15 +163,15 @@ impl<'a> Delivery<'a> {
     /// Delivers the found events. Returns when all are answered, the group is silent for too long,
     /// or the drill is stopped. Repetitions in flight have a receipt by then, so that the counts
     /// are those of the log.
-    pub(super) async fn all(
+    pub(super) async fn deliver_all(
         &mut self,
-        mut found: mpsc::Receiver<Result<Found, KafkaError>>,
+        mut found: mpsc::Receiver<Result<SettledEvent, KafkaError>>,
     ) -> Result<(), DrillError> {
         let mut is_read = false;
         loop {
             is_read |= self.is_ending();
             let has_room = !is_read && self.has_room();
-            if is_read && self.underway.is_empty() && self.has_ended() {
+            if is_read && self.in_flight.is_empty() && self.has_ended() {
                 return Ok(());
             }
             let source = has_room.then_some(&mut found);
@@ -180,10 +180,10 @@ impl<'a> Delivery<'a> {
                 Event::Receipt(outcome) => self.receive(outcome),
                 Event::Answer(Some(record)) => self.process(&record?),
                 Event::Answer(None) => return Err(DrillError::AnswersEnded),
-                Event::Found(Some(found)) => self.deliver(found?).await,
-                Event::Found(None) => is_read = true,
+                Event::Settled(Some(found)) => self.deliver(found?).await,
+                Event::Settled(None) => is_read = true,
                 // No other event occurred, and no answer arrived.
-                Event::Due => self.give_up_on_silence(is_read),
+                Event::Due => self.end_if_silent(is_read),
             }
         }
     }
@@ -195,23 +195,24 @@ impl<'a> Delivery<'a> {
 
     /// Whether no more events are delivered.
     fn is_ending(&self) -> bool {
-        let is_hopeless = self.failures >= FAILURES_MAX || self.tally.failed() >= FAILED_MAX;
-        self.is_stopped || self.has_given_up || is_hopeless
+        let has_too_many_failures =
+            self.failures >= FAILURES_MAX || self.tally.failed() >= FAILED_MAX;
+        self.is_stopped || self.is_ended_by_silence || has_too_many_failures
     }
 
     /// Whether another repetition may be delivered.
     fn has_room(&self) -> bool {
-        self.tally.unanswered() + (self.underway.len() as u64) < UNANSWERED_MAX
+        self.tally.unanswered() + (self.in_flight.len() as u64) < UNANSWERED_MAX
     }
 
     /// Whether there is nothing left to wait for after all events were sent.
     fn has_ended(&self) -> bool {
-        self.is_stopped || self.tally.unanswered() == 0 || self.has_given_up
+        self.is_stopped || self.tally.unanswered() == 0 || self.is_ended_by_silence
     }
 
     /// The time at which the group has been silent for too long.
     fn silent_until(&self) -> Instant {
-        match self.tally.unanswered() > 0 && !self.has_given_up {
+        match self.tally.unanswered() > 0 && !self.is_ended_by_silence {
             true => self.silent_since + self.wait,
             false => Instant::now() + self.wait,
         }
@@ -219,11 +220,11 @@ impl<'a> Delivery<'a> {
 
     /// Ends the delivery if the group has been silent for too long. What is in flight is still
     /// settled.
-    fn give_up_on_silence(&mut self, is_read: bool) {
+    fn end_if_silent(&mut self, is_read: bool) {
         if self.silent_until() > Instant::now() {
             return;
         }
-        self.has_given_up = true;
+        self.is_ended_by_silence = true;
         let rest = if is_read {
             ""
         } else {
@@ -237,7 +238,7 @@ impl<'a> Delivery<'a> {
     /// repetition. Earlier branches win: a stop, then what is known about sent repetitions.
     async fn next(
         &mut self,
-        source: Option<&mut mpsc::Receiver<Result<Found, KafkaError>>>,
+        source: Option<&mut mpsc::Receiver<Result<SettledEvent, KafkaError>>>,
     ) -> Event {
         let due = self.rate.due();
         let is_due = source.is_some() && due <= Instant::now();
@@ -252,22 +253,22 @@ impl<'a> Delivery<'a> {
             }
         };
         let is_stopped = self.is_stopped;
-        let front = self.underway.front_mut().map(|front| &mut front.receipt);
+        let oldest = self.in_flight.front_mut().map(|oldest| &mut oldest.receipt);
         tokio::select! {
             biased;
             () = self.stop.cancelled(), if !is_stopped => Event::Stopped,
-            outcome = ready_or_never(front) => Event::Receipt(outcome),
+            outcome = ready_or_never(oldest) => Event::Receipt(outcome),
             answer = self.answers.recv() => Event::Answer(answer),
-            found = found => Event::Found(found),
+            found = found => Event::Settled(found),
             () = sleep_until(wake.max(Instant::now() + Duration::from_millis(1))) => Event::Due,
         }
     }
 
     /// Counts a settled event, and delivers it again if it is to be repeated.
-    async fn deliver(&mut self, found: Found) {
-        let Found { record, ty, fate } = found;
+    async fn deliver(&mut self, found: SettledEvent) {
+        let SettledEvent { record, ty, fate } = found;
         let topic = record.topic.to_string();
-        self.tally.found(&topic, &ty, fate);
+        self.tally.count_settled(&topic, &ty, fate);
         if fate != Fate::Repeated {
             return;
         }
@@ -275,7 +276,7 @@ impl<'a> Delivery<'a> {
         let event = format!("{topic}/{}@{}", record.partition, record.offset);
         let repeated = repetition(&self.group, record, &self.drill);
         match self.publisher.enqueue_record(repeated).await {
-            Ok(receipt) => self.underway.push_back(Underway {
+            Ok(receipt) => self.in_flight.push_back(InFlight {
                 topic,
                 ty,
                 event,
@@ -288,7 +289,7 @@ impl<'a> Delivery<'a> {
     /// Counts the oldest repetition in flight. The group's silence begins with the first one that
     /// is unanswered.
     fn receive(&mut self, outcome: Result<Receipt, PublishError>) {
-        let Some(front) = self.underway.pop_front() else {
+        let Some(oldest) = self.in_flight.pop_front() else {
             return;
         };
         match outcome {
@@ -296,15 +297,15 @@ impl<'a> Delivery<'a> {
                 if self.tally.unanswered() == 0 {
                     self.silent_since = Instant::now();
                 }
-                self.tally.delivered();
+                self.tally.count_delivered();
             }
-            Err(error) => self.fail(&front.topic, &front.ty, &front.event, &error),
+            Err(error) => self.fail(&oldest.topic, &oldest.ty, &oldest.event, &error),
         }
     }
 
     fn fail(&mut self, topic: &str, ty: &str, event: &str, error: &PublishError) {
         self.failures += 1;
-        self.tally.undelivered(topic, ty);
+        self.tally.count_undelivered(topic, ty);
         self.observer
             .notice(&format!("failed to deliver {event} again: {error}"));
         if self.failures == FAILURES_MAX {
@@ -315,10 +316,10 @@ impl<'a> Delivery<'a> {
     }
 
     /// Processes a record of a retry topic: one of our repetitions, or the group's answer to one.
-    /// The answer names the offset of the repetition, which a receipt tells too late: the answer
-    /// may arrive before it. So repetitions are learned from the log as well.
+    /// An answer names the offset of its repetition. It may arrive before the receipt with that
+    /// offset, so the offsets of repetitions are taken from the log.
     fn process(&mut self, record: &LogRecord) {
-        let place = |offset| (record.topic.to_string(), record.partition, offset);
+        let position = |offset| (record.topic.to_string(), record.partition, offset);
         let headers = || record.headers.iter();
         let owner = Owner {
             group: &self.group,
@@ -332,20 +333,23 @@ impl<'a> Delivery<'a> {
                     topic: source.to_owned(),
                     ty: type_of(record),
                 };
-                self.tally.seen(place(record.offset), repetition);
+                self.tally
+                    .add_repetition(position(record.offset), repetition);
             }
             return;
         }
-        let heard = match repetition_answer(headers()) {
-            Some((of, outcome)) => Some((of, Heard::Settled(outcome))),
+        let answer = match repetition_answer(headers()) {
+            Some((offset, outcome)) => Some((offset, RepetitionAnswer::Settled(outcome))),
             None => match RetryTopicEntry::read(headers(), owner) {
-                RetryTopicEntry::Failed { of, .. } => Some((of, Heard::Failed)),
+                RetryTopicEntry::Failed { retry_offset, .. } => {
+                    Some((retry_offset, RepetitionAnswer::Failed))
+                }
                 _ => None,
             },
         };
         let failed = self.tally.failed();
-        if let Some((of, heard)) = heard
-            && self.tally.heard(&place(of), &heard)
+        if let Some((offset, answer)) = answer
+            && self.tally.record_answer(&position(offset), &answer)
         {
             self.silent_since = Instant::now();
             self.observer.advance();
@@ -367,7 +371,7 @@ fn source_of<'a>(group: &str, retry: &'a str) -> &'a str {
 /// Reads the retry topics from their current ends, on a thread of its own. The thread ends when the
 /// receiver is dropped. Returns when the ends are fixed: repetitions that are delivered afterwards
 /// are read.
-pub(super) async fn follow(
+pub(super) async fn follow_answers(
     cluster: &Cluster,
     group: &str,
     topics: &[String],
@@ -377,7 +381,7 @@ pub(super) async fn follow(
     let cluster = cluster.clone();
     let open = move || Reader::open(&cluster.kafka, &reading, cluster.timeout);
     let mut reader = blocking::run(open).await?;
-    let (sender, receiver) = mpsc::channel(AHEAD_RECORDS);
+    let (sender, receiver) = mpsc::channel(READ_AHEAD_MAX);
     tokio::task::spawn_blocking(move || {
         while !sender.is_closed() {
             match reader.next(POLL_TIMEOUT) {

@@ -4,7 +4,7 @@
 //! waiting keys and dead letters known then. What the group settles later is not repeated.
 
 use super::DrillError;
-use super::delivery::{Delivery, Limits, follow};
+use super::delivery::{Delivery, Limits, follow_answers};
 use super::selection::{DrillSettings, Selection, stream};
 use super::tally::Tally;
 use crate::cluster::EVENT_SOURCE;
@@ -29,7 +29,7 @@ pub struct Duplicates<'a> {
     selections: Vec<Selection>,
 }
 
-/// The outcome of a drill. It judges nothing by itself: see [`Tally::judge`].
+/// The outcome of a drill. The result follows from the tally: see [`Tally::result`].
 #[derive(Debug)]
 #[non_exhaustive]
 #[must_use = "it may contain an error"]
@@ -102,7 +102,7 @@ impl<'a> Duplicates<'a> {
         let mut found = stream(self.cluster, self.selections, stop.clone());
         while let Some(found) = found.recv().await {
             let found = found?;
-            tally.found(&found.record.topic, &found.ty, found.fate);
+            tally.count_settled(&found.record.topic, &found.ty, found.fate);
         }
         Ok((!stop.is_cancelled()).then_some(tally))
     }
@@ -131,7 +131,7 @@ impl<'a> Duplicates<'a> {
             by,
             at: Timestamp::now(),
         };
-        let answers = follow(self.cluster, &self.group, &self.topics).await?;
+        let answers = follow_answers(self.cluster, &self.group, &self.topics).await?;
         let mut delivery = Delivery::new(
             self.group,
             answers,
@@ -142,7 +142,7 @@ impl<'a> Duplicates<'a> {
             observer,
         );
         let found = stream(self.cluster, self.selections, stop.clone());
-        let delivered = delivery.all(found).await;
+        let delivered = delivery.deliver_all(found).await;
         let (tally, is_stopped) = delivery.end();
         Ok(DrillOutcome {
             tally,
@@ -176,13 +176,13 @@ fn owned(
     let members = described
         .filter(|group| group.state == "Stable")
         .map_or(&[][..], |group| &group.members);
-    let is_told = members.iter().any(|member| !member.assignment.is_empty());
+    let are_assignments_known = members.iter().any(|member| !member.assignment.is_empty());
     let has_owner = |topic: &String| {
         let mut members = members.iter();
-        !is_told || members.any(|member| member.assignment.contains_key(topic))
+        !are_assignments_known || members.any(|member| member.assignment.contains_key(topic))
     };
-    let (owned, left): (Vec<String>, Vec<String>) = topics.into_iter().partition(has_owner);
-    for topic in &left {
+    let (owned, unowned): (Vec<String>, Vec<String>) = topics.into_iter().partition(has_owner);
+    for topic in &unowned {
         observer.notice(&format!(
             "{topic} is left out: no member of {group} reads it"
         ));

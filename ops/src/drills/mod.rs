@@ -8,20 +8,21 @@
 //!
 //! ```no_run
 //! use evenkeel::kafka::admin::Admin;
-//! use evenkeel_ops::drills::{DrillError, DrillSettings, Duplicates, Judgement, Limits};
-//! use evenkeel_ops::{Cluster, Silent};
+//! use evenkeel_ops::drills::{DrillError, DrillResult, DrillSettings, Duplicates, Limits};
+//! use evenkeel_ops::{Cluster, SilentObserver};
 //! use std::sync::Arc;
 //! use tokio_util::sync::CancellationToken;
 //!
 //! # async fn example(cluster: Cluster, admin: Admin) -> Result<(), DrillError> {
 //! let settings = DrillSettings::new("payments");
 //! let stop = CancellationToken::new();
-//! let observer = Arc::new(Silent);
+//! let observer = Arc::new(SilentObserver);
 //! let plan = Duplicates::plan(&cluster, &admin, &settings, &[], true, &stop, observer);
 //! let drill = plan.await?;
-//! let outcome = drill.execute("jane".to_owned(), Limits::default(), &stop, &Silent).await?;
-//! let (judgement, text) = outcome.tally.judge("payments");
-//! if judgement != Judgement::Idempotent {
+//! let (by, limits) = ("jane".to_owned(), Limits::default());
+//! let outcome = drill.execute(by, limits, &stop, &SilentObserver).await?;
+//! let (result, text) = outcome.tally.result("payments");
+//! if result != DrillResult::Idempotent {
 //!     println!("{text}");
 //! }
 //! # Ok(())
@@ -32,8 +33,8 @@
 //!
 //! Events that the group has settled are written into the group's own retry topics, with their ids,
 //! as repetitions. Members handle them like parked records and write into the same topic how each
-//! was settled. So the group itself tells whether it recognised an event, whatever its store, and
-//! no other group receives anything.
+//! was settled. So the group itself reports whether it recognised an event, whatever its store,
+//! and no other group receives anything.
 
 mod delivery;
 mod duplicates;
@@ -46,5 +47,5 @@ pub use delivery::Limits;
 pub use duplicates::{DrillOutcome, Duplicates};
 pub use error::DrillError;
 pub use selection::DrillSettings;
-pub use tally::{Judgement, Tally};
+pub use tally::{DrillResult, Tally};
 pub use verdict::{TypeRow, Verdict};

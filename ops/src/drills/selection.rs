@@ -25,10 +25,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Number of events that are read ahead.
-const AHEAD_EVENTS: usize = 64;
+const READ_AHEAD_MAX: usize = 64;
 
-/// The parts of an event's repetition.
-pub(super) struct Found {
+/// A settled event, and whether it is repeated.
+pub(super) struct SettledEvent {
     pub(super) record: LogRecord,
     /// Its type, or a name that stands for it.
     pub(super) ty: String,
@@ -43,18 +43,18 @@ pub(super) enum Fate {
     /// Its key, or the record itself, waits.
     KeyWaits,
     /// It is a dead letter.
-    Died,
+    DeadLetter,
 }
 
 /// Partition and offset in the topic.
-type Place = (i32, i64);
+type PartitionOffset = (i32, i64);
 
 /// The settled events of one topic that a drill repeats.
 #[derive(Debug)]
 pub(super) struct Selection {
     spans: Vec<Span>,
     waiting: Waiting,
-    died: HashSet<Place>,
+    dead_letters: HashSet<PartitionOffset>,
 }
 
 /// Keys and records that wait in the retry topic.
@@ -64,26 +64,26 @@ struct Waiting {
     /// distinguished from its neighbours.
     keys: HashSet<(i32, Option<Vec<u8>>)>,
     /// Records without a key. Each waits on its own.
-    places: HashSet<Place>,
+    positions: HashSet<PartitionOffset>,
 }
 
 impl Waiting {
     /// The keys and records of a listing of the retry topic.
     fn new(waiting: Vec<ParkedKey>) -> Self {
-        let mut found = Self::default();
+        let mut all = Self::default();
         for key in waiting {
             match (&key.key, key.origin) {
-                (None, Some(origin)) => found.places.insert((key.partition, origin)),
-                _ => found.keys.insert((key.partition, key.key)),
+                (None, Some(origin)) => all.positions.insert((key.partition, origin)),
+                _ => all.keys.insert((key.partition, key.key)),
             };
         }
-        found
+        all
     }
 
     /// Whether the record or its key waits.
-    fn has(&self, record: &LogRecord) -> bool {
+    fn contains(&self, record: &LogRecord) -> bool {
         let key = (record.partition, record.key.clone());
-        self.keys.contains(&key) || self.places.contains(&(record.partition, record.offset))
+        self.keys.contains(&key) || self.positions.contains(&(record.partition, record.offset))
     }
 }
 
@@ -171,21 +171,28 @@ impl Selection {
         let lag = admin.group_lag(group, &topics[..1]).await?;
         let lag: Vec<PartitionLag> = lag.into_iter().filter(|at| at.topic == topic).collect();
         let (from, to) = (settings.from, settings.to);
-        let dead_letters = settings.dead_letter_topic.clone();
+        let dead_letter_topic = settings.dead_letter_topic.clone();
         let (cluster, group, topic) = (cluster.clone(), group.clone(), topic.to_owned());
         let stop = stop.clone();
-        let look = move || {
+        let select = move || {
             let waiting = parked_keys(&cluster.kafka, &group, &topic, cluster.timeout)?;
             let spans = spans(&cluster, &topic, (from, to), &lag)?;
             let origin = (group.as_str(), topic.as_str());
-            let died = died(&cluster, &dead_letters, origin, &spans, &stop, &*observer)?;
+            let dead_letters = read_dead_letters(
+                &cluster,
+                &dead_letter_topic,
+                origin,
+                &spans,
+                &stop,
+                &*observer,
+            )?;
             Ok(Self {
                 waiting: Waiting::new(waiting),
-                died,
+                dead_letters,
                 spans,
             })
         };
-        blocking::run(look).await
+        blocking::run(select).await
     }
 
     /// The number of offsets to read.
@@ -200,10 +207,11 @@ impl Selection {
     /// The fate of a record.
     fn fate(&self, record: &LogRecord) -> Fate {
         match (
-            self.died.contains(&(record.partition, record.offset)),
-            self.waiting.has(record),
+            self.dead_letters
+                .contains(&(record.partition, record.offset)),
+            self.waiting.contains(record),
         ) {
-            (true, _) => Fate::Died,
+            (true, _) => Fate::DeadLetter,
             (false, true) => Fate::KeyWaits,
             (false, false) => Fate::Repeated,
         }
@@ -241,19 +249,19 @@ fn spans(
 
 /// The positions in `spans` of the group's dead letters. The whole dead-letter topic is read: its
 /// order is not that of the source. Blocks.
-fn died(
+fn read_dead_letters(
     cluster: &Cluster,
-    dead_letters: &DeadLetterTopic,
+    dead_letter_topic: &DeadLetterTopic,
     (group, topic): (&str, &str),
     spans: &[Span],
     stop: &CancellationToken,
     observer: &dyn Observer,
-) -> Result<HashSet<Place>, DrillError> {
-    let name = dead_letters.of(group, topic);
+) -> Result<HashSet<PartitionOffset>, DrillError> {
+    let name = dead_letter_topic.of(group, topic);
     let reading = Reading::whole([name.as_str()]);
     let mut reader = match Reader::open(&cluster.kafka, &reading, cluster.timeout) {
         Ok(reader) => reader,
-        Err(KafkaError::UnknownTopic { .. }) if *dead_letters == DeadLetterTopic::PerTopic => {
+        Err(KafkaError::UnknownTopic { .. }) if *dead_letter_topic == DeadLetterTopic::PerTopic => {
             observer.notice(&format!(
                 "there is no {name}, so no event of {topic} is left out as a dead letter; if \
                  {group} writes its dead letters to another topic, name it with --dead-letter-topic"
@@ -269,7 +277,7 @@ fn died(
         }
         Err(error) => return Err(DrillError::DeadLetters(error)),
     };
-    let mut died = HashSet::new();
+    let mut dead_letters = HashSet::new();
     drain(&mut reader, stop, |record| {
         let failure = DeadLetter::read(record.headers.iter());
         let is_own =
@@ -277,11 +285,11 @@ fn died(
         if let (true, Some(partition), Some(offset)) = (is_own, failure.partition, failure.offset)
             && spans.iter().any(|span| covers(span, partition, offset))
         {
-            died.insert((partition, offset));
+            dead_letters.insert((partition, offset));
         }
         Ok::<bool, KafkaError>(true)
     })?;
-    Ok(died)
+    Ok(dead_letters)
 }
 
 /// Whether an offset of a partition is in the span.
@@ -296,12 +304,12 @@ pub(super) fn stream(
     cluster: &Cluster,
     selections: Vec<Selection>,
     stop: CancellationToken,
-) -> mpsc::Receiver<Result<Found, KafkaError>> {
-    let (sender, receiver) = mpsc::channel(AHEAD_EVENTS);
+) -> mpsc::Receiver<Result<SettledEvent, KafkaError>> {
+    let (sender, receiver) = mpsc::channel(READ_AHEAD_MAX);
     let cluster = cluster.clone();
     tokio::task::spawn_blocking(move || {
         for selection in selections {
-            if let Err(error) = each(&cluster, &selection, &stop, &sender) {
+            if let Err(error) = send_each(&cluster, &selection, &stop, &sender) {
                 // The receiver may be gone.
                 let _ = sender.blocking_send(Err(error));
                 return;
@@ -313,11 +321,11 @@ pub(super) fn stream(
 
 /// Passes the records of one topic to the channel, with their fates. Ends without an error when the
 /// receiver is dropped.
-fn each(
+fn send_each(
     cluster: &Cluster,
     selection: &Selection,
     stop: &CancellationToken,
-    sender: &mpsc::Sender<Result<Found, KafkaError>>,
+    sender: &mpsc::Sender<Result<SettledEvent, KafkaError>>,
 ) -> Result<(), KafkaError> {
     let spans = selection.spans.iter();
     let spans: Vec<Span> = spans
@@ -327,9 +335,9 @@ fn each(
     if spans.is_empty() {
         return Ok(());
     }
-    let mut reader = Reader::over(&cluster.kafka, spans, cluster.timeout)?;
+    let mut reader = Reader::of_spans(&cluster.kafka, spans, cluster.timeout)?;
     drain(&mut reader, stop, |record| {
-        let found = Found {
+        let found = SettledEvent {
             ty: type_of(&record),
             fate: selection.fate(&record),
             record,
@@ -380,7 +388,7 @@ mod tests {
     #[test]
     fn a_key_waits_as_a_whole_and_keyless_records_alone() {
         let check = |waiting: ParkedKey, record: LogRecord, expected| {
-            let found = Waiting::new(vec![waiting.clone()]).has(&record);
+            let found = Waiting::new(vec![waiting.clone()]).contains(&record);
             assert_eq!(found, expected, "{record:?} beside {waiting:?}");
         };
         check(parked(Some("a"), Some(5)), record(0, 1, Some("a")), true);

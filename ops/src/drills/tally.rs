@@ -1,19 +1,19 @@
-//! Counts of a drill: how each repetition was settled, and the judgement on the handlers. Pure.
+//! Counts of a drill: how each repetition was settled, and the result for the handlers. Pure.
 //!
-//! A judgement never passes what was not judged: one type that is not idempotent decides for all,
-//! then one that was not answered, then one that could not be delivered. Only if none is left,
-//! recognised repetitions prove the group idempotent.
+//! A group passes only if nothing is open. A type that is not idempotent decides the result, then
+//! an unanswered repetition, then one that could not be delivered. Without any of these, recognised
+//! repetitions prove the group idempotent.
 
 use super::selection::Fate;
 use super::verdict::{Counts, TypeRow, Verdict};
 use evenkeel::recovery::RepetitionOutcome;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// The judgement of a drill on a group.
+/// The result of a drill for a group.
 ///
 /// Exhaustive on purpose: an exit code belongs to each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judgement {
+pub enum DrillResult {
     /// Every repetition was recognised as a duplicate.
     Idempotent,
     /// A handler was called again. Its effect exists twice, unless the handler itself tolerates
@@ -28,17 +28,17 @@ pub enum Judgement {
 }
 
 /// Maximum number of events that are named as handled again.
-const NAMED_MAX: usize = 10;
+const EXAMPLES_MAX: usize = 10;
 
 /// Topic and type.
-type Name = (String, String);
+type TopicAndType = (String, String);
 
 /// Position of a repetition: topic, partition and offset.
-pub(super) type Place = (String, i32, i64);
+pub(super) type LogPosition = (String, i32, i64);
 
 /// An answer of the group to a repetition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum RepetitionAnswer {
     /// It was settled.
     Settled(RepetitionOutcome),
     /// A handler was called again and failed; it will be retried.
@@ -58,66 +58,69 @@ pub(super) struct Repetition {
 /// The counts of a drill, and the repetitions without an answer.
 #[derive(Debug, Default)]
 pub struct Tally {
-    counts: BTreeMap<Name, Counts>,
+    counts: BTreeMap<TopicAndType, Counts>,
     /// Repetitions on the log without an answer.
-    open: HashMap<Place, Repetition>,
+    open: HashMap<LogPosition, Repetition>,
     /// Acknowledged by the brokers.
     delivered: u64,
     answered: u64,
     /// Events that were handled again, in words.
-    pub(super) named: Vec<String>,
+    handled_again: Vec<String>,
 }
 
 impl Tally {
     /// Counts a settled event.
-    pub(super) fn found(&mut self, topic: &str, ty: &str, fate: Fate) {
+    pub(super) fn count_settled(&mut self, topic: &str, ty: &str, fate: Fate) {
         let counts = self.counts(topic, ty);
         match fate {
             Fate::Repeated => counts.events += 1,
             Fate::KeyWaits => counts.key_waits += 1,
-            Fate::Died => counts.dead_letters += 1,
+            Fate::DeadLetter => counts.dead_letters += 1,
         }
     }
 
     /// Counts a repetition that the brokers acknowledged.
-    pub(super) fn delivered(&mut self) {
+    pub(super) fn count_delivered(&mut self) {
         self.delivered += 1;
     }
 
     /// Counts an event that cannot be delivered.
-    pub(super) fn undelivered(&mut self, topic: &str, ty: &str) {
+    pub(super) fn count_undelivered(&mut self, topic: &str, ty: &str) {
         self.counts(topic, ty).undelivered += 1;
     }
 
     /// Registers a repetition that was read from the log.
-    pub(super) fn seen(&mut self, at: Place, repetition: Repetition) {
+    pub(super) fn add_repetition(&mut self, at: LogPosition, repetition: Repetition) {
         self.open.insert(at, repetition);
     }
 
     /// Counts the group's answer to the repetition at a position. Returns whether it is an answer
     /// to this drill. Only the first answer counts: a failed repetition is retried, and one that
     /// was handled again is a duplicate afterwards.
-    pub(super) fn heard(&mut self, at: &Place, heard: &Heard) -> bool {
+    pub(super) fn record_answer(&mut self, at: &LogPosition, answer: &RepetitionAnswer) -> bool {
         let Some(repetition) = self.open.remove(at) else {
             return false;
         };
         self.answered += 1;
         let counts = self.counts(&repetition.topic, &repetition.ty);
-        let (count, what) = match heard {
-            Heard::Settled(RepetitionOutcome::Duplicate) => (&mut counts.recognised, None),
-            Heard::Settled(RepetitionOutcome::Ignored) => (&mut counts.ignored, None),
-            Heard::Settled(RepetitionOutcome::Skipped) => (&mut counts.skipped, None),
-            Heard::Settled(RepetitionOutcome::Dead) | Heard::Failed => {
+        let (count, what) = match answer {
+            RepetitionAnswer::Settled(RepetitionOutcome::Duplicate) => {
+                (&mut counts.recognised, None)
+            }
+            RepetitionAnswer::Settled(RepetitionOutcome::Ignored) => (&mut counts.ignored, None),
+            RepetitionAnswer::Settled(RepetitionOutcome::Skipped) => (&mut counts.skipped, None),
+            RepetitionAnswer::Settled(RepetitionOutcome::Dead) | RepetitionAnswer::Failed => {
                 let what = "not recognised, and its handler failed";
                 (&mut counts.failed, Some(what))
             }
             // An unknown answer of a newer member: the member did not recognise the event as a
             // duplicate.
-            Heard::Settled(_) => (&mut counts.handled_again, Some("handled again")),
+            RepetitionAnswer::Settled(_) => (&mut counts.handled_again, Some("handled again")),
         };
         *count += 1;
-        if let Some(what) = what.filter(|_| self.named.len() < NAMED_MAX) {
-            self.named.push(format!("{} was {what}", repetition.event));
+        if let Some(what) = what.filter(|_| self.handled_again.len() < EXAMPLES_MAX) {
+            self.handled_again
+                .push(format!("{} was {what}", repetition.event));
         }
         true
     }
@@ -134,8 +137,8 @@ impl Tally {
     }
 
     /// Up to ten events that were handled again, in words, with their positions.
-    pub fn named(&self) -> &[String] {
-        &self.named
+    pub fn handled_again(&self) -> &[String] {
+        &self.handled_again
     }
 
     /// The topics with unanswered repetitions.
@@ -151,10 +154,10 @@ impl Tally {
     }
 
     /// The numbers of excluded events: those whose keys wait, and dead letters.
-    pub fn left_out(&self) -> (u64, u64) {
+    pub fn excluded(&self) -> (u64, u64) {
         let counts = self.counts.values();
-        counts.fold((0, 0), |(waits, died), counts| {
-            (waits + counts.key_waits, died + counts.dead_letters)
+        counts.fold((0, 0), |(waits, dead), counts| {
+            (waits + counts.key_waits, dead + counts.dead_letters)
         })
     }
 
@@ -164,9 +167,9 @@ impl Tally {
         counts.map(move |((topic, ty), counts)| TypeRow::new(topic, ty, counts, executed))
     }
 
-    /// The judgement on the group, with its text. Before the drill has ended, it is that of an
-    /// early end.
-    pub fn judge(&self, group: &str) -> (Judgement, String) {
+    /// The result for the group, with its text. Before the drill has ended, it is that of an early
+    /// end.
+    pub fn result(&self, group: &str) -> (DrillResult, String) {
         let of = |verdict: Verdict| {
             let found = self.counts.iter();
             let found = found.filter(|(_, counts)| counts.verdict() == verdict);
@@ -181,7 +184,7 @@ impl Tally {
                  exists twice now, and an upsert of the newest state of a key may have restored an \
                  older one"
             );
-            return (Judgement::NotIdempotent, text);
+            return (DrillResult::NotIdempotent, text);
         }
         let unanswered = sum(|counts| counts.unanswered() + counts.skipped);
         if unanswered > 0 {
@@ -190,7 +193,7 @@ impl Tally {
                  members are busy, paused or of a release that does not answer drills",
                 of(Verdict::Unanswered)
             );
-            return (Judgement::Unanswered, text);
+            return (DrillResult::Unanswered, text);
         }
         let undelivered = sum(|counts| counts.undelivered);
         if undelivered > 0 {
@@ -198,17 +201,17 @@ impl Tally {
                 "{undelivered} events could not be delivered again, so nothing is proven for {}",
                 of(Verdict::Undelivered)
             );
-            return (Judgement::Unproven, text);
+            return (DrillResult::Unproven, text);
         }
         match sum(|counts| counts.recognised) {
             0 => (
-                Judgement::Unproven,
+                DrillResult::Unproven,
                 format!(
                     "nothing was judged: {group} has settled no event in that range with a handler"
                 ),
             ),
             recognised => (
-                Judgement::Idempotent,
+                DrillResult::Idempotent,
                 format!(
                     "{group} recognised all {recognised} repetitions and called no handler for them"
                 ),
@@ -229,39 +232,39 @@ mod tests {
 
     const TOPIC: &str = "orders";
 
-    fn place(offset: i64) -> Place {
+    fn position(offset: i64) -> LogPosition {
         ("retry.g.orders".to_owned(), 0, offset)
     }
 
     /// A drill with one event for each answer. `None` stands for an unanswered one.
-    fn tally(heard: &[(&str, Option<Heard>)]) -> Tally {
+    fn tally(answers: &[(&str, Option<RepetitionAnswer>)]) -> Tally {
         let mut tally = Tally::default();
-        for (offset, (ty, heard)) in heard.iter().enumerate() {
-            let place = place(offset as i64);
-            tally.found(TOPIC, ty, Fate::Repeated);
-            tally.delivered();
+        for (offset, (ty, answer)) in answers.iter().enumerate() {
+            let position = position(offset as i64);
+            tally.count_settled(TOPIC, ty, Fate::Repeated);
+            tally.count_delivered();
             let repetition = Repetition {
                 topic: TOPIC.to_owned(),
                 ty: (*ty).to_owned(),
                 event: format!("{TOPIC}/0@{offset}"),
             };
-            tally.seen(place.clone(), repetition);
-            if let Some(heard) = heard {
-                assert!(tally.heard(&place, heard));
+            tally.add_repetition(position.clone(), repetition);
+            if let Some(answer) = answer {
+                assert!(tally.record_answer(&position, answer));
             }
         }
         tally
     }
 
-    fn settled(outcome: RepetitionOutcome) -> Option<Heard> {
-        Some(Heard::Settled(outcome))
+    fn settled(outcome: RepetitionOutcome) -> Option<RepetitionAnswer> {
+        Some(RepetitionAnswer::Settled(outcome))
     }
 
     #[test]
     fn a_type_is_judged_by_its_worst_answer() {
         use RepetitionOutcome::{Dead, Done, Duplicate, Ignored, Skipped};
-        let check = |answers: &[Option<Heard>], expected| {
-            let answers: Vec<_> = answers.iter().map(|heard| ("a", heard.clone())).collect();
+        let check = |answers: &[Option<RepetitionAnswer>], expected| {
+            let answers: Vec<_> = answers.iter().map(|answer| ("a", answer.clone())).collect();
             let [row] = tally(&answers)
                 .rows(true)
                 .collect::<Vec<_>>()
@@ -273,7 +276,7 @@ mod tests {
         check(&[settled(Duplicate), settled(Done)], Verdict::NotIdempotent);
         check(&[settled(Done), None], Verdict::NotIdempotent);
         check(
-            &[settled(Duplicate), Some(Heard::Failed)],
+            &[settled(Duplicate), Some(RepetitionAnswer::Failed)],
             Verdict::NotIdempotent,
         );
         check(&[settled(Dead)], Verdict::NotIdempotent);
@@ -285,46 +288,46 @@ mod tests {
     #[test]
     fn undelivered_repetitions_are_not_idempotent_by_their_neighbours() {
         let mut tally = tally(&[("a", settled(RepetitionOutcome::Duplicate))]);
-        tally.found(TOPIC, "a", Fate::Repeated);
-        tally.undelivered(TOPIC, "a");
+        tally.count_settled(TOPIC, "a", Fate::Repeated);
+        tally.count_undelivered(TOPIC, "a");
         let verdicts: Vec<_> = tally.rows(true).map(|row| row.verdict).collect();
         assert_eq!(verdicts, [Verdict::Undelivered]);
-        assert_eq!(tally.judge("g").0, Judgement::Unproven);
+        assert_eq!(tally.result("g").0, DrillResult::Unproven);
     }
 
     #[test]
-    fn the_judgement_never_passes_what_was_not_judged() {
+    fn a_group_does_not_pass_if_anything_is_open() {
         use RepetitionOutcome::{Done, Duplicate, Ignored};
-        let check = |answers: &[(&str, Option<Heard>)], expected| {
-            assert_eq!(tally(answers).judge("g").0, expected, "{answers:?}");
+        let check = |answers: &[(&str, Option<RepetitionAnswer>)], expected| {
+            assert_eq!(tally(answers).result("g").0, expected, "{answers:?}");
         };
         check(
             &[("a", settled(Duplicate)), ("b", settled(Ignored))],
-            Judgement::Idempotent,
+            DrillResult::Idempotent,
         );
         check(
             &[("a", settled(Duplicate)), ("b", settled(Done))],
-            Judgement::NotIdempotent,
+            DrillResult::NotIdempotent,
         );
         check(
             &[("a", settled(Done)), ("b", None)],
-            Judgement::NotIdempotent,
+            DrillResult::NotIdempotent,
         );
         check(
             &[("a", settled(Duplicate)), ("b", None)],
-            Judgement::Unanswered,
+            DrillResult::Unanswered,
         );
-        check(&[("a", settled(Ignored))], Judgement::Unproven);
-        check(&[], Judgement::Unproven);
+        check(&[("a", settled(Ignored))], DrillResult::Unproven);
+        check(&[], DrillResult::Unproven);
     }
 
     #[test]
     fn only_the_first_answer_to_a_repetition_counts() {
-        let mut tally = tally(&[("a", Some(Heard::Failed))]);
-        let later = Heard::Settled(RepetitionOutcome::Duplicate);
-        assert!(!tally.heard(&place(0), &later));
+        let mut tally = tally(&[("a", Some(RepetitionAnswer::Failed))]);
+        let later = RepetitionAnswer::Settled(RepetitionOutcome::Duplicate);
+        assert!(!tally.record_answer(&position(0), &later));
         assert_eq!(tally.unanswered(), 0);
-        assert_eq!(tally.judge("g").0, Judgement::NotIdempotent);
-        assert_eq!(tally.named.len(), 1);
+        assert_eq!(tally.result("g").0, DrillResult::NotIdempotent);
+        assert_eq!(tally.handled_again.len(), 1);
     }
 }

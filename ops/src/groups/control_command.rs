@@ -1,34 +1,36 @@
-//! Gives a command to a group: checks it against the cluster, publishes it, and collects the
+//! Commands to a group: checks a command against the cluster, publishes it, and collects the
 //! answers of the members concerned.
 //!
 //! ```no_run
 //! use evenkeel::control::{Action, Scope};
 //! use evenkeel::kafka::admin::Admin;
 //! use evenkeel_ops::groups::GroupError;
-//! use evenkeel_ops::groups::control_command::{Request, give};
-//! use evenkeel_ops::{Cluster, Silent};
+//! use evenkeel_ops::groups::control_command::{Request, publish_command};
+//! use evenkeel_ops::{Cluster, SilentObserver};
 //! use std::time::Duration;
 //!
 //! # async fn example(cluster: Cluster, admin: Admin) -> Result<(), GroupError> {
 //! let pause = Action::Pause { scope: Scope::Group };
 //! let why = "the payment provider has a maintenance window";
 //! let request = Request::new("payments", "jane", why, pause).with_wait(Duration::from_secs(30));
-//! let given = give(&cluster, &admin, request, &Silent).await?;
-//! let answered = given.answers().await?;
-//! println!("{} answers: {:?}", answered.acks.len(), answered.verdict);
+//! let command = publish_command(&cluster, &admin, request, &SilentObserver).await?;
+//! let answered = command.wait_for_answers().await?;
+//! println!("{} answers: {:?}", answered.acks.len(), answered.summary);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! A command is a record of the control topic: it is in force from its acknowledgement on, whether
-//! members answer or not, and also for members that start later. So [`give`] checks everything that
-//! can be checked before it publishes, and a missing answer is no failure of the command.
+//! A command is a record of the control topic. It is in force from its acknowledgement on, whether
+//! members answer or not, and also for members that start later. So [`publish_command`] checks
+//! everything that can be checked before it publishes, and a missing answer is no failure of the
+//! command.
 //!
 //! The partitions that must answer are those that members own at the time of the command. During a
-//! rebalance the owners are unknown; [`give`] waits until they are known, up to the request's wait.
+//! rebalance the owners are unknown; [`publish_command`] waits until they are known, up to the
+//! request's wait.
 
 use super::GroupError;
-use super::control_log::{ControlLog, required};
+use super::control_log::{ControlLog, open_existing};
 use super::lag::lag_of;
 use super::members;
 use super::scope::{Partitions, by_topic, in_words};
@@ -50,7 +52,7 @@ use std::time::{Duration, Instant};
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 /// Maximum number of old commands that are deleted with a new one, so that giving a command remains
 /// fast.
-const FORGET_MAX: usize = 1000;
+const DELETED_COMMANDS_MAX: usize = 1000;
 
 /// Topic and partition.
 type Partition = (String, i32);
@@ -58,7 +60,7 @@ type Partition = (String, i32);
 /// A command for a group.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-#[must_use = "pass it to `give`"]
+#[must_use = "pass it to `publish_command`"]
 pub struct Request<'a> {
     /// Name of the group. It must have a control topic, which its members create.
     pub group: &'a str,
@@ -70,7 +72,7 @@ pub struct Request<'a> {
     pub action: Action,
     /// Bounds the wait for the end of a rebalance, and then once more the wait for answers. Default
     /// 10 s. At the first bound the command is given to the owners that are known; at the second
-    /// one the verdict is [`Verdict::Silent`], and the command stays in force.
+    /// one the summary is [`AnswerSummary::Unanswered`], and the command stays in force.
     pub wait: Duration,
 }
 
@@ -94,7 +96,7 @@ impl<'a> Request<'a> {
 }
 
 /// A command that was published. It is in force, also if this value is dropped.
-pub struct Given {
+pub struct PublishedCommand {
     command: Command,
     /// The partitions whose owners must answer.
     owners: BTreeSet<Partition>,
@@ -106,11 +108,11 @@ pub struct Given {
 /// The answers to a command.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Answered {
+pub struct CommandAnswers {
     /// The answers in order of arrival.
     pub acks: Vec<Ack>,
     /// The summary of the answers.
-    pub verdict: Verdict,
+    pub summary: AnswerSummary,
 }
 
 /// The summary of the answers to a command.
@@ -118,7 +120,7 @@ pub struct Answered {
 /// Exhaustive on purpose: a program has to say something about each way in which a command may have
 /// ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum AnswerSummary {
     /// Every owner gave its final answer, and none refused.
     Answered,
     /// A member refused the command. Its answer contains the reason. Correct the command and give
@@ -130,7 +132,7 @@ pub enum Verdict {
     /// Some owners did not answer in time: they hang, are busy with a rebalance, or cannot read the
     /// control topic. The command remains in force, and the history will contain later answers. Do
     /// not give it again.
-    Silent {
+    Unanswered {
         /// Those members, with their processes.
         members: Vec<String>,
         /// Their partitions.
@@ -148,12 +150,12 @@ pub enum Verdict {
 /// the command cannot be written. Nothing is in force then, except after [`GroupError::Publish`]
 /// with a [`PublishError::Unknown`](evenkeel::publisher::PublishError::Unknown): read the history
 /// before giving it again.
-pub async fn give(
+pub async fn publish_command(
     cluster: &Cluster,
     admin: &Admin,
     request: Request<'_>,
     observer: &dyn Observer,
-) -> Result<Given, GroupError> {
+) -> Result<PublishedCommand, GroupError> {
     let Request {
         group,
         by,
@@ -161,8 +163,8 @@ pub async fn give(
         action,
         wait,
     } = request;
-    let log = required(cluster, admin, group).await?;
-    let description = settled(admin, group, wait).await?;
+    let log = open_existing(cluster, admin, group).await?;
+    let description = wait_for_assignment(admin, group, wait).await?;
     check(admin, group, description.as_ref(), &action, &log, observer).await?;
     let owners = match &description {
         Some(description) => owned(admin, description, &action.scope(), observer).await?,
@@ -180,7 +182,7 @@ pub async fn give(
     }
     let command = Command::new(by, why, action)?;
     publish(cluster, group, &command, &log).await?;
-    Ok(Given {
+    Ok(PublishedCommand {
         command,
         owners,
         log,
@@ -189,16 +191,16 @@ pub async fn give(
     })
 }
 
-impl fmt::Debug for Given {
+impl fmt::Debug for PublishedCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut debug = f.debug_struct("Given");
+        let mut debug = f.debug_struct("PublishedCommand");
         debug
             .field("command", &self.command)
             .finish_non_exhaustive()
     }
 }
 
-impl Given {
+impl PublishedCommand {
     /// The published command.
     pub fn command(&self) -> &Command {
         &self.command
@@ -215,7 +217,7 @@ impl Given {
     ///
     /// # Errors
     /// If a request to the cluster fails. The command is in force nevertheless.
-    pub async fn answers(mut self) -> Result<Answered, GroupError> {
+    pub async fn wait_for_answers(mut self) -> Result<CommandAnswers, GroupError> {
         let waiting = move || {
             let deadline = Instant::now() + self.wait;
             while !self.is_answered() && Instant::now() < deadline {
@@ -227,8 +229,8 @@ impl Given {
                 .acks_of(&self.command.id)
                 .cloned()
                 .collect();
-            let verdict = self.verdict(&acks);
-            Ok(Answered { acks, verdict })
+            let summary = self.summary(&acks);
+            Ok(CommandAnswers { acks, summary })
         };
         blocking::run(waiting).await
     }
@@ -243,44 +245,44 @@ impl Given {
         let waits_for_resume = !acks.is_empty()
             && matches!(self.command.action, Action::Skip { .. })
             && self.owners.iter().all(is_paused);
-        waits_for_resume || self.silent(acks).is_empty()
+        waits_for_resume || self.unanswered(acks).is_empty()
     }
 
     /// The partitions whose owners have not given a final answer.
-    fn silent<'a>(&self, acks: impl IntoIterator<Item = &'a Ack>) -> BTreeSet<Partition> {
-        let mut silent = self.owners.clone();
+    fn unanswered<'a>(&self, acks: impl IntoIterator<Item = &'a Ack>) -> BTreeSet<Partition> {
+        let mut unanswered = self.owners.clone();
         for ack in acks.into_iter().filter(|ack| ack.outcome.is_final()) {
             for scope in &ack.partitions {
                 if let Scope::Partition { topic, partition } = scope {
-                    silent.remove(&(topic.clone(), *partition));
+                    unanswered.remove(&(topic.clone(), *partition));
                 }
             }
         }
-        silent
+        unanswered
     }
 
-    /// A refusal outweighs missing answers, and an answer that is pending outweighs silence: the
-    /// member has the command.
-    fn verdict(&self, acks: &[Ack]) -> Verdict {
+    /// A refusal outweighs missing answers. So does a pending answer, which shows that the member
+    /// has the command.
+    fn summary(&self, acks: &[Ack]) -> AnswerSummary {
         if acks
             .iter()
             .any(|ack| ack.outcome == CommandOutcome::Refused)
         {
-            return Verdict::Refused;
+            return AnswerSummary::Refused;
         }
-        let silent = self.silent(acks);
-        if silent.is_empty() {
-            return Verdict::Answered;
+        let unanswered = self.unanswered(acks);
+        if unanswered.is_empty() {
+            return AnswerSummary::Answered;
         }
         if acks
             .iter()
             .any(|ack| ack.outcome == CommandOutcome::Pending)
         {
-            return Verdict::Pending;
+            return AnswerSummary::Pending;
         }
         let description = self.description.as_ref();
-        let (members, partitions) = who_is_silent(&silent, description, &self.log.state);
-        Verdict::Silent {
+        let (members, partitions) = owners_of(&unanswered, description, &self.log.state);
+        AnswerSummary::Unanswered {
             members,
             partitions,
         }
@@ -289,7 +291,7 @@ impl Given {
 
 /// The group after its members know their partitions. During a rebalance the brokers do not tell
 /// the owners. Between the two phases of a cooperative rebalance, moving partitions have no owner.
-async fn settled(
+async fn wait_for_assignment(
     admin: &Admin,
     group: &str,
     wait: Duration,
@@ -299,7 +301,8 @@ async fn settled(
         let Some(description) = admin.describe_group(group).await? else {
             return Ok(None);
         };
-        let is_moving = is_between(&description.state) || !is_whole(admin, &description).await?;
+        let is_moving = is_rebalancing(&description.state)
+            || !has_owner_for_each_partition(admin, &description).await?;
         if !is_moving || Instant::now() >= deadline {
             return Ok(Some(description));
         }
@@ -308,14 +311,17 @@ async fn settled(
 }
 
 /// Whether the group is rebalancing, in the classic protocol or in KIP-848.
-fn is_between(state: &str) -> bool {
+fn is_rebalancing(state: &str) -> bool {
     state.ends_with("Rebalance")
         || state.ends_with("Rebalancing")
         || ["Assigning", "Reconciling"].contains(&state)
 }
 
 /// Whether every partition of the assigned topics has an owner.
-async fn is_whole(admin: &Admin, group: &GroupDescription) -> Result<bool, KafkaError> {
+async fn has_owner_for_each_partition(
+    admin: &Admin,
+    group: &GroupDescription,
+) -> Result<bool, KafkaError> {
     let mut owned: BTreeMap<String, usize> = BTreeMap::new();
     for (topic, partitions) in group.members.iter().flat_map(|member| &member.assignment) {
         *owned.entry(topic.clone()).or_default() += partitions.len();
@@ -331,8 +337,8 @@ async fn is_whole(admin: &Admin, group: &GroupDescription) -> Result<bool, Kafka
 }
 
 /// The members that own these partitions, with their processes, and the partitions.
-fn who_is_silent(
-    silent: &BTreeSet<Partition>,
+fn owners_of(
+    unanswered: &BTreeSet<Partition>,
     description: Option<&GroupDescription>,
     control: &ControlState,
 ) -> (Vec<String>, Vec<Partitions>) {
@@ -341,17 +347,19 @@ fn who_is_silent(
         .filter(|member| {
             member.assignment.iter().any(|(topic, partitions)| {
                 let mut partitions = partitions.iter();
-                partitions.any(|number| silent.contains(&(topic.clone(), *number)))
+                partitions.any(|number| unanswered.contains(&(topic.clone(), *number)))
             })
         })
         .map(|member| members::name(control, &member.member_id))
         .collect();
-    let silent = silent.iter().map(|(topic, partition)| Scope::Partition {
-        topic: topic.clone(),
-        partition: *partition,
-    });
-    let silent: Vec<Scope> = silent.collect();
-    (owners, by_topic(&silent))
+    let unanswered = unanswered
+        .iter()
+        .map(|(topic, partition)| Scope::Partition {
+            topic: topic.clone(),
+            partition: *partition,
+        });
+    let unanswered: Vec<Scope> = unanswered.collect();
+    (owners, by_topic(&unanswered))
 }
 
 /// Rejects a command that does not apply to this cluster: a mistyped name must not look like a
@@ -432,7 +440,7 @@ async fn owned(
         true => BTreeSet::new(),
         false => partitions_read(admin, group, observer).await?,
     };
-    let of_scope = |(topic, partition): &Partition| scope.touches(topic, *partition);
+    let of_scope = |(topic, partition): &Partition| scope.may_affect(topic, *partition);
     Ok(read.into_iter().filter(of_scope).collect())
 }
 
@@ -477,7 +485,11 @@ async fn publish(
         .await
         .map_err(GroupError::Publish)?;
     let before = Timestamp::now() - SignedDuration::from_hours(24 * HISTORY_DAYS);
-    let outdated = log.history.outdated(before).into_iter().take(FORGET_MAX);
+    let outdated = log
+        .history
+        .outdated(before)
+        .into_iter()
+        .take(DELETED_COMMANDS_MAX);
     for key in outdated {
         // A failed deletion is repeated with the next command.
         let _ = publisher.enqueue_record(record(key, None)).await;

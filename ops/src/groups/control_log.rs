@@ -22,10 +22,10 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 /// use evenkeel::kafka::admin::Admin;
 /// use evenkeel_ops::Cluster;
 /// use evenkeel_ops::groups::GroupError;
-/// use evenkeel_ops::groups::control_log::required;
+/// use evenkeel_ops::groups::control_log::open_existing;
 ///
 /// # async fn example(cluster: Cluster, admin: Admin) -> Result<(), GroupError> {
-/// let log = required(&cluster, &admin, "payments").await?;
+/// let log = open_existing(&cluster, &admin, "payments").await?;
 /// for (scope, command) in log.state.paused() {
 ///     println!("{scope:?} is paused by {}: {}", command.by, command.why);
 /// }
@@ -117,7 +117,7 @@ impl ControlLog {
 /// # Errors
 /// [`GroupError::UnknownGroup`] or [`GroupError::NoControlTopic`] if it does not exist. Also if a
 /// request to the cluster fails.
-pub async fn required(
+pub async fn open_existing(
     cluster: &Cluster,
     admin: &Admin,
     group: &str,
@@ -134,7 +134,7 @@ pub async fn required(
 }
 
 /// The pauses, rate limits and outages of a group. Empty if the group has no control topic. Does
-/// not tell a group without pauses from one without a control topic; [`required`] does.
+/// not tell a group without pauses from one without a control topic; [`open_existing`] does.
 ///
 /// # Errors
 /// If a request to the cluster fails.
@@ -174,9 +174,9 @@ pub async fn states(
         .iter()
         .map(|group| (control_topic(&group.group), group.group.clone()))
         .collect();
-    let asked = topics.len();
+    let group_count = topics.len();
     topics.retain(|topic, _| existing.contains(topic));
-    let mut is_partial = topics.len() < asked && !admin.sees_all_topics("control.").await?;
+    let mut is_partial = topics.len() < group_count && !admin.sees_all_topics("control.").await?;
     if is_partial {
         observer.notice(
             "some control topics may be hidden, and with them pauses of their groups: seeing them \
@@ -186,7 +186,7 @@ pub async fn states(
     let mut of = BTreeMap::new();
     if !topics.is_empty() {
         let cluster = cluster.clone();
-        let read = move || read_readable(&cluster.kafka, topics, cluster.timeout);
+        let read = move || read_permitted(&cluster.kafka, topics, cluster.timeout);
         let (read, refused) = blocking::run(read).await?;
         of = read;
         for error in refused {
@@ -201,7 +201,7 @@ pub async fn states(
 
 /// Reads all control topics that the client may read. Uses one reader if it may read all. Blocks.
 #[allow(clippy::type_complexity, reason = "states, and what was refused")]
-fn read_readable(
+fn read_permitted(
     kafka: &KafkaConfig,
     topics: BTreeMap<String, String>,
     timeout: Duration,

@@ -1,7 +1,7 @@
 //! Problems of a group, as reported by the brokers and its control topic. Pure.
 //!
-//! A check prints the lines of [`found`] and fails if there is one. The lines are for people; their
-//! text may change. [`InForce`] is their stable form.
+//! A check prints the lines of [`problems`] and fails if there is one. The lines are for people;
+//! their text may change. [`Restriction`] is the stable form of a pause or a rate limit.
 
 use super::members;
 use super::scope::Target;
@@ -14,7 +14,7 @@ use serde::Serialize;
 /// `records_per_second`, `by`, `why` and `at`.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
-pub struct InForce {
+pub struct Restriction {
     /// Its scope.
     #[serde(flatten)]
     pub target: Target,
@@ -29,7 +29,7 @@ pub struct InForce {
     pub at: Timestamp,
 }
 
-impl InForce {
+impl Restriction {
     /// The pause of a command. The caller makes sure that the command pauses.
     pub fn pause(command: &Command) -> Self {
         Self {
@@ -64,17 +64,17 @@ impl InForce {
 
 /// All pauses of a group in a state of its control topic. A partition may be covered by several of
 /// them; it continues when all of them are resumed.
-pub fn pauses(control: &ControlState) -> Vec<InForce> {
+pub fn pauses(control: &ControlState) -> Vec<Restriction> {
     control
         .paused()
-        .map(|(_, command)| InForce::pause(command))
+        .map(|(_, command)| Restriction::pause(command))
         .collect()
 }
 
 /// The dependencies for which members wait, as the members report them: one status for each member
 /// and dependency. Statuses of killed members are dropped, because those members could not withdraw
 /// them. If the brokers list no members, all statuses are returned.
-pub fn down_of(control: &ControlState, group: &GroupDescription) -> Vec<Status> {
+pub fn outages(control: &ControlState, group: &GroupDescription) -> Vec<Status> {
     let is_member = |status: &&Status| {
         let mut members = group.members.iter();
         group.members.is_empty() || members.any(|member| member.member_id == status.member)
@@ -83,7 +83,7 @@ pub fn down_of(control: &ControlState, group: &GroupDescription) -> Vec<Status> 
 }
 
 /// One line about a dependency that is down.
-pub fn down_in_words(control: &ControlState, status: &Status) -> String {
+pub fn outage_in_words(control: &ControlState, status: &Status) -> String {
     let Status {
         dependency,
         member,
@@ -107,18 +107,18 @@ fn seconds(time: Timestamp) -> String {
 /// members, and partitions that cannot be read. Each line begins with the group's name. Empty for a
 /// healthy group.
 ///
-/// A lag is no problem by itself, however large: [`excess`](super::lag::excess) compares it with
-/// limits. A rate limit is none either: it is what an operator wanted.
-pub fn found(
+/// A lag is no problem by itself, however large: [`violated_limit`](super::lag::violated_limit)
+/// compares it with limits. A rate limit is no problem either: an operator set it.
+pub fn problems(
     group: &GroupDescription,
     control: &ControlState,
     lag: &[PartitionLag],
 ) -> Vec<String> {
     let name = &group.group;
     let paused = pauses(control);
-    let paused = paused.iter().map(InForce::in_words);
-    let down = down_of(control, group);
-    let down = down.iter().map(|status| down_in_words(control, status));
+    let paused = paused.iter().map(Restriction::in_words);
+    let down = outages(control, group);
+    let down = down.iter().map(|status| outage_in_words(control, status));
     let records: i64 = lag.iter().map(|at| at.lag).sum();
     let empty = (group.state == "Empty" && records > 0)
         .then(|| format!("no member runs, and {records} records wait"));
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn each_trouble_is_a_line_of_its_own() {
         let check = |group: &GroupDescription, control: &ControlState, lag, expected: &[&str]| {
-            let found = found(group, control, &[lag]);
+            let found = problems(group, control, &[lag]);
             assert_eq!(found.len(), expected.len(), "{found:?}");
             for (line, text) in found.iter().zip(expected) {
                 assert!(line.starts_with("g: ") && line.contains(text), "{line}");

@@ -56,22 +56,27 @@ pub fn age(ms: i64) -> String {
 }
 
 /// The partitions whose age is checked. Those of retry topics only if they are named.
-fn aged<'a>(lag: &'a [PartitionLag], group: &str, named: &[String]) -> Vec<&'a PartitionLag> {
+fn with_checked_age<'a>(
+    lag: &'a [PartitionLag],
+    group: &str,
+    named: &[String],
+) -> Vec<&'a PartitionLag> {
     let own = retry_topic(group, "");
-    let is_aged = |at: &&PartitionLag| named.contains(&at.topic) || !at.topic.starts_with(&own);
-    lag.iter().filter(is_aged).collect()
+    let is_age_checked =
+        |at: &&PartitionLag| named.contains(&at.topic) || !at.topic.starts_with(&own);
+    lag.iter().filter(is_age_checked).collect()
 }
 
 /// Limits of a group's lag. Default: none.
 ///
 /// ```
-/// use evenkeel_ops::groups::lag::{LagLimits, excess};
+/// use evenkeel_ops::groups::lag::{LagLimits, violated_limit};
 /// use std::time::Duration;
 ///
 /// let limits = LagLimits::default()
 ///     .with_records(1_000)
 ///     .with_age(Duration::from_secs(300));
-/// assert_eq!(excess(&[], "payments", &[], limits), None, "nothing waits");
+/// assert_eq!(violated_limit(&[], "payments", &[], limits), None, "nothing waits");
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
@@ -104,20 +109,25 @@ impl LagLimits {
 /// `None` if there is none. Parked records wait by design: their age counts only if their retry
 /// topic is named. With any limit, a partition whose next record cannot be read is a violation too,
 /// because its age is unknown.
-pub fn excess(
+pub fn violated_limit(
     lag: &[PartitionLag],
     group: &str,
     named: &[String],
     limits: LagLimits,
 ) -> Option<String> {
-    complaint(lag, &aged(lag, group, named), limits.records, limits.age)
+    violation_in_words(
+        lag,
+        &with_checked_age(lag, group, named),
+        limits.records,
+        limits.age,
+    )
 }
 
 /// The violation in words. Records are checked first, then partitions that cannot be read, then the
 /// age.
-fn complaint(
+fn violation_in_words(
     lag: &[PartitionLag],
-    aged: &[&PartitionLag],
+    with_age: &[&PartitionLag],
     threshold: Option<i64>,
     max_age: Option<Duration>,
 ) -> Option<String> {
@@ -136,7 +146,7 @@ fn complaint(
             return Some(unreadable.clone());
         }
     }
-    let ages = aged.iter().filter_map(|at| Some((at.age_ms?, at)));
+    let ages = with_age.iter().filter_map(|at| Some((at.age_ms?, at)));
     let (oldest, at) = ages.max_by_key(|(age, _)| *age)?;
     let allowed = i64::try_from(max_age?.as_millis()).unwrap_or(i64::MAX);
     (oldest > allowed).then(|| {
@@ -166,12 +176,12 @@ mod tests {
     #[test]
     fn a_group_is_judged_by_total_and_by_oldest_record() {
         let lag = [at(3, Some(2_000)), at(4, None)];
-        let complaint = |lag: &[PartitionLag], threshold, max_age| {
-            super::complaint(lag, &aged(lag, "g", &[]), threshold, max_age)
+        let violation_in_words = |lag: &[PartitionLag], threshold, max_age| {
+            super::violation_in_words(lag, &with_checked_age(lag, "g", &[]), threshold, max_age)
         };
         let check = |threshold, max_age, bad: bool| {
             assert_eq!(
-                complaint(&lag, threshold, max_age).is_some(),
+                violation_in_words(&lag, threshold, max_age).is_some(),
                 bad,
                 "{threshold:?} {max_age:?}"
             );
@@ -181,14 +191,17 @@ mod tests {
         check(Some(6), None, true);
         check(None, Some(Duration::from_secs(2)), false);
         check(None, Some(Duration::from_millis(1_999)), true);
-        assert_eq!(complaint(&[], Some(0), Some(Duration::from_secs(1))), None);
+        assert_eq!(
+            violation_in_words(&[], Some(0), Some(Duration::from_secs(1))),
+            None
+        );
         let mut unreadable = at(1, None);
         unreadable.unreadable = Some("t/0 cannot be read".to_owned());
         let lag = [unreadable];
         let hour = Some(Duration::from_secs(3600));
-        assert!(complaint(&lag, None, hour).is_some());
-        assert!(complaint(&lag, Some(10), None).is_some());
-        assert_eq!(complaint(&lag, None, None), None);
+        assert!(violation_in_words(&lag, None, hour).is_some());
+        assert!(violation_in_words(&lag, Some(10), None).is_some());
+        assert_eq!(violation_in_words(&lag, None, None), None);
     }
 
     #[test]
@@ -205,18 +218,24 @@ mod tests {
             of("retry.g.orders", 1, 1, 600_000),
         ];
         let minute = Some(Duration::from_secs(60));
-        let told = |named: &[&str], threshold| {
+        let violation = |named: &[&str], threshold| {
             let named: Vec<String> = named.iter().map(|topic| (*topic).to_owned()).collect();
-            complaint(&lag, &aged(&lag, "g", &named), threshold, minute).unwrap_or_default()
+            violation_in_words(
+                &lag,
+                &with_checked_age(&lag, "g", &named),
+                threshold,
+                minute,
+            )
+            .unwrap_or_default()
         };
         assert!(
-            told(&[], None).contains("in orders/3, is 1m 30s old"),
+            violation(&[], None).contains("in orders/3, is 1m 30s old"),
             "{}",
-            told(&[], None)
+            violation(&[], None)
         );
-        let named = told(&["retry.g.orders"], None);
+        let named = violation(&["retry.g.orders"], None);
         assert!(named.contains("in retry.g.orders/1, is 10m old"), "{named}");
-        let many = told(&[], Some(7));
+        let many = violation(&[], Some(7));
         assert!(
             many.contains("8 records behind, 7 allowed, 5 of them in orders/3"),
             "{many}"

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 /// The defect of a topic that neither settings nor partitions can repair, with the remedy. `None`
 /// if it has none. What settings and partitions can repair is in [`GroupTopic::faults`].
-pub fn unmendable(topic: &GroupTopic) -> Option<String> {
+pub fn irreparable_defect(topic: &GroupTopic) -> Option<String> {
     if topic.state == GroupTopicState::Hidden {
         return Some("this client may not see it; it takes an ACL for DESCRIBE".to_owned());
     }

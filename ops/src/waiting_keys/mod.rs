@@ -12,10 +12,10 @@
 //! use evenkeel_ops::waiting_keys::{
 //!     WaitingKey, WaitingKeysError, by_cause, source_topics, waiting_keys,
 //! };
-//! use evenkeel_ops::{Cluster, Silent};
+//! use evenkeel_ops::{Cluster, SilentObserver};
 //!
 //! # async fn example(cluster: Cluster, admin: Admin) -> Result<(), WaitingKeysError> {
-//! let topics = source_topics(&admin, "payments", &[], &Silent).await?;
+//! let topics = source_topics(&admin, "payments", &[], &SilentObserver).await?;
 //! let keys = waiting_keys(&cluster, "payments", topics).await?;
 //! let keys: Vec<WaitingKey> = keys.into_iter().map(WaitingKey::new).collect();
 //! for cause in by_cause(&keys) {

@@ -31,7 +31,7 @@ pub fn repetitions(
         start: *first,
         end: Some(*last + 1),
     };
-    let mut reader = Reader::over(&cluster.kafka, vec![span], cluster.timeout)?;
+    let mut reader = Reader::of_spans(&cluster.kafka, vec![span], cluster.timeout)?;
     while !reader.at_end() {
         if let Some(record) = reader.next(cluster.timeout)?
             && record.key == key.key

@@ -79,7 +79,7 @@ pub(crate) async fn prepare(admin: &Admin, settings: &ConsumerSettings) -> Resul
         telemetry::topic_checked(&settings.group, topic);
     }
     match plan::create_missing(admin, &topics).await {
-        Err(error) if error.is_about_a_name() => {
+        Err(error) if error.is_name_refused() => {
             let reason = "one of the group's own topics cannot be created: Kafka treats dots and underscores in names as \
                           equal, and a topic of such a name exists; give the group another name";
             Err(ConfigError::new("group", format!("{error}: {reason}")).into())

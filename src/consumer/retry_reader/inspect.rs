@@ -1,7 +1,7 @@
 //! Reads the records that a group has parked, without being a member of the group.
 //!
 //! It reads the retry topic from the committed offset, with the settled offsets of the commit
-//! metadata, and applies the entries to the same [`Parking`] as a member does. So the tool shows
+//! metadata, and applies the entries to the same [`ParkedSet`] as a member does. So the tool shows
 //! what a member that starts now would find.
 
 use crate::consumer::state::commit_metadata::{self, SettledAbove, Tag};
@@ -10,7 +10,7 @@ use crate::kafka::log::LoggingContext;
 use crate::kafka::native::{Committed, committed, logged_in};
 use crate::kafka::reader::{LogRecord, Reader, Reading, Span};
 use crate::kafka::{KafkaConfig, KafkaError};
-use crate::recovery::parking::Parking;
+use crate::recovery::parking::ParkedSet;
 use crate::recovery::{Owner, ParkedReason as Why, RetryState, RetryTopicEntry, retry_topic};
 use rdkafka::TopicPartitionList;
 use std::collections::HashMap;
@@ -87,7 +87,7 @@ pub fn parked_keys(
 ) -> Result<Vec<ParkedKey>, KafkaError> {
     let mut keys = Vec::new();
     for part in unsettled_parts(kafka, group, topic, timeout)? {
-        let reader = Reader::over(kafka, vec![part.span.clone()], timeout)?;
+        let reader = Reader::of_spans(kafka, vec![part.span.clone()], timeout)?;
         let owner = Owner { group, topic };
         let mut own = read(reader, owner, part.span.start, &part.settled_above, timeout)?;
         for key in &mut own {
@@ -119,7 +119,7 @@ pub fn parked_records<E: From<KafkaError>>(
     each: &mut dyn FnMut(LogRecord) -> Result<(), E>,
 ) -> Result<(), E> {
     for part in unsettled_parts(kafka, group, topic, timeout)? {
-        let reader = Reader::over(kafka, vec![part.span], timeout)?;
+        let reader = Reader::of_spans(kafka, vec![part.span], timeout)?;
         drain(reader, &mut |record| {
             let entry = RetryTopicEntry::read(record.headers.iter(), Owner { group, topic });
             let is_parked = matches!(entry, RetryTopicEntry::Parked { .. });
@@ -210,7 +210,7 @@ fn read(
 ) -> Result<Vec<ParkedKey>, KafkaError> {
     let mut known: HashMap<i64, Known> = HashMap::new();
     // Waits are as long as their headers tell: the group's policy is unknown here.
-    let mut set = Parking::new(start, 0, settled_above.runs(), i64::MAX, false);
+    let mut set = ParkedSet::new(start, 0, settled_above.runs(), i64::MAX, false);
     while !reader.at_end() {
         let Some(record) = reader.next(timeout)? else {
             continue;
@@ -218,11 +218,12 @@ fn read(
         let entry = RetryTopicEntry::read(record.headers.iter(), owner);
         let why = || Why::read(record.headers.iter());
         match entry {
-            RetryTopicEntry::Parked { origin, .. } => {
-                known.insert(record.offset, Known { origin, why: why() });
+            RetryTopicEntry::Parked { source_offset, .. } => {
+                let (origin, why) = (source_offset, why());
+                known.insert(record.offset, Known { origin, why });
             }
-            RetryTopicEntry::Failed { of, .. } => {
-                if let Some(known) = known.get_mut(&of) {
+            RetryTopicEntry::Failed { retry_offset, .. } => {
+                if let Some(known) = known.get_mut(&retry_offset) {
                     let why = why();
                     // A replay has no time. Its first note has.
                     let since_ms = known.why.since_ms.or(why.since_ms);

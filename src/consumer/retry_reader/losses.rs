@@ -18,7 +18,7 @@ use crate::consumer::shared::Shared;
 use crate::consumer::shared::retry_topics::Loss;
 use crate::consumer::state::offset_tracker::Epoch;
 use crate::consumer::state::partition::Partition;
-use crate::recovery::parking::Parking;
+use crate::recovery::parking::ParkedSet;
 use crate::telemetry::Metric;
 use std::collections::BTreeMap;
 
@@ -88,7 +88,7 @@ impl Shared {
         let Some(retry) = &partition.retry else {
             return 0;
         };
-        let entries = retry.change(Parking::accept_loss);
+        let entries = retry.change(ParkedSet::accept_loss);
         if entries > 0 {
             let logged = LoggedPartition {
                 group: &self.group,

@@ -177,7 +177,7 @@ fn first_foreign(
         group: &shared.group,
         topic,
     };
-    let mut reader = Reader::over(kafka, vec![span], within)?;
+    let mut reader = Reader::of_spans(kafka, vec![span], within)?;
     while !reader.at_end() {
         if let Some(record) = reader.next(within)?
             && !owner.owns(record.headers.iter())

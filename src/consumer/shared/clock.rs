@@ -64,16 +64,16 @@ impl Now {
         };
         match entry {
             RetryTopicEntry::Parked {
-                origin,
+                source_offset,
                 wait,
                 is_replay,
             } => RetryTopicEntry::Parked {
-                origin,
+                source_offset,
                 wait: translated(wait),
                 is_replay,
             },
-            RetryTopicEntry::Failed { of, wait } => RetryTopicEntry::Failed {
-                of,
+            RetryTopicEntry::Failed { retry_offset, wait } => RetryTopicEntry::Failed {
+                retry_offset,
                 wait: translated(wait),
             },
             RetryTopicEntry::Held { .. } | RetryTopicEntry::Unknown | RetryTopicEntry::Foreign => {
@@ -103,7 +103,10 @@ mod tests {
             not_before_ms,
             ..RetryState::default()
         };
-        RetryTopicEntry::Failed { of: 0, wait }
+        RetryTopicEntry::Failed {
+            retry_offset: 0,
+            wait,
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The retry partition of an assigned partition. Its reader and the workers share it.
 //!
-//! It makes no decision; [`Parking`] does. It lives as long as the partition's assignment.
+//! It makes no decision; [`ParkedSet`] does. It lives as long as the partition's assignment.
 //!
 //! # The gate
 //!
@@ -14,7 +14,7 @@
 use crate::consumer::state::commit_metadata::Log;
 use crate::consumer::state::offset_tracker::{Epoch, PartitionProgress};
 use crate::recovery::parked::RetryState;
-use crate::recovery::parking::{Parking, Ticket};
+use crate::recovery::parking::{ParkedSet, Ticket};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,7 +34,7 @@ pub(crate) struct RetryPartition {
     /// The epoch under which its own offsets are committed.
     pub(crate) epoch: Epoch,
     /// The parked set. Every thread of the consumer locks it, briefly.
-    state: Mutex<Parking>,
+    state: Mutex<ParkedSet>,
     /// The number of waiting keys, for checks on the hot path that take no lock.
     keys: AtomicUsize,
     /// One of `CLOSED`, `OPEN`, `WITHOUT` and `APPEARED`.
@@ -53,7 +53,7 @@ impl RetryPartition {
             topic,
             epoch,
             // The set is complete only after the end of the log is known.
-            state: Mutex::new(Parking::new(0, i64::MAX, &[], 0, false)),
+            state: Mutex::new(ParkedSet::new(0, i64::MAX, &[], 0, false)),
             keys: AtomicUsize::new(0),
             gate: AtomicU8::new(CLOSED),
             log: Mutex::default(),
@@ -128,7 +128,8 @@ impl RetryPartition {
     /// Whether a record has to be parked behind others of its key. If so, it counts as being
     /// written: the caller writes it or cancels the announcement. Keyless records never join.
     pub(crate) fn joins(&self, name: Option<&[u8]>, origin: i64) -> bool {
-        !self.is_empty() && name.is_some_and(|name| self.change(|state| state.joins(name, origin)))
+        !self.is_empty()
+            && name.is_some_and(|name| self.change(|state| state.begin_if_waiting(name, origin)))
     }
 
     /// Whether every record that was due by then is settled or waits for a later time.
@@ -149,14 +150,14 @@ impl RetryPartition {
 
     /// The group's progress in the retry partition. None while it is unknown.
     pub(crate) fn position(&self) -> Option<PartitionProgress> {
-        let standing = self.state().standing()?;
+        let position = self.state().position()?;
         Some(PartitionProgress {
             epoch: self.epoch,
-            watermark: Some(standing.watermark),
-            next: Some(standing.next),
-            unsettled: standing.unsettled,
+            watermark: Some(position.watermark),
+            next: Some(position.next),
+            unsettled: position.unsettled,
             log: *self.log(),
-            is_whole: standing.is_whole,
+            is_whole: position.is_whole,
             // The start of reading follows the log, even if that was recreated.
             may_step_back: true,
             oldest_received_at: None,
@@ -164,7 +165,7 @@ impl RetryPartition {
     }
 
     /// Changes the parked set, and updates the number of waiting keys.
-    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Parking) -> T) -> T {
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut ParkedSet) -> T) -> T {
         let mut state = self.state();
         let changed = change(&mut state);
         self.keys.store(state.keys(), Relaxed);
@@ -173,7 +174,7 @@ impl RetryPartition {
 
     /// Locks the parked set. Changes that may add or remove a key must go through
     /// [`RetryPartition::change`], which updates the count that the hot path reads.
-    pub(crate) fn state(&self) -> MutexGuard<'_, Parking> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, ParkedSet> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -48,7 +48,7 @@ pub(crate) fn compact(records: &mut VisitRecords<'_>) {
                     burst_bytes: batch.bytes(),
                 });
             burst.worker_handles += 1;
-            burst.bytes += record.bytes_alone();
+            burst.bytes += record.standalone_bytes();
         }
     });
     bursts.retain(|_, burst| burst.is_worth_copying());
@@ -125,7 +125,7 @@ impl RetainedBursts {
     /// Notes that a waiting record was passed to its handler.
     pub(crate) fn started(&mut self, record: &Record) {
         if record.batch().len() > 1 || self.hands_out_copies {
-            self.count_passed(record.bytes_alone());
+            self.count_passed(record.standalone_bytes());
         }
     }
 

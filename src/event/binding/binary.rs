@@ -41,14 +41,14 @@ pub(super) fn write<T: Serialize>(
 
 /// The attributes in the headers of a record, found in one pass.
 #[derive(Default)]
-pub(super) struct Found<'a> {
+pub(super) struct BinaryAttributes<'a> {
     /// The last `content-type`: of the payload in binary mode, otherwise of the event.
     pub(super) content_type: Option<&'a [u8]>,
     attributes: Draft<'a>,
 }
 
-impl<'a> Found<'a> {
-    pub(super) fn among(headers: HeadersIter<'a>) -> Self {
+impl<'a> BinaryAttributes<'a> {
+    pub(super) fn find_in(headers: HeadersIter<'a>) -> Self {
         let mut found = Self::default();
         for (header, value) in headers {
             if let Some(name) = header.strip_prefix(PREFIX.as_bytes()) {

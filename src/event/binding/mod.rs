@@ -165,8 +165,8 @@ fn write<T: Serialize>(
     mode: ContentMode,
     trace: Option<&TraceContext>,
 ) -> Result<OutgoingRecord, serde_json::Error> {
-    if let Some(flaw) = attributes.flaw() {
-        return Err(serde_json::Error::custom(flaw));
+    if let Some(reason) = attributes.invalid_reason() {
+        return Err(serde_json::Error::custom(reason));
     }
     let (mut headers, value) = match mode {
         ContentMode::Binary => binary::write(attributes, data)?,
@@ -238,21 +238,21 @@ pub fn decode<'a>(
     headers: HeadersIter<'_>,
     value: Option<&'a [u8]>,
 ) -> Result<Envelope<'a>, DecodeError> {
-    match decode_asked(headers, value, |_| Some(()))? {
+    match decode_for(headers, value, |_| Some(()))? {
         Decoded::Asked((), envelope) => Ok(envelope),
         // All types were asked for.
         Decoded::Other { .. } => Err(DecodeError::NotAnEvent),
     }
 }
 
-/// [`decode`] for a reader of certain types. It is asked for the type before the rest of the event
-/// is validated.
-pub(crate) fn decode_asked<'a, R>(
+/// [`decode`] for a reader of certain types, which is called with the type before the rest of the
+/// event is validated.
+pub(crate) fn decode_for<'a, R>(
     headers: HeadersIter<'_>,
     value: Option<&'a [u8]>,
     asks_for: impl FnOnce(&str) -> Option<R>,
 ) -> Result<Decoded<'a, R>, DecodeError> {
-    let found = binary::Found::among(headers);
+    let found = binary::BinaryAttributes::find_in(headers);
     let content_type = found.content_type.map(draft::unquoted);
     match content_type.as_deref().and_then(structured::format) {
         None if found.has_no_attributes() => {

@@ -12,7 +12,7 @@ use std::error::Error;
 use std::task::{Context, Poll};
 
 /// The inbox's answer for the deliveries of a batch.
-pub(super) struct Answered {
+pub(super) struct ClaimedDeliveries {
     /// One entry per delivery, in order: `None` for a fresh delivery, otherwise the events that the
     /// completion of the duplicate left to publish.
     pub(super) known: Vec<Option<Result<Vec<OutgoingRecord>, InboxError>>>,
@@ -33,7 +33,7 @@ pub(super) enum Claims {
 /// How many deliveries of a batch may be claimed together. A store whose claims hand out
 /// transactions, but not for several deliveries at once, gets one delivery at a time: claims with a
 /// transaction each could wait for each other.
-pub(super) fn together_max(inbox: Option<&dyn Inbox>, records_max: usize) -> usize {
+pub(super) fn batch_size_max(inbox: Option<&dyn Inbox>, records_max: usize) -> usize {
     match inbox {
         Some(inbox) if inbox.batches().is_none() && inbox.transaction_type().is_some() => 1,
         _ => records_max,
@@ -46,9 +46,9 @@ pub(super) async fn claim(
     inbox: Option<&dyn Inbox>,
     keys: Vec<Option<InboxKey>>,
     names_transaction: bool,
-) -> Result<Answered, InboxError> {
+) -> Result<ClaimedDeliveries, InboxError> {
     let Some(inbox) = inbox else {
-        return Ok(Answered {
+        return Ok(ClaimedDeliveries {
             known: keys.iter().map(|_| None).collect(),
             claims: Claims::Unneeded,
         });
@@ -60,7 +60,7 @@ pub(super) async fn claim(
             let claims = claimed
                 .claim
                 .map_or_else(|| Claims::Each(Vec::new()), Claims::Whole);
-            Ok(Answered {
+            Ok(ClaimedDeliveries {
                 known: claimed.known,
                 claims,
             })
@@ -75,7 +75,7 @@ async fn claim_each(
     inbox: &dyn Inbox,
     keys: &[InboxKey],
     names_transaction: bool,
-) -> Result<Answered, InboxError> {
+) -> Result<ClaimedDeliveries, InboxError> {
     let mut places: Vec<usize> = (0..keys.len()).collect();
     places.sort_unstable_by_key(|place| {
         let key = &keys[*place];
@@ -97,7 +97,7 @@ async fn claim_each(
     }
     claims.sort_unstable_by_key(|(place, _)| *place);
     let claims = claims.into_iter().map(|(_, claim)| claim).collect();
-    Ok(Answered {
+    Ok(ClaimedDeliveries {
         known,
         claims: Claims::Each(claims),
     })
@@ -172,9 +172,9 @@ impl Claims {
         }
     }
 
-    /// Abandons all claims after the handler failed with this error. Returns whether another
-    /// transaction was in its way, so that the deliveries may be handled again at once. Only a
-    /// claim that stands alone or for the whole batch can tell.
+    /// Abandons all claims after the handler failed with this error. Returns whether the failure
+    /// was a collision with another transaction, so that the deliveries may be handled again at
+    /// once. That is known only for a single claim, or for one claim that covers the whole batch.
     pub(super) async fn fail(self, error: &(dyn Error + Send + Sync + 'static)) -> bool {
         let failed = match self {
             Self::Whole(claim) => claim.fail(error).await,

@@ -2,10 +2,10 @@
 //! returns the next step.
 //!
 //! Owns the waiting deliveries. Knows no handler, no task and no clock: the caller passes the time
-//! and asks which waiters are gone.
+//! and says which waiters are gone.
 //!
 //! At most one batch runs at a time. [`Queue::start`] and [`Queue::ended`] pair up; between them
-//! the caller asks [`Queue::next`] until it returns a batch or nothing.
+//! the caller calls [`Queue::next`] until it returns a batch or nothing.
 
 use crate::inbox::InboxKey;
 use foldhash::fast::RandomState;
@@ -16,17 +16,17 @@ use tokio::time::Instant;
 
 /// A waiting delivery, with the caller's value (`W`).
 pub(super) struct Waiting<W> {
-    /// `None` where no inbox tells deliveries apart.
+    /// `None` if no inbox distinguishes deliveries.
     pub(super) key: Option<InboxKey>,
     /// The attempt, from 1.
     pub(super) attempt: u32,
     pub(super) since: Instant,
-    pub(super) asker: W,
+    pub(super) member: W,
 }
 
 impl<W> Waiting<W> {
-    fn taken(self) -> (Option<InboxKey>, W) {
-        (self.key, self.asker)
+    fn into_parts(self) -> (Option<InboxKey>, W) {
+        (self.key, self.member)
     }
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Limits {
 }
 
 /// The next step of a batch that was started.
-pub(super) enum Next<W> {
+pub(super) enum NextStep<W> {
     /// Handle these deliveries, in the order of their arrival.
     Batch(Vec<(Option<InboxKey>, W)>),
     /// Call again at this time, or when another delivery has arrived.
@@ -70,7 +70,7 @@ impl<W> Queue<W> {
 
     /// The waiting delivery that arrived first.
     pub(super) fn first(&self) -> Option<&W> {
-        self.waiting.front().map(|waiting| &waiting.asker)
+        self.waiting.front().map(|waiting| &waiting.member)
     }
 
     /// Whether a batch must be started now: none runs, and a delivery waits. If true, the caller
@@ -97,21 +97,21 @@ impl<W> Queue<W> {
         limits: Limits,
         now: Instant,
         is_gone: impl Fn(&W) -> bool,
-    ) -> Next<W> {
-        self.waiting.retain(|waiting| !is_gone(&waiting.asker));
+    ) -> NextStep<W> {
+        self.waiting.retain(|waiting| !is_gone(&waiting.member));
         let Some(first) = self.waiting.front() else {
-            return Next::Nothing;
+            return NextStep::Nothing;
         };
         if first.attempt > 1 {
             let alone = self.waiting.pop_front().into_iter();
-            return Next::Batch(alone.map(Waiting::taken).collect());
+            return NextStep::Batch(alone.map(Waiting::into_parts).collect());
         }
         let until = first.since + limits.wait_max;
         let new = self.waiting.iter().filter(|waiting| waiting.attempt == 1);
         if now < until && new.count() < limits.records_max {
-            return Next::At(until);
+            return NextStep::At(until);
         }
-        Next::Batch(self.take(limits.records_max))
+        NextStep::Batch(self.take(limits.records_max))
     }
 
     /// Takes up to `records_max` first attempts with distinct keys, in the order of arrival. All
@@ -127,7 +127,7 @@ impl<W> Queue<W> {
             let key = waiting.key.as_ref();
             let key = key.map(|key| self.hasher.hash_one(key));
             if waiting.attempt == 1 && key.is_none_or(|key| keys.insert(key)) {
-                batch.push(waiting.taken());
+                batch.push(waiting.into_parts());
             } else {
                 later.push_back(waiting);
             }
@@ -142,7 +142,7 @@ impl<W> Queue<W> {
 mod tests {
     use super::*;
 
-    const ANY: Limits = Limits {
+    const NO_LIMITS: Limits = Limits {
         records_max: 500,
         wait_max: Duration::ZERO,
     };
@@ -159,7 +159,7 @@ mod tests {
             key: Some(key),
             attempt,
             since,
-            asker: id,
+            member: id,
         }
     }
 
@@ -180,7 +180,7 @@ mod tests {
         batches
     }
 
-    /// [`Next`], without the keys.
+    /// [`NextStep`], without the keys.
     #[derive(Debug, PartialEq, Eq)]
     enum Step {
         Batch(Vec<u32>),
@@ -199,9 +199,9 @@ mod tests {
         is_gone: impl Fn(&u32) -> bool,
     ) -> Step {
         match queue.next(limits, now, is_gone) {
-            Next::Batch(batch) => Step::Batch(batch.into_iter().map(|(_, id)| id).collect()),
-            Next::At(until) => Step::At(until),
-            Next::Nothing => Step::Nothing,
+            NextStep::Batch(batch) => Step::Batch(batch.into_iter().map(|(_, id)| id).collect()),
+            NextStep::At(until) => Step::At(until),
+            NextStep::Nothing => Step::Nothing,
         }
     }
 
@@ -212,15 +212,15 @@ mod tests {
 
     #[test]
     fn waiting_deliveries_form_a_batch_in_order_of_arrival() {
-        check(&[(3, 1), (1, 1), (2, 1)], ANY, &[&[3, 1, 2]]);
-        check(&[], ANY, &[]);
+        check(&[(3, 1), (1, 1), (2, 1)], NO_LIMITS, &[&[3, 1, 2]]);
+        check(&[], NO_LIMITS, &[]);
     }
 
     #[test]
     fn a_batch_is_no_larger_than_it_may_be() {
         let limits = Limits {
             records_max: 2,
-            ..ANY
+            ..NO_LIMITS
         };
         let ids = [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)];
         check(&ids, limits, &[&[1, 2], &[3, 4], &[5]]);
@@ -229,15 +229,15 @@ mod tests {
     #[test]
     fn a_retried_delivery_runs_alone_and_waits_for_none() {
         let ids = [(1, 1), (2, 2), (3, 1), (4, 3), (5, 1)];
-        check(&ids, ANY, &[&[1, 3, 5], &[2], &[4]]);
-        check(&[(2, 2), (3, 1), (5, 1)], ANY, &[&[2], &[3, 5]]);
+        check(&ids, NO_LIMITS, &[&[1, 3, 5], &[2], &[4]]);
+        check(&[(2, 2), (3, 1), (5, 1)], NO_LIMITS, &[&[2], &[3, 5]]);
     }
 
     #[test]
     fn of_the_same_key_one_is_in_a_batch() {
         check(
             &[(1, 1), (1, 1), (2, 1), (1, 1)],
-            ANY,
+            NO_LIMITS,
             &[&[1, 2], &[1], &[1]],
         );
         let now = Instant::now();
@@ -246,7 +246,11 @@ mod tests {
             .waiting
             .iter_mut()
             .for_each(|waiting| waiting.key = None);
-        assert_eq!(all(&mut queue, ANY, now), [[1, 1]], "no inbox minds");
+        assert_eq!(
+            all(&mut queue, NO_LIMITS, now),
+            [[1, 1]],
+            "without an inbox equal keys may share a batch"
+        );
     }
 
     #[test]
@@ -288,9 +292,12 @@ mod tests {
         let now = Instant::now();
         let mut queue = queue(now, &[(1, 2), (2, 1), (3, 1)]);
         assert_eq!(
-            next_without(&mut queue, ANY, now, |id| *id < 3),
+            next_without(&mut queue, NO_LIMITS, now, |id| *id < 3),
             Step::Batch(vec![3])
         );
-        assert_eq!(next_without(&mut queue, ANY, now, |_| true), Step::Nothing);
+        assert_eq!(
+            next_without(&mut queue, NO_LIMITS, now, |_| true),
+            Step::Nothing
+        );
     }
 }

@@ -5,17 +5,17 @@
 //!
 //! A batch runs in a spawned task and not in the future of one of its deliveries, so that no
 //! delivery's cancellation ends the others. Every caller receives exactly one answer, also if the
-//! task panics: [`Caller`] answers in its drop. The next batch starts in the drop of [`Running`],
-//! also after a panic.
+//! task panics: [`Caller`] answers in its drop. The next batch starts in the drop of
+//! [`RunningBatch`], also after a panic.
 
-use super::claims::{self, Answered, Claims};
-use super::queue::{Limits, Next, Queue, Waiting};
+use super::claims::{self, ClaimedDeliveries, Claims};
+use super::queue::{Limits, NextStep, Queue, Waiting};
 use super::{BatchOutcome, BatchSettings, Delivered};
 use crate::durations::bounded;
 use crate::event::OutgoingRecord;
 use crate::failure::panics;
 use crate::handler::context::ContextSource;
-use crate::handler::deadline::{limited, outside};
+use crate::handler::deadline::{outside_handler_time, with_time_limit};
 use crate::handler::error::store_error;
 use crate::handler::extract::BatchFunction;
 use crate::handler::{DeadReason, HandlerError, Outcome, Stage, dedup};
@@ -61,7 +61,7 @@ impl Caller {
     }
 
     /// Waits until the caller no longer waits.
-    async fn gone(&mut self) {
+    async fn stopped_waiting(&mut self) {
         if let Some(caller) = &mut self.0 {
             caller.closed().await;
         }
@@ -129,7 +129,7 @@ impl<T: Send + 'static> Batcher<T> {
             key,
             attempt: context.attempt(),
             since: Instant::now(),
-            asker: Member {
+            member: Member {
                 delivered,
                 caller: Caller(Some(caller)),
             },
@@ -137,7 +137,7 @@ impl<T: Send + 'static> Batcher<T> {
         self.arrived.notify_one();
         self.start();
         // No answer arrives when the runtime shuts down.
-        outside(answered).await.unwrap_or_else(|_| {
+        outside_handler_time(answered).await.unwrap_or_else(|_| {
             Outcome::Retry(HandlerError::outage("the runtime of the batch is ending")).into()
         })
     }
@@ -145,7 +145,7 @@ impl<T: Send + 'static> Batcher<T> {
     /// Spawns the task of a batch, unless one runs already or no delivery waits.
     fn start(self: &Arc<Self>) {
         if self.lock().start() {
-            tokio::spawn(Running(Arc::clone(self)).run());
+            tokio::spawn(RunningBatch(Arc::clone(self)).run());
         }
     }
 
@@ -155,9 +155,9 @@ impl<T: Send + 'static> Batcher<T> {
 }
 
 /// A running batch. When it is dropped, the next one may start.
-struct Running<T: Send + 'static>(Arc<Batcher<T>>);
+struct RunningBatch<T: Send + 'static>(Arc<Batcher<T>>);
 
-impl<T: Send + 'static> Drop for Running<T> {
+impl<T: Send + 'static> Drop for RunningBatch<T> {
     fn drop(&mut self) {
         self.0.lock().ended();
         // During shutdown no runtime is left to run the next batch.
@@ -167,7 +167,7 @@ impl<T: Send + 'static> Drop for Running<T> {
     }
 }
 
-impl<T: Send + 'static> Running<T> {
+impl<T: Send + 'static> RunningBatch<T> {
     /// One batch: take the deliveries, claim them, call the handler, commit, answer. A store that
     /// cannot claim fails all of them.
     async fn run(self) {
@@ -199,13 +199,13 @@ impl<T: Send + 'static> Running<T> {
                 let inbox = queue.first().map(|first| &first.delivered.context);
                 let inbox = inbox.and_then(|context| context.inbox());
                 let limits = Limits {
-                    records_max: claims::together_max(inbox.map(|i| &**i), settings.records_max),
+                    records_max: claims::batch_size_max(inbox.map(|i| &**i), settings.records_max),
                     wait_max: bounded(settings.wait_max),
                 };
                 match queue.next(limits, Instant::now(), |member| member.caller.is_gone()) {
-                    Next::Batch(members) => return members,
-                    Next::Nothing => return Vec::new(),
-                    Next::At(until) => until,
+                    NextStep::Batch(members) => return members,
+                    NextStep::Nothing => return Vec::new(),
+                    NextStep::At(until) => until,
                 }
             };
             // On a notification as on a timeout the queue is checked again.
@@ -214,7 +214,12 @@ impl<T: Send + 'static> Running<T> {
     }
 
     /// Answers the duplicates, and runs the handler for the others.
-    async fn handle(&self, answered: Answered, events: Vec<Delivered<T>>, callers: Vec<Caller>) {
+    async fn handle(
+        &self,
+        answered: ClaimedDeliveries,
+        events: Vec<Delivered<T>>,
+        callers: Vec<Caller>,
+    ) {
         let (mut fresh, mut waiting) = (Vec::new(), Vec::new());
         for ((known, event), caller) in answered.known.into_iter().zip(events).zip(callers) {
             match known {
@@ -253,7 +258,7 @@ impl<T: Send + 'static> Running<T> {
             let handled = (self.0.handle)(events, source);
             match contexts[0].handler_timeout() {
                 None => handled.await,
-                Some(limit) => match limited(handled, limit).await {
+                Some(limit) => match with_time_limit(handled, limit).await {
                     Ok(outcome) => outcome,
                     Err(error) => BatchOutcome::Failed(error.into()),
                 },
@@ -347,10 +352,10 @@ async fn unless_cancelled(
     callers: &mut [Caller],
 ) -> Option<Result<BatchOutcome, DeadReason>> {
     let handled = pin!(AssertUnwindSafe(called).catch_unwind());
-    let cancelled = join_all(callers.iter_mut().map(Caller::gone));
+    let cancelled = join_all(callers.iter_mut().map(Caller::stopped_waiting));
     match select(handled, cancelled).await {
         Either::Left((handled, _)) => {
-            Some(handled.map_err(|panic| panics::told("the handler", panic)))
+            Some(handled.map_err(|panic| panics::reason_of("the handler", panic)))
         }
         Either::Right(_) => None,
     }

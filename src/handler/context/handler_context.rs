@@ -2,10 +2,10 @@
 //!
 //! A handler may keep a clone beyond its end. Nothing that it does with it then has an effect:
 //! published events are taken when the handler succeeded, and the transaction is withdrawn
-//! ([`Offered`]) before the claim is completed or abandoned.
+//! ([`TransactionOffer`]) before the claim is completed or abandoned.
 
 use super::delivery::Delivery;
-use super::router_view::{RouteId, RouterView, SharedRouter};
+use super::router_settings::{RouteId, RouterSettings, SharedRouter};
 use crate::event::{
     ContentDigest, Envelope, Event, EventType, HeadersIter, OutgoingRecord, Record, TraceContext,
     decode, derived_id, published_id, raw_identity,
@@ -81,7 +81,7 @@ impl fmt::Debug for Context {
 
 struct Inner {
     delivery: Delivery,
-    router: Arc<dyn RouterView>,
+    router: Arc<dyn RouterSettings>,
     route: RouteId,
     /// The digest of the event's content, where an inbox compares it.
     content: Option<ContentDigest>,
@@ -147,7 +147,7 @@ impl<'a> ContextSource<'a> {
     }
 
     /// Returns the context, if the call needed one.
-    pub(in crate::handler) fn taken(self) -> Option<Context> {
+    pub(in crate::handler) fn into_context(self) -> Option<Context> {
         self.made.into_inner()
     }
 }
@@ -348,9 +348,9 @@ impl Context {
     /// Offers the inbox's transaction to the handler's argument while the returned value lives. If
     /// the handler does not take it, the transaction returns to its claim, even if the handler is
     /// cancelled while others hold its context.
-    pub(crate) fn offer_transaction(&self, transaction: Box<dyn Any + Send>) -> Offered {
+    pub(crate) fn offer_transaction(&self, transaction: Box<dyn Any + Send>) -> TransactionOffer {
         *self.transaction() = Some(transaction);
-        Offered(self.clone())
+        TransactionOffer(self.clone())
     }
 
     fn transaction(&self) -> MutexGuard<'_, Option<Box<dyn Any + Send>>> {
@@ -386,9 +386,9 @@ pub(in crate::handler) fn identity_of(record: &Record) -> (String, String) {
 }
 
 /// A transaction in a context that its handler may take. Dropping this withdraws the offer.
-pub(crate) struct Offered(Context);
+pub(crate) struct TransactionOffer(Context);
 
-impl Drop for Offered {
+impl Drop for TransactionOffer {
     fn drop(&mut self) {
         self.0.transaction().take();
     }

@@ -8,5 +8,5 @@
 mod limit;
 mod service;
 
-pub(super) use limit::{TooSlow, limited, outside};
+pub(super) use limit::{TooSlow, outside_handler_time, with_time_limit};
 pub(crate) use service::Limited;

@@ -1,6 +1,6 @@
 //! A handler service that limits the time of each attempt.
 
-use super::limit::limited;
+use super::limit::with_time_limit;
 use crate::handler::Outcome;
 use crate::handler::context::Delivery;
 use futures_util::future::Either;
@@ -25,7 +25,8 @@ impl<H> Limited<H> {
     }
 }
 
-pub(in crate::handler) type Cut<F> = Pin<Box<dyn Future<Output = <F as Future>::Output> + Send>>;
+pub(in crate::handler) type WithTimeLimit<F> =
+    Pin<Box<dyn Future<Output = <F as Future>::Output> + Send>>;
 
 impl<H> tower::Service<Delivery> for Limited<H>
 where
@@ -35,7 +36,7 @@ where
 {
     type Response = Outcome;
     type Error = H::Error;
-    type Future = Either<H::Future, Cut<H::Future>>;
+    type Future = Either<H::Future, WithTimeLimit<H::Future>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), H::Error>> {
         self.handler.poll_ready(cx)
@@ -46,7 +47,7 @@ where
         match self.limit {
             None => Either::Left(handled),
             Some(limit) => Either::Right(Box::pin(async move {
-                match limited(handled, limit).await {
+                match with_time_limit(handled, limit).await {
                     Ok(outcome) => outcome,
                     Err(error) => Ok(Outcome::Retry(error.into())),
                 }

@@ -72,7 +72,7 @@ struct Source(Option<Arc<dyn Error + Send + Sync>>);
 /// Placeholder of an error that was dropped.
 #[derive(Debug, thiserror::Error)]
 #[error("the error was dropped")]
-struct Gone;
+struct DroppedError;
 
 impl Source {
     fn new(source: Box<dyn Error + Send + Sync>) -> Self {
@@ -80,7 +80,7 @@ impl Source {
     }
 
     fn get(&self) -> &(dyn Error + Send + Sync + 'static) {
-        self.0.as_deref().unwrap_or(&Gone)
+        self.0.as_deref().unwrap_or(&DroppedError)
     }
 }
 
@@ -108,34 +108,34 @@ pub(crate) struct Failure {
 }
 
 /// The name of a failed dependency that no error names.
-const UNNAMED: Cow<'static, str> = Cow::Borrowed("unnamed");
+const UNNAMED_DEPENDENCY: Cow<'static, str> = Cow::Borrowed("unnamed");
 
 impl HandlerError {
     /// A failure that may pass by itself. The record is retried in place and in the retry topic,
     /// and dead-lettered when its attempts are used up.
     pub fn transient(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::classed(Class::Transient, source.into())
+        Self::with_class(Class::Transient, source.into())
     }
 
     /// A failure that would repeat. The record is dead-lettered at once.
     pub fn permanent(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::classed(Class::Permanent, source.into())
+        Self::with_class(Class::Permanent, source.into())
     }
 
     /// A dependency of the handler is down. The record is retried until the outage ends, and no
     /// attempt is counted. Name the dependency with [`HandlerError::dependency`].
     pub fn outage(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::classed(Class::Outage, source.into())
+        Self::with_class(Class::Outage, source.into())
     }
 
     /// A dependency of the handler did not answer in time. The breaker of the dependency decides
     /// whether it is slow for this record only, which counts an attempt, or down. Name it with
     /// [`HandlerError::dependency`].
     pub fn timeout(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::classed(Class::Timeout, source.into())
+        Self::with_class(Class::Timeout, source.into())
     }
 
-    fn classed(class: Class, source: Box<dyn Error + Send + Sync>) -> Self {
+    fn with_class(class: Class, source: Box<dyn Error + Send + Sync>) -> Self {
         Self {
             class: Some(class),
             stage: Stage::Handler,
@@ -218,7 +218,7 @@ impl HandlerError {
     /// The failed dependency, as [`HandlerError::dependency`] named it. Errors without a name share
     /// the name `unnamed`.
     pub fn dependency_name(&self) -> &str {
-        self.dependency.as_deref().unwrap_or(&UNNAMED)
+        self.dependency.as_deref().unwrap_or(&UNNAMED_DEPENDENCY)
     }
 
     /// Sets the stage at which the error happened. Default: [`Stage::Handler`], and
@@ -241,7 +241,7 @@ impl HandlerError {
     /// The facts that the consumer needs. Everything that runs code of the service happens here, in
     /// one place, with each panic caught. A known class is kept if the error's own code panics. If
     /// the classifier panics, the failure is permanent, because the classifier would panic again.
-    pub(crate) fn judged(mut self, classifier: &Classifier) -> Failure {
+    pub(crate) fn into_failure(mut self, classifier: &Classifier) -> Failure {
         let mut panics = Vec::new();
         let class = caught("the classifier", || self.class(classifier));
         let class = class.unwrap_or_else(|reason| {
@@ -270,7 +270,7 @@ impl HandlerError {
             class,
             stage,
             message,
-            dependency: self.dependency.take().unwrap_or(UNNAMED),
+            dependency: self.dependency.take().unwrap_or(UNNAMED_DEPENDENCY),
             retry_after: self.retry_after,
             fatal,
         }

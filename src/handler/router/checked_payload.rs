@@ -42,12 +42,12 @@ impl<'a> Payload<'a> {
             return Err(unreadable(T::TYPE, &error));
         }
         // A schema accepts `2.0` as an integer, so a handler must accept it too.
-        if let Some(json) = whole_numbers::rewritten(&self.0)
+        if let Some(json) = whole_numbers::with_plain_integers(&self.0)
             && let Ok(data) = parse(&json)
         {
             return Ok(Event { attributes, data });
         }
-        Err(misshapen::<T>(&self.0, &error))
+        Err(type_mismatch::<T>(&self.0, &error))
     }
 }
 
@@ -60,12 +60,12 @@ pub(super) fn dead(stage: Stage, error: impl std::fmt::Display) -> Outcome {
 /// `serde_json`.
 fn unreadable(ty: &str, error: &serde_json::Error) -> Outcome {
     let (line, column) = (error.line(), error.column());
-    let told = format!("the payload of {ty} is not JSON (line {line}, column {column})");
-    dead(Stage::Decode, told)
+    let message = format!("the payload of {ty} is not JSON (line {line}, column {column})");
+    dead(Stage::Decode, message)
 }
 
 /// Describes by a JSON pointer where a payload does not match its type.
-fn misshapen<T: EventType>(json: &[u8], error: &serde_json::Error) -> Outcome {
+fn type_mismatch<T: EventType>(json: &[u8], error: &serde_json::Error) -> Outcome {
     let mut reader = serde_json::Deserializer::from_slice(json);
     let read: Result<T, _> = serde_path_to_error::deserialize(&mut reader);
     let pointer = read.err().map(|error| pointer(error.path()));
@@ -74,10 +74,10 @@ fn misshapen<T: EventType>(json: &[u8], error: &serde_json::Error) -> Outcome {
         Some(pointer) => format!(" at {pointer}"),
     };
     let (ty, line, column) = (T::TYPE, error.line(), error.column());
-    let told = format!(
+    let message = format!(
         "the payload of {ty} does not have the shape of its type{at} (line {line}, column {column})"
     );
-    dead(Stage::Decode, told)
+    dead(Stage::Decode, message)
 }
 
 /// A path as a JSON pointer (RFC 6901).
@@ -154,11 +154,11 @@ mod tests {
 
     #[derive(Debug, serde::Serialize, serde::Deserialize)]
     struct Lines {
-        lines: Vec<LogLimiter>,
+        lines: Vec<Line>,
     }
 
     #[derive(Debug, serde::Serialize, serde::Deserialize)]
-    struct LogLimiter {
+    struct Line {
         #[serde(rename = "per/unit")]
         quantity: u32,
     }
@@ -205,7 +205,7 @@ mod tests {
     fn a_payload_has_the_same_outcome_with_and_without_schema() {
         let twice = read::<Large>(r#"{"amount": 1, "amount": 2}"#);
         let Err(Outcome::Dead(reason)) = twice else {
-            panic!("a member that stands twice: {twice:?}")
+            panic!("a member that occurs twice: {twice:?}")
         };
         assert_eq!(reason.stage, Stage::Decode);
         let refused = read::<Large>(r#"{"amount": "1"}"#);

@@ -8,9 +8,9 @@
 use super::checked_payload::{Payload, dead};
 use super::publish::{OutcomeFuture, publish};
 use super::table::{OwnRoutes, Routes};
-use crate::event::{Attributes, ContentDigest, DecodeError, Decoded, Record, decode_asked};
+use crate::event::{Attributes, ContentDigest, DecodeError, Decoded, Record, decode_for};
 use crate::handler::context::{ContextSource, RouteId, identity_of};
-use crate::handler::deadline::outside;
+use crate::handler::deadline::outside_handler_time;
 use crate::handler::error::store_error;
 use crate::handler::{Context, Delivery, HandlerError, Outcome, Stage, dedup};
 use crate::inbox::{Claim, Claimed, Inbox, InboxError};
@@ -49,18 +49,18 @@ impl<'a> Input<'a> {
                 HandlerError::outage(conflict.clone()).dependency("router"),
             ));
         }
-        if let Some(route) = routes.only() {
+        if let Some(route) = routes.only_route() {
             return Ok(Self::Raw(route));
         }
         let record = &delivery.record;
         let find = |ty: &str| {
             let route = routes.by_type.get(ty).copied();
             if route.is_none() && routes.fallback.is_none() {
-                routes.unhandled.note(ty, &delivery.scope.group, record);
+                routes.unhandled.log_once(ty, &delivery.scope.group, record);
             }
             route
         };
-        let (route, envelope) = match decode_asked(record.headers(), record.value(), find) {
+        let (route, envelope) = match decode_for(record.headers(), record.value(), find) {
             Ok(Decoded::Asked(route, envelope)) => (route, envelope),
             Ok(Decoded::Other { is_whole: false }) if routes.raw.is_some() => {
                 return Ok(Self::Raw(RouteId::Raw));
@@ -71,7 +71,7 @@ impl<'a> Input<'a> {
             Ok(Decoded::Other { .. }) => return Err(Outcome::Ignored),
             Err(DecodeError::NotAnEvent) => {
                 return routes
-                    .of_raw()
+                    .raw_route_id()
                     .map(Self::Raw)
                     .ok_or_else(|| not_an_event(record));
             }
@@ -178,17 +178,17 @@ const COLLISIONS_MAX: u32 = 10;
 /// attempt.
 async fn with_inbox(routes: &Arc<OwnRoutes>, inbox: &dyn Inbox, delivery: Delivery) -> Outcome {
     for collisions in 0..COLLISIONS_MAX {
-        match once(routes, inbox, &delivery).await {
-            Outcome::Retry(error) if error.is_collision() => pause(collisions).await,
+        match deliver_once(routes, inbox, &delivery).await {
+            Outcome::Retry(error) if error.is_collision() => wait_after_collision(collisions).await,
             outcome => return outcome,
         }
     }
-    once(routes, inbox, &delivery).await
+    deliver_once(routes, inbox, &delivery).await
 }
 
 /// Waits longer with each collision: not at all after the first, half a second in all. The wait is
 /// random, so that two deliveries that collided do not collide again.
-async fn pause(collisions: u32) {
+async fn wait_after_collision(collisions: u32) {
     if collisions > 0 {
         let most = Duration::from_millis(1 << collisions);
         tokio::time::sleep(most.mul_f64(rand::random_range(0.5..1.0))).await;
@@ -197,7 +197,7 @@ async fn pause(collisions: u32) {
 
 /// Handles one delivery: claim, call, complete, publish. The transaction is offered only while the
 /// handler runs, and withdrawn before the claim ends, also if the handler keeps its context.
-async fn once(routes: &Arc<OwnRoutes>, inbox: &dyn Inbox, delivery: &Delivery) -> Outcome {
+async fn deliver_once(routes: &Arc<OwnRoutes>, inbox: &dyn Inbox, delivery: &Delivery) -> Outcome {
     let input = match Input::read(routes, delivery) {
         Ok(input) => input,
         Err(outcome) => return outcome,
@@ -220,7 +220,7 @@ async fn once(routes: &Arc<OwnRoutes>, inbox: &dyn Inbox, delivery: &Delivery) -
         true => inbox.claim(&key),
         false => inbox.claim_without_transaction(&key),
     };
-    let mut claim = match outside(claiming).await {
+    let mut claim = match outside_handler_time(claiming).await {
         Ok(Claimed::Fresh(claim)) => claim,
         // Published with the same ids: the process that published them first may have ended before
         // the acknowledgement.
@@ -245,7 +245,7 @@ async fn once(routes: &Arc<OwnRoutes>, inbox: &dyn Inbox, delivery: &Delivery) -
     if !outcome.is_success() {
         return failed(claim, outcome, &key.handler).await;
     }
-    match outside(claim.complete(context.take_staged())).await {
+    match outside_handler_time(claim.complete(context.take_staged())).await {
         Ok(unsent) => {
             dedup::completed(&context);
             publish(&context, unsent, outcome).await
@@ -255,14 +255,14 @@ async fn once(routes: &Arc<OwnRoutes>, inbox: &dyn Inbox, delivery: &Delivery) -
 }
 
 /// Abandons the claim of a handler that did not succeed. A claim that cannot be released at once is
-/// only logged: it expires or ends with its connection, and the outcome stands.
+/// only logged: it expires or ends with its connection, and the outcome is not changed.
 async fn failed(claim: Box<dyn Claim>, outcome: Outcome, handler: &str) -> Outcome {
     let (abandoned, outcome) = match outcome {
-        Outcome::Retry(error) => match outside(claim.fail(error.cause())).await {
+        Outcome::Retry(error) => match outside_handler_time(claim.fail(error.cause())).await {
             Ok(true) => return Outcome::Retry(error.collided()),
             abandoned => (abandoned.map(drop), Outcome::Retry(error)),
         },
-        outcome => (outside(claim.abandon()).await, outcome),
+        outcome => (outside_handler_time(claim.abandon()).await, outcome),
     };
     if let Err(error) = abandoned {
         tracing::warn!(%error, handler, "failed to release the claim of a failed handler at once");

@@ -5,7 +5,7 @@
 //! again with the same ids.
 
 use crate::event::OutgoingRecord;
-use crate::handler::deadline::outside;
+use crate::handler::deadline::outside_handler_time;
 use crate::handler::{Context, HandlerError, Outcome};
 use crate::publisher::PublishError;
 use std::convert::Infallible;
@@ -14,7 +14,7 @@ use std::pin::Pin;
 
 /// Runs a handler and publishes the events of its context. With an inbox, publishing waits for the
 /// claim's completion.
-pub(super) fn finishing(
+pub(super) fn run_and_publish(
     handled: impl Future<Output = Outcome> + Send + 'static,
     context: Option<Context>,
 ) -> OutcomeFuture {
@@ -46,14 +46,14 @@ pub(super) async fn publish(
     };
     let mut receipts = Vec::with_capacity(records.len());
     for record in records {
-        match outside(publisher.enqueue_record(record)).await {
+        match outside_handler_time(publisher.enqueue_record(record)).await {
             Ok(receipt) => receipts.push(receipt),
-            Err(error) => return Outcome::Retry(unpublished(error)),
+            Err(error) => return Outcome::Retry(publish_failure(error)),
         }
     }
     for receipt in receipts {
-        if let Err(error) = outside(receipt).await {
-            return Outcome::Retry(unpublished(error));
+        if let Err(error) = outside_handler_time(receipt).await {
+            return Outcome::Retry(publish_failure(error));
         }
     }
     context.sent();
@@ -62,7 +62,7 @@ pub(super) async fn publish(
 
 /// A failure of the brokers, not of the event: the event is retried until they accept it. A record
 /// that is too large or unfit for its topic is the handler's failure and is permanent.
-fn unpublished(error: PublishError) -> HandlerError {
+fn publish_failure(error: PublishError) -> HandlerError {
     match error {
         PublishError::TooLarge { .. }
         | PublishError::Unfit { .. }

@@ -1,7 +1,7 @@
 //! The handlers of one router, ready to be called.
 
 use super::checked_payload::Payload;
-use super::publish::{OutcomeFuture, finishing};
+use super::publish::{OutcomeFuture, run_and_publish};
 use crate::event::{Attributes, EventType, Record};
 use crate::handler::Outcome;
 use crate::handler::batch::BatchSettings;
@@ -19,7 +19,7 @@ pub(super) struct BatchRoute {
 impl BatchRoute {
     /// The same handler for a changed router. It shares no batch with the router it was cloned
     /// from, which may have another inbox.
-    pub(super) fn renewed(&self) -> Arc<Call> {
+    pub(super) fn for_changed_router(&self) -> Arc<Call> {
         (self.make)()
     }
 }
@@ -45,7 +45,7 @@ pub(super) struct Route {
 impl Clone for Route {
     fn clone(&self) -> Self {
         let call = match &self.batch {
-            Some(batch) => batch.renewed(),
+            Some(batch) => batch.for_changed_router(),
             None => Arc::clone(&self.call),
         };
         Self {
@@ -71,7 +71,7 @@ impl Route {
     ) -> Self {
         let call: Arc<Call> = Arc::new(move |attributes, payload, source| {
             let handled = function.call(payload.read::<T>(attributes)?, &source);
-            Ok(finishing(handled, source.taken()))
+            Ok(run_and_publish(handled, source.into_context()))
         });
         let needs = F::needs();
         Self {
@@ -87,7 +87,7 @@ impl RawRoute {
     pub(super) fn new<Args, F: RawFunction<Args>>(function: F) -> Self {
         let call: Arc<CallRaw> = Arc::new(move |record, source| {
             let handled = function.call(record, &source);
-            finishing(handled, source.taken())
+            run_and_publish(handled, source.into_context())
         });
         let needs = F::needs();
         Self { needs, call }

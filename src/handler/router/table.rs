@@ -7,7 +7,7 @@
 use super::route::{RawRoute, Route};
 use super::unhandled_log::UnhandledTypes;
 use crate::handler::PublishedIds;
-use crate::handler::context::{RouteId, RouterView, SharedRouter};
+use crate::handler::context::{RouteId, RouterSettings, SharedRouter};
 use crate::handler::dedup::{DedupLog, ReusedIds};
 use crate::handler::extract::Needs;
 use crate::inbox::Inbox;
@@ -28,7 +28,7 @@ pub const RAW_HANDLER: &str = "raw";
 pub const FALLBACK_HANDLER: &str = "fallback";
 
 /// Why a second handler for the same records is refused.
-const TWICE: &str = "has two handlers: a group handles each record once, so call both functions from one handler, or give the \
+const TWO_HANDLERS: &str = "has two handlers: a group handles each record once, so call both functions from one handler, or give the \
                      second one a group of its own";
 
 /// The handlers of a router, and their arguments' sources.
@@ -71,7 +71,7 @@ impl Deref for OwnRoutes {
     }
 }
 
-impl RouterView for OwnRoutes {
+impl RouterSettings for OwnRoutes {
     fn handler_name(&self, route: RouteId) -> &str {
         match route {
             RouteId::Typed(route) => &self.typed[route].handler,
@@ -102,8 +102,8 @@ impl RouterView for OwnRoutes {
 }
 
 impl SharedRouter for Arc<OwnRoutes> {
-    fn share(&self) -> Arc<dyn RouterView> {
-        Arc::clone(self) as Arc<dyn RouterView>
+    fn share(&self) -> Arc<dyn RouterSettings> {
+        Arc::clone(self) as Arc<dyn RouterSettings>
     }
 }
 
@@ -112,7 +112,7 @@ impl Routes {
     pub(super) fn insert(&mut self, ty: &'static str, route: Route) {
         let handler = &route.handler;
         if self.by_type.insert(ty, self.typed.len()).is_some() {
-            self.refuse(ty, TWICE);
+            self.refuse(ty, TWO_HANDLERS);
         } else if self.has_name(handler) {
             self.refuse_name(&handler.clone());
         }
@@ -122,7 +122,7 @@ impl Routes {
     /// Assigns records that are no CloudEvents to `route`.
     pub(super) fn set_raw(&mut self, route: RawRoute) {
         if self.raw.is_some() {
-            self.refuse("raw", TWICE);
+            self.refuse("raw", TWO_HANDLERS);
         } else if self.has_name(RAW_HANDLER) {
             self.refuse_name(RAW_HANDLER);
         }
@@ -132,7 +132,7 @@ impl Routes {
     /// Assigns records without another handler to `route`.
     pub(super) fn set_fallback(&mut self, route: RawRoute) {
         if self.fallback.is_some() {
-            self.refuse("fallback", TWICE);
+            self.refuse("fallback", TWO_HANDLERS);
         } else if self.has_name(FALLBACK_HANDLER) {
             self.refuse_name(FALLBACK_HANDLER);
         }
@@ -171,7 +171,7 @@ impl Routes {
     }
 
     /// The handler of all records: the raw or the fallback handler of a router without another one.
-    pub(super) fn only(&self) -> Option<RouteId> {
+    pub(super) fn only_route(&self) -> Option<RouteId> {
         match (self.typed.is_empty(), &self.raw, &self.fallback) {
             (true, Some(_), None) => Some(RouteId::Raw),
             (true, None, Some(_)) => Some(RouteId::Fallback),
@@ -180,7 +180,7 @@ impl Routes {
     }
 
     /// The handler of records that are no CloudEvents.
-    pub(super) fn of_raw(&self) -> Option<RouteId> {
+    pub(super) fn raw_route_id(&self) -> Option<RouteId> {
         let raw = self.raw.as_ref().map(|_| RouteId::Raw);
         raw.or_else(|| self.fallback.as_ref().map(|_| RouteId::Fallback))
     }

@@ -62,24 +62,24 @@ fn event<'a>(ty: &'a str, more: Pairs<'a>) -> Vec<(&'a str, &'a str)> {
 
 /// The called handlers, in order.
 #[derive(Clone, Default)]
-struct Called(Arc<Mutex<Vec<&'static str>>>);
+struct CalledHandlers(Arc<Mutex<Vec<&'static str>>>);
 
-impl Called {
-    fn by(&self, who: &'static str) {
+impl CalledHandlers {
+    fn record_call(&self, who: &'static str) {
         self.0.lock().unwrap().push(who);
     }
 }
 
-async fn paid(_: Event<Paid>, State(called): State<Called>) {
-    called.by("typed");
+async fn paid(_: Event<Paid>, State(called): State<CalledHandlers>) {
+    called.record_call("typed");
 }
 
-async fn raw(_: Record, State(called): State<Called>) {
-    called.by("raw");
+async fn raw(_: Record, State(called): State<CalledHandlers>) {
+    called.record_call("raw");
 }
 
-async fn fallback(_: Record, State(called): State<Called>) {
-    called.by("fallback");
+async fn fallback(_: Record, State(called): State<CalledHandlers>) {
+    called.record_call("fallback");
 }
 
 fn handle(router: &Router, delivery: Delivery) -> Outcome {
@@ -90,8 +90,8 @@ fn handle(router: &Router, delivery: Delivery) -> Outcome {
 }
 
 /// The called handler of a record, or else its outcome.
-fn fate(router: &Router, pairs: Pairs<'_>, value: Option<&[u8]>) -> String {
-    let called = Called::default();
+fn called_or_outcome(router: &Router, pairs: Pairs<'_>, value: Option<&[u8]>) -> String {
+    let called = CalledHandlers::default();
     let router = router.clone().with_state(called.clone());
     let with_inbox = router.clone().with_inbox(MemoryInbox::default());
     let fates = [router, with_inbox].map(|router| {
@@ -125,7 +125,7 @@ fn every_record_has_one_handler_or_one_outcome() {
     let check = |what: &str, pairs: Pairs<'_>, value: Option<&str>, expected: [&str; 7]| {
         let value = value.map(str::as_bytes);
         for (number, (router, expected)) in routers.iter().zip(expected).enumerate() {
-            let fate = fate(router, pairs, value);
+            let fate = called_or_outcome(router, pairs, value);
             let is_so = fate == expected || expected == "dead" && fate.starts_with("dead: ");
             assert!(is_so, "{what}, router {number}: {fate}, not {expected}");
         }
@@ -196,7 +196,7 @@ fn every_record_has_one_handler_or_one_outcome() {
 #[test]
 fn a_dead_letter_suggests_the_handler_to_add() {
     let router = Router::new().on(paid);
-    let tombstone = fate(&router, &[], None);
+    let tombstone = called_or_outcome(&router, &[], None);
     assert!(tombstone.contains("tombstone"), "{tombstone}");
     assert!(tombstone.contains("Router::fallback"), "{tombstone}");
 }
@@ -204,7 +204,7 @@ fn a_dead_letter_suggests_the_handler_to_add() {
 #[test]
 fn two_handlers_for_one_thing_are_refused() {
     let check = |router: Router, expected: &str| {
-        let router = router.with_state(Called::default());
+        let router = router.with_state(CalledHandlers::default());
         let error = router.validate().expect_err(expected).to_string();
         assert!(error.contains(expected), "{error}");
         // A router inside of a layer was not validated: its records wait.
@@ -239,21 +239,22 @@ fn two_handlers_for_one_thing_are_refused() {
 fn a_router_has_a_state_of_each_type() {
     #[derive(Clone)]
     struct Limit(u64);
-    let both =
-        async |event: Event<Paid>, State(limit): State<Limit>, State(called): State<Called>| {
-            if event.data.cents < limit.0 {
-                called.by("typed");
-            }
-        };
+    let both = async |event: Event<Paid>,
+                      State(limit): State<Limit>,
+                      State(called): State<CalledHandlers>| {
+        if event.data.cents < limit.0 {
+            called.record_call("typed");
+        }
+    };
     let router = Router::new()
         .on(both)
         .with_state(Limit(1))
         .with_state(Limit(5));
-    let fate = fate(&router, &event(Paid::TYPE, &[]), Some(b"{\"cents\":3}"));
+    let fate = called_or_outcome(&router, &event(Paid::TYPE, &[]), Some(b"{\"cents\":3}"));
     assert_eq!(fate, "typed");
     let missing = Router::new().on(both).with_state(Limit(5)).validate();
     let message = missing.expect_err("a state is missing").to_string();
-    assert!(message.contains("Called"), "{message}");
+    assert!(message.contains("CalledHandlers"), "{message}");
 }
 
 #[test]

@@ -32,7 +32,7 @@ impl Default for UnhandledTypes {
 
 impl UnhandledTypes {
     /// Logs the type, unless it was logged before.
-    pub(super) fn note(&self, ty: &str, group: &str, record: &Record) {
+    pub(super) fn log_once(&self, ty: &str, group: &str, record: &Record) {
         match self.add(ty) {
             Added::Known => {}
             Added::New => tracing::warn!(

@@ -10,7 +10,7 @@
 const DIGITS_MAX: usize = 39;
 
 /// Rewrites such numbers as integers; `None` if there is none.
-pub(super) fn rewritten(json: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn with_plain_integers(json: &[u8]) -> Option<Vec<u8>> {
     let (mut out, mut copied, mut at) = (Vec::new(), 0, 0);
     while let Some(byte) = json.get(at) {
         let end = match byte {
@@ -19,9 +19,9 @@ pub(super) fn rewritten(json: &[u8]) -> Option<Vec<u8>> {
                 let end = at
                     + json[at..]
                         .iter()
-                        .take_while(|byte| is_of_number(**byte))
+                        .take_while(|byte| is_number_byte(**byte))
                         .count();
-                if let Some(whole) = whole(&json[at..end]) {
+                if let Some(whole) = as_integer(&json[at..end]) {
                     out.extend_from_slice(&json[copied..at]);
                     out.extend_from_slice(whole.as_bytes());
                     copied = end;
@@ -52,12 +52,12 @@ fn text(json: &[u8]) -> usize {
     json.len()
 }
 
-fn is_of_number(byte: u8) -> bool {
+fn is_number_byte(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')
 }
 
 /// Writes a number without point and exponent; `None` if it has neither, or is no integer.
-fn whole(number: &[u8]) -> Option<String> {
+fn as_integer(number: &[u8]) -> Option<String> {
     let number = std::str::from_utf8(number).ok()?;
     let (mantissa, exponent) = match number.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().ok()?),
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn whole_numbers_are_written_as_integers_and_nothing_else_changes() {
         let check = |json: &str, expected: Option<&str>| {
-            let found = rewritten(json.as_bytes());
+            let found = with_plain_integers(json.as_bytes());
             let found = found.map(|bytes| String::from_utf8(bytes).expect("the bytes are UTF-8"));
             assert_eq!(found.as_deref(), expected, "{json}");
         };
@@ -130,17 +130,17 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_survived(bytes: Vec<u8>) {
-            let _ = rewritten(&bytes);
+            let _ = with_plain_integers(&bytes);
         }
 
         #[test]
         fn an_integer_is_found_in_every_notation(number: i64, zeros in 0_usize..9) {
             let json = format!("{number}.{}", "0".repeat(zeros + 1));
-            let found = rewritten(json.as_bytes()).expect("whole");
+            let found = with_plain_integers(json.as_bytes()).expect("whole");
             let found = String::from_utf8(found).expect("the bytes are UTF-8");
             prop_assert_eq!(found, number.to_string());
             let json = format!("{number}{}e-{zeros}", "0".repeat(zeros));
-            let found = rewritten(json.as_bytes()).expect("whole");
+            let found = with_plain_integers(json.as_bytes()).expect("whole");
             let found = String::from_utf8(found).expect("the bytes are UTF-8");
             prop_assert_eq!(found, number.to_string());
         }

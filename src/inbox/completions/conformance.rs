@@ -59,7 +59,10 @@ async fn complete(inbox: &dyn Inbox, key: &InboxKey) {
 }
 
 /// Reads completions, one for each key.
-async fn ask(completions: &dyn Completions, keys: &[InboxKey]) -> Vec<Option<Completion>> {
+async fn read_completions(
+    completions: &dyn Completions,
+    keys: &[InboxKey],
+) -> Vec<Option<Completion>> {
     let reported = completions.completed(keys).await;
     let reported = reported.expect("the store answers");
     assert_eq!(reported.len(), keys.len(), "an answer for each key");
@@ -78,13 +81,13 @@ async fn only_completed_deliveries_are_reported(
     inbox: &dyn Inbox,
     completions: &dyn Completions,
 ) {
-    assert_eq!(ask(completions, &[]).await, []);
+    assert_eq!(read_completions(completions, &[]).await, []);
     let [never, abandoned, open, done] = std::array::from_fn(|_| key(group, "told"));
     let given_back = claim(inbox, &abandoned).await.abandon().await;
     given_back.expect("a claim is given back");
     complete(inbox, &done).await;
     let held = claim(inbox, &open).await;
-    let reported = ask(completions, &[never, abandoned, open.clone(), done]).await;
+    let reported = read_completions(completions, &[never, abandoned, open.clone(), done]).await;
     assert_eq!(reported[..3], [None, None, None]);
     let at = reported[3].expect("it was completed").at_ms;
     let skew = SKEW.as_millis() as i64;
@@ -93,7 +96,7 @@ async fn only_completed_deliveries_are_reported(
         "{at} is when it was completed"
     );
     held.complete(Vec::new()).await.expect("a claim completes");
-    assert!(ask(completions, &[open]).await[0].is_some());
+    assert!(read_completions(completions, &[open]).await[0].is_some());
 }
 
 /// More keys than any store accepts in one statement.
@@ -107,13 +110,13 @@ async fn answers_come_in_the_order_of_the_keys(
     for at in chosen {
         complete(inbox, &keys[at]).await;
     }
-    let reported = ask(completions, &keys).await;
+    let reported = read_completions(completions, &keys).await;
     let found: Vec<usize> = (0..keys.len())
         .filter(|at| reported[*at].is_some())
         .collect();
     assert_eq!(found, chosen);
     let twice = [keys[1].clone(), keys[2].clone(), keys[1].clone()];
-    let reported = ask(completions, &twice).await;
+    let reported = read_completions(completions, &twice).await;
     assert!(reported[0].is_some() && reported[0] == reported[2] && reported[1].is_none());
 }
 
@@ -143,7 +146,7 @@ async fn others_are_other_deliveries(
             ..done
         },
     ];
-    assert_eq!(ask(completions, &others).await, [None; 4]);
+    assert_eq!(read_completions(completions, &others).await, [None; 4]);
 }
 
 /// The reading side encodes keys like the writing side, whatever text they contain.
@@ -159,7 +162,7 @@ async fn any_text_is_found_again(group: &str, inbox: &dyn Inbox, completions: &d
     for key in &keys {
         complete(inbox, key).await;
     }
-    let reported = ask(completions, &keys).await;
+    let reported = read_completions(completions, &keys).await;
     for (text, reported) in texts.iter().zip(reported) {
         assert!(reported.is_some(), "{:?}", &text[..text.len().min(20)]);
     }
@@ -184,7 +187,7 @@ async fn the_content_of_an_event_is_reported(
         content: Some(ContentDigest::of_event("test.said.v1", b"b")),
         ..keys[0].clone()
     };
-    let reported = ask(completions, &[keys[0].clone(), keys[1].clone(), other]).await;
+    let reported = read_completions(completions, &[keys[0].clone(), keys[1].clone(), other]).await;
     let contents = reported
         .into_iter()
         .map(|reported| reported.expect("it was completed").content);

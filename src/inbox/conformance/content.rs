@@ -5,7 +5,7 @@ use crate::event::ContentDigest;
 use crate::inbox::{Claimed, Inbox, InboxError, InboxKey};
 
 /// The key with the digest of an event that says this, or with unknown content.
-fn saying(key: &InboxKey, what: Option<&str>) -> InboxKey {
+fn with_content(key: &InboxKey, what: Option<&str>) -> InboxKey {
     let digest = |what: &str| ContentDigest::of_event("test.said.v1", what.as_bytes());
     InboxKey {
         content: what.map(digest),
@@ -20,8 +20,8 @@ fn is_reused(claimed: &Result<Claimed, InboxError>) -> bool {
 /// The first completion decides the content of an id. A claim that was abandoned leaves no content
 /// behind.
 pub(super) async fn another_event_with_a_known_id_is_detected(inbox: &dyn Inbox) {
-    let first = saying(&key("content"), Some("first"));
-    let other = saying(&first, Some("other"));
+    let first = with_content(&key("content"), Some("first"));
+    let other = with_content(&first, Some("other"));
     // The content of a delivery that was not completed is not kept.
     let claim = fresh(inbox, &other, "it is new").await;
     claim.abandon().await.expect("a claim is given back");
@@ -40,9 +40,9 @@ pub(super) async fn another_event_with_a_known_id_is_detected(inbox: &dyn Inbox)
 pub(super) async fn unknown_content_is_never_different(inbox: &dyn Inbox) {
     for (completed, claimed) in [(None, Some("said")), (Some("said"), None), (None, None)] {
         let key = key("unknown content");
-        let first = saying(&key, completed);
+        let first = with_content(&key, completed);
         complete(fresh(inbox, &first, "it is new").await).await;
-        duplicate(inbox, &saying(&key, claimed), "it was completed").await;
+        duplicate(inbox, &with_content(&key, claimed), "it was completed").await;
     }
 }
 
@@ -51,9 +51,9 @@ pub(super) async fn a_batch_continues_without_another_event_of_a_known_id(inbox:
     let Some(batches) = inbox.batches() else {
         return;
     };
-    let [first, second] = ["first", "second"].map(|what| saying(&key(what), Some(what)));
+    let [first, second] = ["first", "second"].map(|what| with_content(&key(what), Some(what)));
     complete(fresh(inbox, &first, "it is new").await).await;
-    let other = saying(&first, Some("other"));
+    let other = with_content(&first, Some("other"));
     let keys = [other.clone(), second.clone(), first.clone()];
     let claimed = batches.claim_batch(&keys[..2]).await;
     let claimed = claimed.expect("a batch is claimed");
@@ -67,6 +67,6 @@ pub(super) async fn a_batch_continues_without_another_event_of_a_known_id(inbox:
     duplicate(inbox, &second, "it was completed").await;
     duplicate(inbox, &first, "it was completed before").await;
     assert!(is_reused(
-        &inbox.claim(&saying(&second, Some("other"))).await
+        &inbox.claim(&with_content(&second, Some("other"))).await
     ));
 }

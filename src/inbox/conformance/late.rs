@@ -33,7 +33,7 @@ pub(super) async fn without_a_transaction_completed_is_a_duplicate_too(inbox: &d
 }
 
 /// While such claims are open, claims of other keys and of the same key succeed; the first
-/// completion stands.
+/// completion is kept.
 pub(super) async fn without_a_transaction_nothing_is_held(inbox: &dyn Inbox) {
     let run = async {
         let key = key("late-held");

@@ -9,7 +9,7 @@
 //! unique key lets one of them wait.
 
 use super::store::RECALL_AFTER;
-use super::transaction_handoff::{Handoff, Recall, closing, hand_off};
+use super::transaction_handoff::{Handoff, Recall, hand_off, shutting_down};
 use super::{GroupStore, Groups, Known, Level};
 use crate::event::OutgoingRecord;
 use crate::inbox::{BatchClaim, BoxFuture, ClaimedBatch, InboxError, InboxKey};
@@ -28,11 +28,11 @@ impl<S: GroupStore> Groups<S> {
         self: &Arc<Self>,
         keys: &[InboxKey],
     ) -> Result<ClaimedBatch, InboxError> {
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        let place = place.map_err(|_| closing())?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = permit.map_err(|_| shutting_down())?;
         let level = self.lock().level(Instant::now());
         let begun = self.store.begin(keys, level).await;
-        let (open, known) = begun.inspect_err(|error| self.judge(keys, level, error))?;
+        let (open, known) = begun.inspect_err(|error| self.report_collision(keys, level, error))?;
         let mut fresh = Vec::with_capacity(keys.len());
         let known = known.into_iter().zip(keys).map(|(known, key)| match known {
             Known::Nothing => {
@@ -49,14 +49,14 @@ impl<S: GroupStore> Groups<S> {
         // Nothing waits for its return: a transaction that returns after the claim has ended is
         // dropped, which undoes it.
         let (handoff, _) = hand_off(open);
-        let watched = watch(Arc::clone(self), handoff.recall());
+        let watching = recall_when_silent(Arc::clone(self), handoff.recall());
         let claim = GroupBatch {
             groups: Arc::clone(self),
             keys: fresh,
             level,
-            _watched: AbortOnDropHandle::new(tokio::spawn(watched)),
+            _watching: AbortOnDropHandle::new(tokio::spawn(watching)),
             handoff,
-            _place: place,
+            _permit: permit,
         };
         Ok(ClaimedBatch {
             known,
@@ -66,7 +66,7 @@ impl<S: GroupStore> Groups<S> {
 
     /// Records whether a transaction of this store lost against another one. Any other error
     /// changes no level.
-    fn judge(&self, keys: &[InboxKey], level: Level, error: &InboxError) {
+    fn report_collision(&self, keys: &[InboxKey], level: Level, error: &InboxError) {
         if let Some(cause) = S::cause(None, error) {
             self.collided(keys, level, cause);
         }
@@ -81,13 +81,13 @@ struct GroupBatch<S: GroupStore> {
     level: Level,
     handoff: Handoff<S::Open>,
     /// Checks the store while the handler runs; ends with the claim.
-    _watched: AbortOnDropHandle<()>,
+    _watching: AbortOnDropHandle<()>,
     /// Counts against the open transactions of the store.
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Recalls the transaction when the store no longer answers.
-async fn watch<S: GroupStore>(groups: Arc<Groups<S>>, recall: Recall) {
+async fn recall_when_silent<S: GroupStore>(groups: Arc<Groups<S>>, recall: Recall) {
     loop {
         tokio::time::sleep(RECALL_AFTER).await;
         if let Err(error) = groups.store.check().await {
@@ -108,7 +108,7 @@ impl<S: GroupStore> GroupBatch<S> {
             self.level,
         );
         let committed = self.commit(published).await;
-        committed.inspect_err(|error| groups.judge(&first, level, error))
+        committed.inspect_err(|error| groups.report_collision(&first, level, error))
     }
 
     /// Commits the deliveries that have published events, and releases the others in the same
@@ -172,8 +172,8 @@ impl<S: GroupStore> BatchClaim for GroupBatch<S> {
             keys,
             level,
             handoff,
-            _watched,
-            _place: place,
+            _watching,
+            _permit: permit,
         } = *self;
         let open = match handoff.take() {
             Ok(open) => open,
@@ -185,7 +185,7 @@ impl<S: GroupStore> BatchClaim for GroupBatch<S> {
                 groups.collided(&keys, level, cause);
             }
             let rolled_back = groups.store.roll_back(open).await;
-            drop(place);
+            drop(permit);
             rolled_back.map(|()| cause.is_some())
         })
     }

@@ -21,7 +21,7 @@ pub(crate) const GROUP_MAX: u32 = 256;
 
 /// Target duration of a transaction. The first claim of a group waits for the last, and so do other
 /// transactions that need the same rows; a disk write takes a tenth of it.
-const AIM: Duration = Duration::from_millis(50);
+const TARGET_DURATION: Duration = Duration::from_millis(50);
 
 /// Bounds the remembered claims that were refused together; above it all are treated as new.
 const SUSPECTS_MAX: usize = 4 * GROUP_MAX as usize;
@@ -47,7 +47,7 @@ pub(super) struct Queue<W> {
 
 /// How a group ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(super) enum GroupEnd {
     /// Its transaction was committed, or had nothing to commit, after this time.
     After(Duration),
     /// Its transaction failed, and every claim in it.
@@ -86,8 +86,8 @@ impl<W> Queue<W> {
     }
 
     /// Adds a waiting claim.
-    pub(super) fn push(&mut self, key: InboxKey, asker: W) {
-        self.waiting.push_back((key, asker));
+    pub(super) fn push(&mut self, key: InboxKey, caller: W) {
+        self.waiting.push_back((key, caller));
     }
 
     /// Returns claims to the front of the queue, in the order of their arrival: their transaction
@@ -99,7 +99,7 @@ impl<W> Queue<W> {
     }
 
     /// Marks a delivery to be alone in its next transaction.
-    pub(super) fn suspect(&mut self, key: InboxKey) {
+    pub(super) fn mark_suspect(&mut self, key: InboxKey) {
         if self.suspects.len() >= SUSPECTS_MAX {
             self.suspects.clear();
         }
@@ -128,16 +128,16 @@ impl<W> Queue<W> {
         let mut group = Vec::with_capacity(size);
         let mut later = VecDeque::new();
         while group.len() < size
-            && let Some((key, asker)) = self.waiting.pop_front()
+            && let Some((key, caller)) = self.waiting.pop_front()
         {
             let is_suspect = self.suspects.contains(&key);
             if self.claimed.contains(&key) || is_suspect && !group.is_empty() {
-                later.push_back((key, asker));
+                later.push_back((key, caller));
                 continue;
             }
             self.suspects.remove(&key);
             self.claimed.insert(key.clone());
-            group.push((key, asker));
+            group.push((key, caller));
             if is_suspect {
                 break;
             }
@@ -151,7 +151,7 @@ impl<W> Queue<W> {
     /// Takes all waiting callers, because the store no longer answers.
     pub(super) fn take_waiting(&mut self) -> impl Iterator<Item = W> + use<W> {
         let waiting = std::mem::take(&mut self.waiting);
-        waiting.into_iter().map(|(_, asker)| asker)
+        waiting.into_iter().map(|(_, caller)| caller)
     }
 
     /// Records the end of the transaction of these claims.
@@ -162,7 +162,7 @@ impl<W> Queue<W> {
     pub(super) fn ended(
         &mut self,
         keys: &[InboxKey],
-        ended: Ended,
+        ended: GroupEnd,
         level: Level,
         now: Instant,
     ) -> Option<Duration> {
@@ -170,7 +170,7 @@ impl<W> Queue<W> {
         for key in keys {
             self.claimed.remove(key);
         }
-        if ended == Ended::Refused && count > 1 {
+        if ended == GroupEnd::Refused && count > 1 {
             if self.suspects.len() + count > SUSPECTS_MAX {
                 self.suspects.clear();
             }
@@ -178,16 +178,18 @@ impl<W> Queue<W> {
         }
         self.open -= 1;
         let hold = match ended {
-            Ended::After(took) if took > AIM => self.contention.strained(level, now),
+            GroupEnd::After(took) if took > TARGET_DURATION => {
+                self.contention.exceeded_target(level, now)
+            }
             _ => None,
         };
         self.size = match ended {
-            Ended::Lost | Ended::Refused => 1,
-            Ended::After(took) if took > AIM => (self.size / 2).max(1),
-            Ended::After(took) if took < AIM / 2 && count >= self.size => {
+            GroupEnd::Lost | GroupEnd::Refused => 1,
+            GroupEnd::After(took) if took > TARGET_DURATION => (self.size / 2).max(1),
+            GroupEnd::After(took) if took < TARGET_DURATION / 2 && count >= self.size => {
                 (self.size * 2).min(self.size_max)
             }
-            Ended::After(_) | Ended::Collided => self.size,
+            GroupEnd::After(_) | GroupEnd::Collided => self.size,
         };
         hold
     }
@@ -197,7 +199,7 @@ impl<W> Queue<W> {
 mod tests {
     use super::*;
 
-    const SOON: Ended = Ended::After(Duration::from_millis(1));
+    const FAST: GroupEnd = GroupEnd::After(Duration::from_millis(1));
 
     fn key(id: u32) -> InboxKey {
         InboxKey {
@@ -225,7 +227,7 @@ mod tests {
         (claims.into_iter().map(|(_, id)| id).collect(), level)
     }
 
-    fn end(queue: &mut Queue<u32>, ids: &[u32], ended: Ended) {
+    fn end(queue: &mut Queue<u32>, ids: &[u32], ended: GroupEnd) {
         let keys: Vec<InboxKey> = ids.iter().map(|id| key(*id)).collect();
         queue.ended(&keys, ended, Level::Parallel, Instant::now());
     }
@@ -243,7 +245,7 @@ mod tests {
         open(&mut queue);
         (1..4).for_each(|id| queue.push(key(id), id));
         assert_eq!(open(&mut queue), [0; 0], "one is open");
-        end(&mut queue, &[0], SOON);
+        end(&mut queue, &[0], FAST);
         assert_eq!(open(&mut queue), [1, 2, 3]);
     }
 
@@ -259,7 +261,7 @@ mod tests {
         let mut queue = queue(2, 64, [1, 1, 1, 2, 3].into_iter());
         assert_eq!(open(&mut queue), [1, 2, 3]);
         assert_eq!(open(&mut queue), [0; 0], "all that wait are claimed");
-        end(&mut queue, &[1, 2, 3], SOON);
+        end(&mut queue, &[1, 2, 3], FAST);
         assert_eq!(open(&mut queue), [1], "and one of a key to a transaction");
     }
 
@@ -267,14 +269,14 @@ mod tests {
     fn refused_claims_are_tried_alone_and_later_ones_together() {
         let mut queue = queue(1, 64, 0..3);
         let refused = open(&mut queue);
-        end(&mut queue, &refused, Ended::Refused);
+        end(&mut queue, &refused, GroupEnd::Refused);
         queue.size = 64;
         for id in [8, 0, 9, 2, 1] {
             queue.push(key(id), id);
         }
         for expected in [&[8, 9][..], &[0], &[2], &[1]] {
             assert_eq!(open(&mut queue), expected);
-            end(&mut queue, expected, SOON);
+            end(&mut queue, expected, FAST);
         }
         for id in [0, 2] {
             queue.push(key(id), id);
@@ -290,15 +292,15 @@ mod tests {
             end(queue, &ids, ended);
             ids.len()
         };
-        let sizes: Vec<usize> = (0..10).map(|_| group(&mut queue, SOON)).collect();
+        let sizes: Vec<usize> = (0..10).map(|_| group(&mut queue, FAST)).collect();
         assert_eq!(sizes, [1, 2, 4, 8, 16, 32, 64, 128, 256, 256]);
         (0..200).for_each(|id| queue.push(key(1000 + id), id));
-        let slow = Ended::After(AIM * 2);
+        let slow = GroupEnd::After(TARGET_DURATION * 2);
         assert_eq!(group(&mut queue, slow), 256);
-        assert_eq!(group(&mut queue, Ended::Lost), 128);
-        assert_eq!(group(&mut queue, Ended::After(AIM)), 1);
-        assert_eq!(group(&mut queue, SOON), 1);
-        assert_eq!(group(&mut queue, SOON), 2);
+        assert_eq!(group(&mut queue, GroupEnd::Lost), 128);
+        assert_eq!(group(&mut queue, GroupEnd::After(TARGET_DURATION)), 1);
+        assert_eq!(group(&mut queue, FAST), 1);
+        assert_eq!(group(&mut queue, FAST), 2);
     }
 
     #[test]
@@ -306,7 +308,7 @@ mod tests {
         let mut queue = queue(1, 1, 0..3);
         let opened = open(&mut queue);
         assert_eq!(queue.take_waiting().collect::<Vec<_>>(), [1, 2]);
-        end(&mut queue, &opened, Ended::Lost);
+        end(&mut queue, &opened, GroupEnd::Lost);
         assert_eq!(open(&mut queue), [0; 0]);
     }
 
@@ -314,7 +316,7 @@ mod tests {
     fn groups_below_the_limit_do_not_change_it() {
         let mut queue = queue(1, 8, 0..3);
         let ids = open(&mut queue);
-        end(&mut queue, &ids, SOON);
+        end(&mut queue, &ids, FAST);
         assert_eq!(queue.size, 8);
     }
 
@@ -331,7 +333,7 @@ mod tests {
             .expect("it changes");
         for (ids, _) in &groups {
             assert_eq!(open_at(&mut queue, now).0, [0; 0], "others are open");
-            end(&mut queue, ids, Ended::Collided);
+            end(&mut queue, ids, GroupEnd::Collided);
         }
         let all: Vec<u32> = (8..20).collect();
         assert_eq!(open_at(&mut queue, now), (all, Level::Exclusive));
@@ -349,7 +351,7 @@ mod tests {
         let ids = open(&mut queue);
         let keys: Vec<_> = ids.into_iter().map(key).collect();
         assert_eq!(queue.collided(Level::Parallel, 1.0, now), None);
-        let slow = Ended::After(AIM + Duration::from_millis(1));
+        let slow = GroupEnd::After(TARGET_DURATION + Duration::from_millis(1));
         let hold = queue.ended(&keys, slow, Level::Parallel, now);
         assert!(hold.is_some());
         assert_eq!(queue.level(now), Level::Exclusive);
@@ -362,12 +364,12 @@ mod tests {
         assert_eq!(opened, [0, 1, 2]);
         queue.push(key(3), 3);
         queue.push(key(0), 0);
-        queue.suspect(key(0));
+        queue.mark_suspect(key(0));
         queue.push_back_to_front(vec![(key(1), 1), (key(2), 2)]);
-        end(&mut queue, &opened, Ended::Collided);
+        end(&mut queue, &opened, GroupEnd::Collided);
         for expected in [&[1, 2, 3][..], &[0]] {
             assert_eq!(open(&mut queue), expected);
-            end(&mut queue, expected, SOON);
+            end(&mut queue, expected, FAST);
         }
     }
 }

@@ -59,7 +59,7 @@ pub(super) struct TransactionCollided<'a> {
 
 impl TransactionCollided<'_> {
     /// Counts the collision, and logs the change of the level if there is one.
-    pub(super) fn tell(&self, log: &CollisionLog) {
+    pub(super) fn report(&self, log: &CollisionLog) {
         let (group, cause, level) = (self.group, self.cause, self.level);
         let labels = [
             ("group", group.to_owned()),
@@ -74,7 +74,7 @@ impl TransactionCollided<'_> {
                 level,
                 hold,
             };
-            changed.tell(log);
+            changed.report(log);
         }
     }
 }
@@ -92,8 +92,8 @@ pub(super) struct LevelChanged<'a> {
 
 impl LevelChanged<'_> {
     /// Logs the change with its remedy, unless a line was logged within the last minute.
-    pub(super) fn tell(&self, log: &CollisionLog) {
-        let Some(collisions) = log.line() else {
+    pub(super) fn report(&self, log: &CollisionLog) {
+        let Some(collisions) = log.take_due_line() else {
             return;
         };
         let (group, cause, hold) = (self.group, self.cause.as_str(), self.hold);
@@ -143,7 +143,7 @@ impl CollisionLog {
     }
 
     /// Returns the number of collisions since the last line, if a line is due.
-    fn line(&self) -> Option<u64> {
+    fn take_due_line(&self) -> Option<u64> {
         let mut line = self.lock();
         if line.at.is_some_and(|at| at.elapsed() < LINE_INTERVAL) {
             return None;

@@ -95,7 +95,7 @@ impl Contention {
     /// Records that a group opened at `level` exceeded its target duration. If transactions collide
     /// at all, it has waited for others, each time too briefly for a collision: without this,
     /// groups would only become smaller. Returns the same as [`Contention::collided`].
-    pub(super) fn strained(&mut self, level: Level, now: Instant) -> Option<Duration> {
+    pub(super) fn exceeded_target(&mut self, level: Level, now: Instant) -> Option<Duration> {
         let collided_at = self.collided_at?;
         let is_recent = now.saturating_duration_since(collided_at) < HOLD_MAX;
         match is_recent && level == Level::Parallel {
@@ -212,14 +212,18 @@ mod tests {
         let now = Instant::now();
         let mut contention = Contention::new(now);
         for _ in 0..100 {
-            assert_eq!(contention.strained(Parallel, now), None);
+            assert_eq!(contention.exceeded_target(Parallel, now), None);
         }
         assert_eq!(contention.collided(Parallel, 1.0, now), None);
-        assert_eq!(contention.strained(Parallel, now), Some(HOLD_MIN));
-        assert_eq!(contention.strained(Exclusive, now), None, "it is alone");
+        assert_eq!(contention.exceeded_target(Parallel, now), Some(HOLD_MIN));
+        assert_eq!(
+            contention.exceeded_target(Exclusive, now),
+            None,
+            "it is alone"
+        );
         let later = now + HOLD_MAX;
         for _ in 0..100 {
-            assert_eq!(contention.strained(Parallel, later), None);
+            assert_eq!(contention.exceeded_target(Parallel, later), None);
         }
     }
 

@@ -7,12 +7,12 @@
 //! Callers wait on oneshot channels. A caller that stops waiting drops its receiver or its claim;
 //! the task finds the transaction returned as abandoned and continues with the next turn.
 
-use super::claim_queue::{Ended, Queue};
+use super::claim_queue::{GroupEnd, Queue};
 use super::collision::{Cause, CollisionLog, LevelChanged, TransactionCollided};
 use super::contention::Level;
 use super::pending_answers::{Answer, GroupClaimed, PendingAnswers, Waiter};
 use super::store::{GroupStore, Known, RECALL_AFTER};
-use super::transaction_handoff::{Handoff, Recall, Returned, closing, hand_off, unavailable};
+use super::transaction_handoff::{Handoff, Recall, Returned, hand_off, shutting_down, unavailable};
 use crate::event::OutgoingRecord;
 use crate::inbox::shared::sent_replies::{ForgetReplies, Sent};
 use crate::inbox::{BoxFuture, CLAIMS_MAX, Claim, Claimed, InboxError, InboxKey};
@@ -26,7 +26,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// How the turn of one claim ends.
 #[derive(Clone, Copy)]
-enum AfterClaim {
+enum NextStep {
     /// With the turn of another claim.
     Turn,
     /// With the commit.
@@ -41,7 +41,7 @@ pub(in crate::inbox) struct Groups<S: GroupStore> {
     /// The waiting claims. Locked for single steps, never over an await.
     queue: Mutex<Queue<oneshot::Sender<Answer<S::Open>>>>,
     /// One permit for each transaction that may be open: batches take theirs beside the queue.
-    pub(super) places: Arc<Semaphore>,
+    pub(super) permits: Arc<Semaphore>,
 }
 
 impl<S: GroupStore> Groups<S> {
@@ -56,7 +56,7 @@ impl<S: GroupStore> Groups<S> {
                 size_max.min(CLAIMS_MAX),
                 Instant::now(),
             )),
-            places: Arc::new(Semaphore::new(open_max.max(1) as usize)),
+            permits: Arc::new(Semaphore::new(open_max.max(1) as usize)),
         })
     }
 
@@ -74,7 +74,7 @@ impl<S: GroupStore> Groups<S> {
         self.lock().push(key, waiter);
         self.open();
         // No answer arrives when the runtime shuts down.
-        match answered.await.unwrap_or_else(|_| Err(closing()))? {
+        match answered.await.unwrap_or_else(|_| Err(shutting_down()))? {
             GroupClaimed::Fresh(handoff) => {
                 Ok(Claimed::Fresh(Box::new(GroupClaim::<S> { handoff })))
             }
@@ -99,7 +99,7 @@ impl<S: GroupStore> Groups<S> {
             level,
             hold,
         };
-        collided.tell(&self.collision_log);
+        collided.report(&self.collision_log);
     }
 
     /// The queue. A panic of another thread does not poison it: every step leaves it consistent.
@@ -129,7 +129,7 @@ pub(super) struct Group<S: GroupStore> {
     /// Whom to answer, with what.
     pending: PendingAnswers<S::Open>,
     /// How it ended. `Lost` until its task knows better, so that a panic counts as a loss.
-    ended: Ended,
+    ended: GroupEnd,
 }
 
 impl<S: GroupStore> Group<S> {
@@ -145,15 +145,15 @@ impl<S: GroupStore> Group<S> {
             keys,
             level,
             pending: PendingAnswers::new(waiting),
-            ended: Ended::Lost,
+            ended: GroupEnd::Lost,
         })
     }
 
     /// Runs the group to its end and answers its callers. Waits for a permit first, because batches
     /// open transactions beside the queue.
     async fn run(mut self) {
-        let places = Arc::clone(&self.groups.places);
-        let _place = places.acquire().await;
+        let permits = Arc::clone(&self.groups.permits);
+        let _permit = permits.acquire().await;
         match self.begin().await {
             Ok(ended) => {
                 self.ended = ended;
@@ -162,14 +162,14 @@ impl<S: GroupStore> Group<S> {
             Err(error) => {
                 if let Some(cause) = S::cause(None, &error) {
                     self.groups.collided(&self.keys, self.level, cause);
-                    self.ended = Ended::Collided;
+                    self.ended = GroupEnd::Collided;
                 } else if matches!(error, InboxError::Other(_)) {
-                    self.ended = Ended::Refused;
+                    self.ended = GroupEnd::Refused;
                 }
                 if self.groups.store.is_silent() {
                     self.fail_waiting(&error);
                 }
-                self.pending.lost(error);
+                self.pending.fail_all(error);
             }
         }
     }
@@ -184,7 +184,7 @@ impl<S: GroupStore> Group<S> {
     }
 
     /// Claims the keys, gives each claim its turn, and commits.
-    async fn begin(&mut self) -> Result<Ended, InboxError> {
+    async fn begin(&mut self) -> Result<GroupEnd, InboxError> {
         let groups = Arc::clone(&self.groups);
         let store = &groups.store;
         let (mut open, known) = store.begin(&self.keys, self.level).await?;
@@ -193,14 +193,14 @@ impl<S: GroupStore> Group<S> {
         let (back, ended) = self.take_turns(open, known).await?;
         open = back;
         if !self.pending.is_empty() {
-            self.keep_last(&mut open, AfterClaim::Commit).await?;
+            self.settle_last_turn(&mut open, NextStep::Commit).await?;
         }
         // The last turn may have been undone.
         match self.pending.is_empty() {
             true => store.roll_back(open).await?,
             false => store.commit(open).await?,
         }
-        Ok(ended.unwrap_or_else(|| Ended::After(began.elapsed())))
+        Ok(ended.unwrap_or_else(|| GroupEnd::After(began.elapsed())))
     }
 
     /// Gives each claim its turn, until one collides with another transaction. Returns how the
@@ -209,18 +209,18 @@ impl<S: GroupStore> Group<S> {
         &mut self,
         mut open: S::Open,
         known: Vec<Known>,
-    ) -> Result<(S::Open, Option<Ended>), InboxError> {
+    ) -> Result<(S::Open, Option<GroupEnd>), InboxError> {
         let groups = Arc::clone(&self.groups);
         let store = &groups.store;
-        let mut is_marked = true;
-        let mut patience = pin!(sleep(RECALL_AFTER));
+        let mut has_savepoint = true;
+        let mut recall_timer = pin!(sleep(RECALL_AFTER));
         let mut known = known.into_iter().enumerate();
         while let Some((place, known_of)) = known.next() {
             let is_turn = matches!(known_of, Known::Nothing);
             // A store sets a savepoint at the begin of the transaction. The undoing of a claim
             // needs a savepoint after it too; otherwise the next undoing would revert it.
-            if is_turn && !std::mem::take(&mut is_marked) {
-                self.keep_last(&mut open, AfterClaim::Turn).await?;
+            if is_turn && !std::mem::take(&mut has_savepoint) {
+                self.settle_last_turn(&mut open, NextStep::Turn).await?;
             }
             let Some(waiter) = self.pending.waiting.pop() else {
                 break;
@@ -234,7 +234,7 @@ impl<S: GroupStore> Group<S> {
             let recall = handoff.recall();
             // A transaction whose caller has gone returns at once.
             let _ = waiter.send(Ok(GroupClaimed::Fresh(handoff)));
-            open = match recalled(store, returned, &recall, patience.as_mut()).await? {
+            open = match recalled(store, returned, &recall, recall_timer.as_mut()).await? {
                 Returned::Abandoned(mut open) => {
                     store
                         .rollback_to_savepoint(&mut open, &self.keys[place])
@@ -246,9 +246,9 @@ impl<S: GroupStore> Group<S> {
                         .rollback_to_savepoint(&mut open, &self.keys[place])
                         .await?;
                     groups.collided(&self.keys[place..=place], self.level, cause);
-                    groups.lock().suspect(self.keys[place].clone());
-                    self.give_back(&mut open, known).await?;
-                    return Ok((open, Some(Ended::Collided)));
+                    groups.lock().mark_suspect(self.keys[place].clone());
+                    self.return_unused_claims(&mut open, known).await?;
+                    return Ok((open, Some(GroupEnd::Collided)));
                 }
                 Returned::Complete(mut open, published, answer) => {
                     let key = &self.keys[place];
@@ -268,7 +268,7 @@ impl<S: GroupStore> Group<S> {
     }
 
     /// Releases the claims that had no turn: they wait for the next transaction.
-    async fn give_back(
+    async fn return_unused_claims(
         &mut self,
         open: &mut S::Open,
         known: impl Iterator<Item = (usize, Known)>,
@@ -296,14 +296,18 @@ impl<S: GroupStore> Group<S> {
     /// Keeps the writes of the last turn. If that is impossible, because a statement failed and the
     /// handler ignored it, only this turn is undone. Otherwise the transaction is not usable, and
     /// the group is lost.
-    async fn keep_last(&mut self, open: &mut S::Open, next: AfterClaim) -> Result<(), InboxError> {
+    async fn settle_last_turn(
+        &mut self,
+        open: &mut S::Open,
+        next: NextStep,
+    ) -> Result<(), InboxError> {
         let groups = Arc::clone(&self.groups);
         let step = async |open: &mut S::Open| match next {
-            AfterClaim::Turn => groups.store.savepoint(open).await,
-            AfterClaim::Commit => groups.store.prepare(open).await,
+            NextStep::Turn => groups.store.savepoint(open).await,
+            NextStep::Commit => groups.store.prepare(open).await,
         };
         let Err(error) = step(open).await else {
-            self.pending.last_is_kept();
+            self.pending.confirm_last();
             return Ok(());
         };
         if !matches!(error, InboxError::Transaction { .. }) {
@@ -326,24 +330,24 @@ impl<S: GroupStore> Group<S> {
     }
 }
 
-/// Waits until a transaction returns, and recalls it if the store no longer answers. `patience`
+/// Waits until a transaction returns, and recalls it if the store no longer answers. `recall_timer`
 /// belongs to the whole group, so that a turn needs no timer.
 pub(super) async fn recalled<S: GroupStore>(
     store: &S,
     mut returned: oneshot::Receiver<Returned<S::Open>>,
     recall: &Recall,
-    mut patience: Pin<&mut Sleep>,
+    mut recall_timer: Pin<&mut Sleep>,
 ) -> Result<Returned<S::Open>, InboxError> {
     loop {
         tokio::select! {
             biased;
-            returned = &mut returned => return returned.map_err(|_| closing()),
-            () = patience.as_mut() => {}
+            returned = &mut returned => return returned.map_err(|_| shutting_down()),
+            () = recall_timer.as_mut() => {}
         }
         if let Err(error) = store.check().await {
             recall.now(error);
         }
-        patience.as_mut().reset(Instant::now() + RECALL_AFTER);
+        recall_timer.as_mut().reset(Instant::now() + RECALL_AFTER);
     }
 }
 
@@ -361,7 +365,7 @@ impl<S: GroupStore> Drop for Group<S> {
                 level: self.level,
                 hold,
             };
-            changed.tell(&self.groups.collision_log);
+            changed.report(&self.groups.collision_log);
         }
         // During shutdown no runtime is left to run the next group.
         if tokio::runtime::Handle::try_current().is_ok() {

@@ -56,7 +56,7 @@ impl<O> PendingAnswers<O> {
     }
 
     /// The savepoint after the last turn was released: only the commit can still fail it.
-    pub(super) fn last_is_kept(&mut self) {
+    pub(super) fn confirm_last(&mut self) {
         self.completed
             .extend(self.last.take().map(|(_, completion)| completion));
     }
@@ -71,7 +71,7 @@ impl<O> PendingAnswers<O> {
 
     /// The transaction is lost. The claim known to have caused it receives the error: the one of
     /// the last turn, or the only one. The others are to be tried again.
-    pub(super) fn lost(&mut self, error: InboxError) {
+    pub(super) fn fail_all(&mut self, error: InboxError) {
         let last = self.last.take();
         let (error, own) = match (error, last) {
             (error @ InboxError::Transaction { .. }, Some((_, (answer, _)))) => {

@@ -62,7 +62,7 @@ enum PlaceState<O> {
 
 impl<O> HandoffPlace<O> {
     /// Returns the transaction to the group. Only the first call has an effect.
-    fn give_back(&mut self, returned: Returned<O>) {
+    fn send_back(&mut self, returned: Returned<O>) {
         if let Some(back) = self.back.take() {
             // The receiver is gone only when the runtime shuts down: the transaction is dropped,
             // which undoes it.
@@ -80,10 +80,10 @@ fn lock<O>(place: &Mutex<HandoffPlace<O>>) -> MutexGuard<'_, HandoffPlace<O>> {
 /// The handler cannot be interrupted by its own statement, which may never end. The claim's waker
 /// is woken instead, and the router drops the handler, which drops the connection with it.
 #[derive(Clone, Default)]
-pub(super) struct Recall(Arc<Recalled>);
+pub(super) struct Recall(Arc<RecallState>);
 
 #[derive(Default)]
-struct Recalled {
+struct RecallState {
     /// Why the transaction is recalled; set once.
     why: OnceLock<InboxError>,
     /// The task that polls the claim beside its handler.
@@ -141,8 +141,8 @@ impl<O> Handoff<O> {
     pub(super) async fn complete(self, published: Vec<OutgoingRecord>) -> Completed {
         let open = self.end()?;
         let (answer, completed) = oneshot::channel();
-        lock(&self.place).give_back(Returned::Complete(open, published, answer));
-        completed.await.unwrap_or_else(|_| Err(closing()))
+        lock(&self.place).send_back(Returned::Complete(open, published, answer));
+        completed.await.unwrap_or_else(|_| Err(shutting_down()))
     }
 
     /// Takes the transaction for good. An error if the handler still has it.
@@ -157,7 +157,7 @@ impl<O> Handoff<O> {
             return false;
         };
         let cause = cause(&open);
-        lock(&self.place).give_back(match cause {
+        lock(&self.place).send_back(match cause {
             Some(cause) => Returned::Collided(open, cause),
             None => Returned::Abandoned(open),
         });
@@ -184,7 +184,7 @@ impl<O> Drop for Handoff<O> {
     fn drop(&mut self) {
         let mut place = lock(&self.place);
         if let PlaceState::Home(open) = std::mem::replace(&mut place.at, PlaceState::Ended) {
-            place.give_back(Returned::Abandoned(open));
+            place.send_back(Returned::Abandoned(open));
         }
     }
 }
@@ -221,7 +221,7 @@ impl<O> Drop for HandedOut<O> {
         let mut place = lock(&self.place);
         match place.at {
             PlaceState::HandedOut => place.at = PlaceState::Home(open),
-            PlaceState::Home(_) | PlaceState::Ended => place.give_back(Returned::Abandoned(open)),
+            PlaceState::Home(_) | PlaceState::Ended => place.send_back(Returned::Abandoned(open)),
         }
     }
 }
@@ -237,6 +237,6 @@ pub(super) fn unavailable(error: &InboxError) -> InboxError {
 }
 
 /// The error of a claim that gets no answer because the process is shutting down.
-pub(super) fn closing() -> InboxError {
+pub(super) fn shutting_down() -> InboxError {
     InboxError::Unavailable("the runtime is shutting down".into())
 }

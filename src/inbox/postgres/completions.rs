@@ -59,7 +59,7 @@ impl Completions for PostgresInbox {
             let mut connection = self.reader().await?;
             let mut has = Vec::with_capacity(handlers.len());
             for handler in handlers {
-                let known = statements::has(&mut connection, group, Some(handler)).await;
+                let known = statements::has_deliveries(&mut connection, group, Some(handler)).await;
                 has.push(known.map_err(|error| self.store().failed("read", error))?);
             }
             Ok(has)
@@ -69,7 +69,7 @@ impl Completions for PostgresInbox {
     fn has_group<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<bool, InboxError>> {
         Box::pin(async move {
             let mut connection = self.reader().await?;
-            let has = statements::has(&mut connection, group, None).await;
+            let has = statements::has_deliveries(&mut connection, group, None).await;
             has.map_err(|error| self.store().failed("read", error))
         })
     }

@@ -47,7 +47,7 @@ pub(super) fn failed(name: &str, doing: &'static str, error: sqlx::Error) -> Inb
 }
 
 /// The server did not answer.
-pub(super) fn silent(name: &str, doing: &'static str, waited: Duration) -> InboxError {
+pub(super) fn no_answer(name: &str, doing: &'static str, waited: Duration) -> InboxError {
     Failure::unavailable(format!(
         "{doing} on {name}: no answer within {waited:?}; check that the server runs and can be \
          reached from here"
@@ -124,14 +124,14 @@ fn advice(error: &sqlx::Error) -> Advice {
 
 /// How another transaction was in the way, if `error` or an error it wraps shows that. An
 /// unavailable lock counts only if the wait for it was short.
-pub(super) fn cause(error: &(dyn Error + 'static), is_hasty: bool) -> Option<Cause> {
+pub(super) fn cause(error: &(dyn Error + 'static), has_short_timeout: bool) -> Option<Cause> {
     let first = || causes(error).find_map(|error| code(error.downcast_ref()?));
     // The chain of errors runs the service's own code.
     let code = caught("the error's own source", first).ok().flatten()?;
     match code.as_str() {
         "40P01" => Some(Cause::Deadlock),
         "40001" => Some(Cause::Serialization),
-        "55P03" if is_hasty => Some(Cause::LockWait),
+        "55P03" if has_short_timeout => Some(Cause::LockWait),
         _ => None,
     }
 }

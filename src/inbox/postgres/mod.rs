@@ -14,22 +14,24 @@
 //! service, one group at a time takes it exclusively (`group_commit::contention`).
 //!
 //! # A server that does not answer
-//! A TCP connection to a hanging server may wait for minutes. `Store::within` therefore asks on a
-//! fresh connection whether the server answers at all, and gives the work up if it does not.
+//! A TCP connection to a hanging server may wait for minutes. `Store::cancel_if_silent` therefore
+//! checks on a fresh connection whether the server answers at all, and cancels the work if it does
+//! not.
 //!
 //! # Files
-//! `inbox.rs` is the store, `transaction.rs` its open transaction, `statements.rs` all SQL and the
-//! version of the tables, `error.rs` the remedies, and `completions.rs` the reading side.
+//! `inbox.rs` opens the inbox and claims; `store.rs` has its connections and `transaction.rs` an
+//! open transaction. `tables.rs` creates the tables and `statements.rs` has the SQL of deliveries.
+//! `completions.rs` reads, and `error.rs` maps errors to remedies.
 
 mod completions;
 mod error;
 mod inbox;
 mod settings;
 mod statements;
+mod store;
+mod tables;
 mod transaction;
 
-#[cfg(test)]
-mod shared_rows;
 #[cfg(test)]
 pub(crate) mod tests;
 

@@ -1,46 +1,23 @@
-//! The store's tables and the statements on them.
+//! The statements on the store's tables.
 //!
-//! Owns all SQL of the inbox. Knows no connection handling: each function runs in the caller's
+//! Owns all SQL of deliveries. Knows no connection handling: each function runs in the caller's
 //! transaction.
 //!
 //! Statements that run for every delivery are prepared and take arrays (`unnest`), so that one text
 //! serves any number of deliveries. Those that contain a setting or several commands are plain
 //! text, one round trip each, and contain no data of an event.
 
-use super::settings::PostgresSettings;
 use crate::event::ContentDigest;
 use crate::inbox::group_commit::CompletedRow;
 use crate::inbox::shared::digest::digest;
 use crate::inbox::shared::purge_watermark::PURGED_BEFORE_MS;
 use crate::inbox::{Completion, InboxKey};
-use crate::postgres::{META, Migration, lock_schema, meta, set_meta};
+use crate::postgres::meta;
 use sha2::{Digest, Sha256};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use std::collections::HashMap;
 use std::time::Duration;
-
-/// The version of the tables below. A store with a newer version is refused, an older one is
-/// upgraded.
-pub(super) const VERSION: u32 = 4;
-
-/// A row marks its delivery as completed: it is inserted when the delivery is claimed, and becomes
-/// visible to others once the transaction of the claim is committed. The digest is the key, because
-/// ids may be longer than an index allows; the text columns beside it are for people.
-const TABLES: &str = "
-    CREATE TABLE IF NOT EXISTS evenkeel_inbox (
-        digest bytea PRIMARY KEY,
-        consumer_group text NOT NULL,
-        handler text NOT NULL,
-        source text NOT NULL,
-        id text NOT NULL,
-        replies bytea,
-        completed_at timestamptz NOT NULL DEFAULT now(),
-        content bytea
-    );
-    ALTER TABLE evenkeel_inbox ADD COLUMN IF NOT EXISTS content bytea;
-    CREATE INDEX IF NOT EXISTS evenkeel_inbox_completed_at ON evenkeel_inbox (completed_at);
-";
 
 /// Follows a `BEGIN`, and prevents a handler from committing the transaction, which would complete
 /// events whose handlers have not run. PostgreSQL reads an open `WITH HOLD` cursor to its end at
@@ -58,16 +35,16 @@ const GROUP_LOCK: i32 = 0x6576_6b6c;
 /// All processes claim several deliveries in the same order; otherwise two could wait for each
 /// other.
 const CLAIM: &str = "
-    WITH patient AS MATERIALIZED (
+    WITH timeout_set AS MATERIALIZED (
         SELECT set_config('lock_timeout', $6, true)
-    ), held AS MATERIALIZED (
+    ), group_locked AS MATERIALIZED (
         SELECT CASE WHEN $7 THEN pg_advisory_xact_lock($8, number) ELSE pg_advisory_xact_lock_shared($8, number) END
-        FROM unnest($9::integer[]) AS number WHERE (SELECT count(*) FROM patient) > 0
+        FROM unnest($9::integer[]) AS number WHERE (SELECT count(*) FROM timeout_set) > 0
     ), claimed AS (
         INSERT INTO evenkeel_inbox (digest, consumer_group, handler, source, id, content)
         SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[], $10::bytea[])
             AS claims (digest, consumer_group, handler, source, id, content)
-        WHERE (SELECT count(*) FROM held) > 0
+        WHERE (SELECT count(*) FROM group_locked) > 0
         ORDER BY digest
         ON CONFLICT DO NOTHING
         RETURNING digest
@@ -82,26 +59,27 @@ const TRY_LOCK: &str = "
     FROM unnest($3::integer[]) AS number";
 
 /// The rows of completed deliveries; waits for no open claim.
-const KNOWN: &str = "SELECT digest, replies, content FROM evenkeel_inbox WHERE digest = ANY($1)";
+const FIND_COMPLETED: &str =
+    "SELECT digest, replies, content FROM evenkeel_inbox WHERE digest = ANY($1)";
 
 /// How many deliveries one query looks up.
 pub(super) const KEYS_PER_QUERY_MAX: usize = 4096;
 
 /// Reads by the primary key. The time is rounded down, so that it is never after the real one.
-const COMPLETED: &str = "
+const READ_COMPLETIONS: &str = "
     SELECT digest, floor(extract(epoch FROM completed_at) * 1000)::bigint AS at_ms, content
     FROM evenkeel_inbox WHERE digest = ANY($1)";
 
 /// A handler's rows have no index: for a handler that never completed a delivery the query scans
 /// all rows, once per such handler.
-const HAS: &str = "
+const HAS_HANDLER: &str = "
     SELECT EXISTS (SELECT 1 FROM evenkeel_inbox WHERE consumer_group = $1 AND handler = $2)";
 
 /// Scans until the first row of the group.
-const HAS_ANY: &str = "SELECT EXISTS (SELECT 1 FROM evenkeel_inbox WHERE consumer_group = $1)";
+const HAS_GROUP: &str = "SELECT EXISTS (SELECT 1 FROM evenkeel_inbox WHERE consumer_group = $1)";
 
 /// Stores the replies of a claimed delivery.
-const KEEP: &str = "UPDATE evenkeel_inbox SET replies = $2 WHERE digest = $1";
+const STORE_REPLIES: &str = "UPDATE evenkeel_inbox SET replies = $2 WHERE digest = $1";
 
 /// If a crash of the server undoes the change, the events are published once more; that is not
 /// worth a wait for the disk.
@@ -112,11 +90,11 @@ const FORGET_REPLIES: &str = "
         SELECT digest FROM evenkeel_inbox WHERE digest = ANY($1) AND replies IS NOT NULL FOR UPDATE SKIP LOCKED)";
 
 /// Releases claims. Their rows must not become visible as completions.
-const FORGET: &str = "DELETE FROM evenkeel_inbox WHERE digest = ANY($1)";
+const RELEASE_CLAIMS: &str = "DELETE FROM evenkeel_inbox WHERE digest = ANY($1)";
 
 /// Removes the guard, after which the commit is possible. Fails if the cursor is gone, and so
 /// detects a transaction that the handler ended and began anew.
-const CLOSE: &str = "CLOSE evenkeel_open";
+const REMOVE_GUARD: &str = "CLOSE evenkeel_open";
 
 /// False in a transaction without claims, and outside of one. From here on locks are waited for as
 /// long as the setting allows.
@@ -143,84 +121,11 @@ const PURGE: &str = "
 /// The readable columns are truncated to this many characters.
 const TEXT_MAX: usize = 256;
 
-/// Why a store cannot be used.
-pub(super) enum Problem {
-    /// It has another version; with the remedy.
-    Foreign(String),
-    /// PostgreSQL failed.
-    Postgres(sqlx::Error),
-}
-
-impl From<sqlx::Error> for Problem {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Postgres(error)
-    }
-}
-
-/// Checks the version of the store before anything is changed, then creates the missing tables, if
-/// the settings allow it.
-pub(super) async fn migrate(
-    connection: &mut PgConnection,
-    settings: &PostgresSettings,
-) -> Result<(), Problem> {
-    lock_schema(connection).await?;
-    let version = version(connection).await?;
-    check_version(version.as_deref(), settings.migration)?;
-    if settings.migration == Migration::Elsewhere {
-        return Ok(());
-    }
-    // The service's DDL first: it may take long, and the inbox's tables are locked from their first
-    // change.
-    sqlx::raw_sql(AssertSqlSafe(settings.schema.as_str()))
-        .execute(&mut *connection)
-        .await?;
-    if version.as_deref() == Some(VERSION.to_string().as_str()) {
-        return Ok(());
-    }
-    let tables = sqlx::raw_sql(AssertSqlSafe(migration()));
-    tables.execute(connection).await?;
-    Ok(())
-}
-
-/// The SQL that creates the tables, or upgrades them from any earlier version.
-pub(super) fn migration() -> String {
-    format!("{META}{TABLES}{}", set_meta("version", VERSION))
-}
-
-/// The stored version of the tables, as text; `None` without tables.
-pub(super) async fn version(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
-    meta(connection, "version").await
-}
-
 /// The stored time before which completed deliveries may have been deleted.
 pub(super) async fn purged_before(
     connection: &mut PgConnection,
 ) -> Result<Option<String>, sqlx::Error> {
     meta(connection, PURGED_BEFORE_MS).await
-}
-
-/// Refuses a newer version, and text that is no version. Refuses older or missing tables if they
-/// are made elsewhere.
-fn check_version(stored: Option<&str>, migration: Migration) -> Result<(), Problem> {
-    let foreign = |reason: String| Err(Problem::Foreign(reason));
-    let migrate = "run `evenkeel store migrate --execute` first, or let the service upgrade it";
-    match (stored.map(str::parse::<u32>), migration) {
-        (None, Migration::OnOpen) => Ok(()),
-        (None, Migration::Elsewhere) => foreign(format!("has no tables of evenkeel: {migrate}")),
-        (Some(Ok(version)), _) if version > VERSION => foreign(format!(
-            "has version {version}, written by a newer release; this one knows versions up to \
-             {VERSION}: run the newer release, or give this one a database of its own"
-        )),
-        (Some(Ok(version)), Migration::Elsewhere) if version < VERSION => foreign(format!(
-            "has version {version}, and this release needs {VERSION}: {migrate}"
-        )),
-        (Some(Ok(_)), _) => Ok(()),
-        (Some(Err(_)), _) => foreign(
-            "has a version that no release of evenkeel writes: give the service a database of its \
-             own"
-            .to_owned(),
-        ),
-    }
 }
 
 /// How a transaction uses locks.
@@ -273,7 +178,7 @@ pub(super) async fn claim(
 ) -> Result<Vec<Option<CompletedRow>>, sqlx::Error> {
     let digests: Vec<[u8; 32]> = keys.iter().map(digest).collect();
     let column = |text: fn(&InboxKey) -> &str| -> Vec<String> {
-        keys.iter().map(|key| readable(text(key))).collect()
+        keys.iter().map(|key| storable_text(text(key))).collect()
     };
     let contents = keys
         .iter()
@@ -311,7 +216,7 @@ pub(super) async fn claim(
     if rows.len() == keys.len() {
         return Ok(known);
     }
-    let completed = sqlx::query(KNOWN).bind(&digests);
+    let completed = sqlx::query(FIND_COMPLETED).bind(&digests);
     for row in completed.fetch_all(connection).await? {
         if let Some(place) = place(row.try_get("digest")?)
             && let Some(known) = &mut known[place]
@@ -327,7 +232,7 @@ pub(super) async fn find(
     connection: &mut PgConnection,
     key: &InboxKey,
 ) -> Result<Option<CompletedRow>, sqlx::Error> {
-    let known = sqlx::query(KNOWN).bind([digest(key)]);
+    let known = sqlx::query(FIND_COMPLETED).bind([digest(key)]);
     let row = known.fetch_optional(connection).await?;
     row.as_ref().map(read).transpose()
 }
@@ -365,7 +270,7 @@ pub(super) async fn completed(
 ) -> Result<Vec<Option<Completion>>, sqlx::Error> {
     let digests: Vec<[u8; 32]> = keys.iter().map(digest).collect();
     let mut found: HashMap<Vec<u8>, Completion> = HashMap::new();
-    let query = sqlx::query(COMPLETED).bind(&digests);
+    let query = sqlx::query(READ_COMPLETIONS).bind(&digests);
     for row in query.fetch_all(connection).await? {
         let content: Option<Vec<u8>> = row.try_get("content")?;
         let completion = Completion {
@@ -379,21 +284,23 @@ pub(super) async fn completed(
 }
 
 /// Whether any delivery of the group exists, and of the handler if one is given.
-pub(super) async fn has(
+pub(super) async fn has_deliveries(
     connection: &mut PgConnection,
     group: &str,
     handler: Option<&str>,
 ) -> Result<bool, sqlx::Error> {
-    let group = readable(group);
+    let group = storable_text(group);
     let query = match handler {
-        Some(handler) => sqlx::query_scalar(HAS).bind(group).bind(readable(handler)),
-        None => sqlx::query_scalar(HAS_ANY).bind(group),
+        Some(handler) => sqlx::query_scalar(HAS_HANDLER)
+            .bind(group)
+            .bind(storable_text(handler)),
+        None => sqlx::query_scalar(HAS_GROUP).bind(group),
     };
     query.fetch_one(connection).await
 }
 
 /// Without the characters that PostgreSQL's text cannot hold, and truncated.
-fn readable(text: &str) -> String {
+fn storable_text(text: &str) -> String {
     let characters = text.chars().take(TEXT_MAX);
     characters
         .map(|character| match character {
@@ -412,13 +319,13 @@ pub(super) async fn first_savepoint(
     let mark = "SAVEPOINT evenkeel_claim";
     match lock_timeout {
         Some(timeout) => {
-            run_text(
+            execute_composed(
                 connection,
                 format!("SET LOCAL lock_timeout = '{timeout}'; {mark}"),
             )
             .await
         }
-        None => run(connection, mark).await,
+        None => execute_constant(connection, mark).await,
     }
 }
 
@@ -435,11 +342,11 @@ pub(super) async fn savepoint(
                 "RELEASE SAVEPOINT evenkeel_claim; {reset}; SET LOCAL lock_timeout = '{lock_timeout}'; \
                  SAVEPOINT evenkeel_claim"
             );
-            run_text(connection, sql).await
+            execute_composed(connection, sql).await
         }
         None => {
             let sql = "RELEASE SAVEPOINT evenkeel_claim; SAVEPOINT evenkeel_claim";
-            run(connection, sql).await
+            execute_constant(connection, sql).await
         }
     }
 }
@@ -455,7 +362,7 @@ pub(super) async fn reset(
         return Ok(());
     };
     let sql = format!("{reset}; SET LOCAL lock_timeout = '{lock_timeout}'");
-    run_text(connection, sql).await
+    execute_composed(connection, sql).await
 }
 
 /// Undoes the writes since the last savepoint, and the claim.
@@ -463,7 +370,7 @@ pub(super) async fn rollback_to_savepoint(
     connection: &mut PgConnection,
     key: &InboxKey,
 ) -> Result<(), sqlx::Error> {
-    run(connection, "ROLLBACK TO SAVEPOINT evenkeel_claim").await?;
+    execute_constant(connection, "ROLLBACK TO SAVEPOINT evenkeel_claim").await?;
     release_claims(connection, std::slice::from_ref(key)).await
 }
 
@@ -473,20 +380,23 @@ pub(super) async fn release_claims(
     keys: &[InboxKey],
 ) -> Result<(), sqlx::Error> {
     let digests: Vec<[u8; 32]> = keys.iter().map(digest).collect();
-    let forget = sqlx::query(FORGET).bind(digests);
+    let forget = sqlx::query(RELEASE_CLAIMS).bind(digests);
     forget.execute(connection).await?;
     Ok(())
 }
 
 /// Runs constant SQL as plain text.
-async fn run(connection: &mut PgConnection, sql: &'static str) -> Result<(), sqlx::Error> {
+async fn execute_constant(
+    connection: &mut PgConnection,
+    sql: &'static str,
+) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(sql).execute(connection).await?;
     Ok(())
 }
 
 /// Runs SQL that was put together as plain text. It holds names and settings of this store, and no
 /// data of an event.
-async fn run_text(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
+async fn execute_composed(connection: &mut PgConnection, sql: String) -> Result<(), sqlx::Error> {
     let run = sqlx::raw_sql(AssertSqlSafe(sql));
     run.execute(connection).await.map(drop)
 }
@@ -497,7 +407,7 @@ pub(super) async fn store_replies(
     key: &InboxKey,
     replies: &[u8],
 ) -> Result<(), sqlx::Error> {
-    let keep = sqlx::query(KEEP).bind(digest(key)).bind(replies);
+    let keep = sqlx::query(STORE_REPLIES).bind(digest(key)).bind(replies);
     keep.execute(connection).await?;
     Ok(())
 }
@@ -519,8 +429,8 @@ pub(super) async fn release_savepoint(
     reset: Option<&str>,
 ) -> Result<(), sqlx::Error> {
     match reset {
-        Some(reset) => run_text(connection, format!("{CLOSE}; {reset}")).await,
-        None => run(connection, CLOSE).await,
+        Some(reset) => execute_composed(connection, format!("{REMOVE_GUARD}; {reset}")).await,
+        None => execute_constant(connection, REMOVE_GUARD).await,
     }
 }
 

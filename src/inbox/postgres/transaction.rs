@@ -11,7 +11,7 @@ pub(super) struct Open {
     /// Whether it serves a single event: it then needs no savepoint.
     pub(super) is_single: bool,
     /// Whether its handlers wait for a lock only briefly.
-    pub(super) is_hasty: bool,
+    pub(super) has_short_timeout: bool,
     /// The events published in it, for the outbox, in order.
     pub(super) staged: Vec<OutgoingRecord>,
     /// The number of staged events that are kept if the present turn is undone.

@@ -114,7 +114,7 @@ impl Lease {
     /// Stores the delivery as completed; false if another owner has it.
     async fn complete(&self, replies: &[u8]) -> Result<bool, InboxError> {
         let (value, retention) = (
-            scripts::done(self.content, replies),
+            scripts::completed_value(self.content, replies),
             milliseconds(self.store.settings.retention),
         );
         self.run("complete", scripts::COMPLETE, &[&value, &retention])
@@ -180,9 +180,9 @@ impl Claim for RedisClaim {
                 return Ok(published);
             };
             renewal.end().await;
-            let mut asked = UnansweredClaim::new(&lease);
+            let mut unanswered = UnansweredClaim::new(&lease);
             let completed = lease.complete(&replies::encode(&published)).await?;
-            asked.heard();
+            unanswered.answered();
             match completed {
                 true => Ok(published),
                 false => Err(InboxError::Lost {
@@ -201,9 +201,9 @@ impl Claim for RedisClaim {
                 return Ok(());
             };
             renewal.end().await;
-            let mut asked = UnansweredClaim::new(&lease);
+            let mut unanswered = UnansweredClaim::new(&lease);
             lease.release().await?;
-            asked.heard();
+            unanswered.answered();
             Ok(())
         })
     }
@@ -219,7 +219,7 @@ impl UnansweredClaim {
     }
 
     /// The answer arrived.
-    pub(super) fn heard(&mut self) {
+    pub(super) fn answered(&mut self) {
         self.0 = None;
     }
 }

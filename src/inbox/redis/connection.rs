@@ -74,7 +74,7 @@ impl Store {
         key: &str,
         arguments: &[&[u8]],
     ) -> Result<T, InboxError> {
-        self.ask(
+        self.send(
             doing,
             redis::cmd("EVAL")
                 .arg(script)
@@ -86,7 +86,7 @@ impl Store {
     }
 
     /// Sends a command, and stops waiting at the time limit.
-    async fn ask<T: FromRedisValue>(
+    async fn send<T: FromRedisValue>(
         &self,
         doing: &'static str,
         command: &Cmd,
@@ -98,14 +98,14 @@ impl Store {
             Ok(Err(error)) if !error.is_timeout() => {
                 Err(error::failed(&self.address, doing, error))
             }
-            _ => Err(error::silent(&self.address, doing, limit)),
+            _ => Err(error::no_answer(&self.address, doing, limit)),
         }
     }
 
     /// Checks that the server answers, and warns of settings that would forget deliveries too
     /// early.
     async fn check_server(&self) -> Result<(), InboxError> {
-        let info: String = match self.ask("open", &redis::cmd("INFO")).await {
+        let info: String = match self.send("open", &redis::cmd("INFO")).await {
             // A user may lack this permission and still have all the necessary ones.
             Err(InboxError::NotWritable(_)) => {
                 let _: i64 = self

@@ -15,7 +15,7 @@ pub(super) fn failed(address: &str, doing: &'static str, error: RedisError) -> I
 }
 
 /// Redis did not answer in time.
-pub(super) fn silent(address: &str, doing: &'static str, waited: Duration) -> InboxError {
+pub(super) fn no_answer(address: &str, doing: &'static str, waited: Duration) -> InboxError {
     Failure::unavailable(format!(
         "{doing} on Redis at {address}: no answer within {waited:?}; check that it runs and is not \
          overloaded (SLOWLOG GET)"

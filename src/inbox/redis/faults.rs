@@ -33,8 +33,8 @@ async fn claimed(inbox: &RedisInbox, id: &str) -> Claimed {
     .await
 }
 
-/// The server is killed while one claim runs and others wait. No claim fails for good, the error
-/// says so soon, and nothing that was completed is handled again.
+/// The server is killed while one claim runs and others wait. Each claim soon fails with a
+/// temporary error, and nothing that was completed is handled again.
 #[tokio::test(flavor = "multi_thread")]
 async fn claims_wait_for_a_stopped_server_and_resume_with_it() {
     let Some((redis, settings)) = start().await else {
@@ -188,7 +188,7 @@ async fn a_handler_that_is_cut_off_gives_its_delivery_back() {
     };
     let name = super::scripts::redis_key(&settings.prefix, &key("1"));
     eventually("the delivery is claimed", WITHIN, || async {
-        let exists: i64 = super::tests::ask(redis.url(), &["EXISTS", &name]).await;
+        let exists: i64 = super::tests::send(redis.url(), &["EXISTS", &name]).await;
         (exists == 1).then_some(())
     })
     .await;

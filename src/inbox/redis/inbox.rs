@@ -128,17 +128,17 @@ impl Inbox for RedisInbox {
                 content: key.content,
                 token: scripts::token().into(),
             };
-            let mut asked = UnansweredClaim::new(&lease);
+            let mut unanswered = UnansweredClaim::new(&lease);
             let begun = Instant::now();
             let mut pause = POLL_PAUSES.0;
             loop {
                 match Self::try_claim(key, &lease).await? {
                     Ok(claimed) => {
-                        asked.heard();
+                        unanswered.answered();
                         return Ok(claimed);
                     }
                     Err(_) if begun.elapsed() >= settings.wait => {
-                        asked.heard();
+                        unanswered.answered();
                         return Err(error::held(&self.store.address, settings.wait));
                     }
                     Err(left) => tokio::time::sleep(jittered(pause).min(left)).await,

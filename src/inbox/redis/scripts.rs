@@ -92,7 +92,7 @@ pub(super) fn token() -> Vec<u8> {
 }
 
 /// The value of a completed delivery.
-pub(super) fn done(content: Option<ContentDigest>, replies: &[u8]) -> Vec<u8> {
+pub(super) fn completed_value(content: Option<ContentDigest>, replies: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(1 + ContentDigest::BYTES + replies.len());
     match content {
         Some(content) => {

@@ -48,14 +48,14 @@ pub(super) async fn refused(inbox: &RedisInbox, id: &str) -> InboxError {
 }
 
 /// Sends a command and returns Redis's answer.
-pub(super) async fn ask<T: redis::FromRedisValue>(url: &str, command: &[&str]) -> T {
+pub(super) async fn send<T: redis::FromRedisValue>(url: &str, command: &[&str]) -> T {
     let client = redis::Client::open(url).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let mut asked = redis::Cmd::new();
+    let mut built = redis::Cmd::new();
     for word in command {
-        asked.arg(word);
+        built.arg(word);
     }
-    asked.query_async(&mut connection).await.unwrap()
+    built.query_async(&mut connection).await.unwrap()
 }
 
 /// A store with short leases.
@@ -183,7 +183,7 @@ async fn deliveries_last_for_the_retention_and_claims_for_the_lease() {
     let inbox = RedisInbox::open_with(redis.url(), &settings).await.unwrap();
     let name = scripts::redis_key(&settings.prefix, &key("1"));
     assert_eq!(name.len(), settings.prefix.len() + 64);
-    let left = async || ask::<i64>(redis.url(), &["TTL", &name]).await;
+    let left = async || send::<i64>(redis.url(), &["TTL", &name]).await;
     let claim = fresh(&inbox, "1").await;
     assert!((90..=100).contains(&left().await), "{} s", left().await);
     claim.complete(Vec::new()).await.unwrap();
@@ -194,7 +194,7 @@ async fn deliveries_last_for_the_retention_and_claims_for_the_lease() {
     );
     fresh(&inbox, "2").await.abandon().await.unwrap();
     let name = scripts::redis_key(&settings.prefix, &key("2"));
-    assert_eq!(ask::<i64>(redis.url(), &["EXISTS", &name]).await, 0);
+    assert_eq!(send::<i64>(redis.url(), &["EXISTS", &name]).await, 0);
 }
 
 /// Makes a server of its own refuse writes and checks the claim's error; then makes it accept
@@ -203,7 +203,7 @@ async fn check_refusal(
     refuse: &[&str],
     kind: fn(&InboxError) -> bool,
     advice: &str,
-    relent: &[&str],
+    restore: &[&str],
 ) {
     let Some(redis) = required(TestRedis::start().await) else {
         return;
@@ -211,7 +211,7 @@ async fn check_refusal(
     let inbox = RedisInbox::open_with(redis.url(), &settings())
         .await
         .unwrap();
-    ask::<redis::Value>(redis.url(), refuse).await;
+    send::<redis::Value>(redis.url(), refuse).await;
     let error = refused(&inbox, "1").await;
     let message = error.to_string();
     assert!(kind(&error), "{error:?}");
@@ -220,7 +220,7 @@ async fn check_refusal(
         message.contains("claim on Redis at 127.0.0.1:"),
         "{message}"
     );
-    ask::<redis::Value>(redis.url(), relent).await;
+    send::<redis::Value>(redis.url(), restore).await;
     fresh(&inbox, "1").await.complete(Vec::new()).await.unwrap();
     assert!(is_duplicate(&inbox, "1").await);
 }
@@ -263,7 +263,7 @@ async fn too_few_replicas_are_waited_for() {
 }
 
 /// The error of opening a store.
-async fn not_opened(url: &str) -> InboxError {
+async fn open_error(url: &str) -> InboxError {
     match RedisInbox::open_with(url, &settings()).await {
         Err(error) => error,
         Ok(_) => panic!("opened"),
@@ -277,7 +277,7 @@ async fn an_unusable_url_is_refused_without_its_password() {
         ("http://user:secret@cache/", "is invalid"),
         ("", "is invalid"),
     ] {
-        let error = not_opened(url).await;
+        let error = open_error(url).await;
         let message = format!("{error} {error:?}");
         assert!(matches!(error, InboxError::Setting(_)), "{message}");
         assert!(message.contains(expected), "{message}");
@@ -290,9 +290,9 @@ async fn a_wrong_password_is_reported_and_not_shown() {
     let Some(redis) = required(TestRedis::start().await) else {
         return;
     };
-    ask::<redis::Value>(redis.url(), &["CONFIG", "SET", "requirepass", "right"]).await;
+    send::<redis::Value>(redis.url(), &["CONFIG", "SET", "requirepass", "right"]).await;
     for user in ["", ":wrongsecret@"] {
-        let error = not_opened(&redis.url().replace("//", &format!("//{user}"))).await;
+        let error = open_error(&redis.url().replace("//", &format!("//{user}"))).await;
         let message = format!("{error} {error:?}");
         assert!(is_not_writable(&error), "{message}");
         assert!(message.contains("password"), "{message}");

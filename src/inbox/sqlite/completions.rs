@@ -4,7 +4,7 @@
 //! The reading connections are read-only and never hold a lock that a writer waits for: with a WAL,
 //! readers and the writer do not block each other.
 
-use super::{SqliteInbox, error, statements};
+use super::{SqliteInbox, error, statements, tables};
 use crate::inbox::completions::completion::Opening;
 use crate::inbox::{BoxFuture, Completion, Completions, InboxError, InboxKey};
 use crate::sqlite::path_in;
@@ -87,7 +87,7 @@ impl SqliteCompletions {
             path: path.display().to_string(),
             pool: SqlitePoolOptions::new().connect_lazy_with(options),
         };
-        let checked = statements::check(&mut *reader.connection().await?, group).await;
+        let checked = tables::check(&mut *reader.connection().await?, group).await;
         checked.map_err(|problem| problem.on(&reader.path, "open"))?;
         Ok(reader)
     }
@@ -134,7 +134,7 @@ impl Completions for SqliteCompletions {
             let mut connection = self.connection().await?;
             let mut has = Vec::with_capacity(handlers.len());
             for handler in handlers {
-                let known = statements::has(&mut connection, group, Some(handler)).await;
+                let known = statements::has_deliveries(&mut connection, group, Some(handler)).await;
                 has.push(known.map_err(|error| self.failed(error))?);
             }
             Ok(has)
@@ -144,7 +144,7 @@ impl Completions for SqliteCompletions {
     fn has_group<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<bool, InboxError>> {
         Box::pin(async move {
             let mut connection = self.connection().await?;
-            let has = statements::has(&mut connection, group, None).await;
+            let has = statements::has_deliveries(&mut connection, group, None).await;
             has.map_err(|error| self.failed(error))
         })
     }

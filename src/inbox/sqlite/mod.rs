@@ -15,14 +15,17 @@
 //! crash can keep one without the other.
 //!
 //! # Files
-//! `inbox.rs` is the store, `transaction.rs` its open transaction, `statements.rs` all SQL and the
-//! versions of the tables, `error.rs` the remedies, and `completions.rs` the reading side.
+//! `inbox.rs` opens the inbox and claims; `store.rs` has its connections and `transaction.rs` an
+//! open transaction. `tables.rs` creates the tables and `statements.rs` has the SQL of deliveries.
+//! `completions.rs` reads, and `error.rs` maps errors to remedies.
 
 mod completions;
 mod error;
 mod inbox;
 mod settings;
 mod statements;
+mod store;
+mod tables;
 mod transaction;
 mod write_lock_queue;
 

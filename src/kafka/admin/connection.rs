@@ -25,7 +25,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How long one attempt to connect may take before the client's errors are checked.
-const ATTEMPT: Duration = Duration::from_millis(500);
+const CONNECT_ATTEMPT_LIMIT: Duration = Duration::from_millis(500);
 
 /// The client's handles, created once.
 struct Handles {
@@ -121,7 +121,7 @@ impl Connection {
     }
 
     /// The rest of the time, for the next request `what`.
-    pub(super) fn left(&self, what: &str) -> Result<Duration, KafkaError> {
+    pub(super) fn remaining(&self, what: &str) -> Result<Duration, KafkaError> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         // The client counts in milliseconds, and a timeout of 0 means to answer from memory.
         if left < Duration::from_millis(1) {
@@ -137,7 +137,7 @@ impl Connection {
     pub(super) fn metadata(&self, topic: Option<&str>) -> Result<Metadata, KafkaError> {
         let what = "requesting metadata";
         self.client()
-            .fetch_metadata(topic, self.left(what)?)
+            .fetch_metadata(topic, self.remaining(what)?)
             .map_err(|error| self.unanswered(what, error))
     }
 
@@ -151,9 +151,11 @@ impl Connection {
     fn wait_for_answer(&self) -> Result<(), KafkaError> {
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
-            let attempt = self
-                .client()
-                .fetch_metadata(None, left.min(ATTEMPT).max(Duration::from_millis(1)));
+            let attempt = self.client().fetch_metadata(
+                None,
+                left.min(CONNECT_ATTEMPT_LIMIT)
+                    .max(Duration::from_millis(1)),
+            );
             let Err(error) = attempt else {
                 return Ok(());
             };
@@ -168,7 +170,7 @@ impl Connection {
                 {
                     return Err(broken(brokers, &fault));
                 }
-                _ if left > ATTEMPT => {}
+                _ if left > CONNECT_ATTEMPT_LIMIT => {}
                 Some(fault) => {
                     return Err(unreachable(brokers, self.handles.timeout, &fault.cause));
                 }
@@ -184,14 +186,17 @@ impl Connection {
 
     /// The cluster's id.
     pub(super) fn cluster_id(&self) -> Result<Option<String>, KafkaError> {
-        let left = self.left("requesting the cluster id")?;
+        let left = self.remaining("requesting the cluster id")?;
         Ok(self.client().client().fetch_cluster_id(left))
     }
 
     /// Rejects at once a request that librdkafka's mock cluster does not support: it has no
     /// controller, and the client would wait for one until the timeout.
-    pub(super) fn beyond_mock(&self, what: &str) -> Result<(), KafkaError> {
-        let id = self.client().client().fetch_cluster_id(self.left(what)?);
+    pub(super) fn reject_on_mock(&self, what: &str) -> Result<(), KafkaError> {
+        let id = self
+            .client()
+            .client()
+            .fetch_cluster_id(self.remaining(what)?);
         if id.is_some_and(|id| id.starts_with("mockCluster")) {
             return Err(KafkaError::Unsupported {
                 what: what.to_owned(),

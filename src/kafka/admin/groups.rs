@@ -15,7 +15,7 @@ use rdkafka::groups::{GroupInfo, GroupMemberInfo};
 use std::time::Duration;
 
 /// The wait before a coordinator that loads or moves is asked again.
-const AGAIN_AFTER: Duration = Duration::from_millis(200);
+const COORDINATOR_RETRY: Duration = Duration::from_millis(200);
 
 /// The classic protocol's state of a group that it does not know.
 const DEAD: &str = "Dead";
@@ -33,15 +33,18 @@ pub(super) fn describe(
     group: Option<&str>,
 ) -> Result<Vec<GroupDescription>, KafkaError> {
     let what = "listing groups";
-    connection.beyond_mock(what)?;
+    connection.reject_on_mock(what)?;
     let groups = loop {
         match connection
             .client()
-            .fetch_group_list(group, connection.left(what)?)
+            .fetch_group_list(group, connection.remaining(what)?)
         {
             Ok(groups) => break groups,
-            Err(error) if is_moving(&error) && connection.left(what)? > AGAIN_AFTER => {
-                std::thread::sleep(AGAIN_AFTER);
+            Err(error)
+                if is_coordinator_moving(&error)
+                    && connection.remaining(what)? > COORDINATOR_RETRY =>
+            {
+                std::thread::sleep(COORDINATOR_RETRY);
             }
             Err(error) => return Err(connection.unanswered(what, error)),
         }
@@ -56,7 +59,7 @@ pub(super) fn describe(
 }
 
 /// Whether a coordinator loads or moves, which takes seconds.
-fn is_moving(error: &ClientError) -> bool {
+fn is_coordinator_moving(error: &ClientError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(
@@ -75,13 +78,13 @@ fn refuse_hidden(connection: &Connection, group: &str) -> Result<(), KafkaError>
         what: format!("looking up the group {group}"),
         cause: "this client may not see whether it exists".to_owned(),
     };
-    Err(refused.takes(&format!("DESCRIBE on the group {group}")))
+    Err(refused.requires_permission(&format!("DESCRIBE on the group {group}")))
 }
 
 /// Whether the client may see every group, according to the answer for a name that no group can
 /// have.
-pub(super) fn are_all_seen(connection: &Connection) -> Result<bool, KafkaError> {
-    connection.beyond_mock("checking permissions")?;
+pub(super) fn sees_all(connection: &Connection) -> Result<bool, KafkaError> {
+    connection.reject_on_mock("checking permissions")?;
     let made_up = format!("evenkeel-{:016x}", rand::random::<u64>());
     Ok(!is_hidden(connection, &made_up)?)
 }
@@ -91,7 +94,7 @@ pub(super) fn are_all_seen(connection: &Connection) -> Result<bool, KafkaError> 
 fn is_hidden(connection: &Connection, group: &str) -> Result<bool, KafkaError> {
     let what = "describing a group";
     let asked = [group.to_owned()];
-    let refusal = match describe_groups(connection.client(), &asked, connection.left(what)?) {
+    let refusal = match describe_groups(connection.client(), &asked, connection.remaining(what)?) {
         Ok(described) => described.into_iter().find_map(|found| found.error),
         Err(code) => Some(code),
     };
@@ -112,7 +115,8 @@ fn describe_others(
         return Ok(());
     }
     let what = "describing groups";
-    let described = match describe_groups(connection.client(), &names, connection.left(what)?) {
+    let described = match describe_groups(connection.client(), &names, connection.remaining(what)?)
+    {
         Ok(described) => described,
         // Brokers without the newer protocol have none of its groups.
         Err(Code::UnsupportedFeature | Code::UnsupportedVersion) => Vec::new(),

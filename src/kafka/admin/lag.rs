@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// Ages take at most this fraction of a request's time: the offsets matter more.
-const AGE_SHARE: u32 = 2;
+const AGES_TIME_DIVISOR: u32 = 2;
 
 /// The lag of each partition, sorted by topic and number.
 pub(super) fn of_group(
@@ -51,7 +51,7 @@ pub(super) fn of_group(
     lags.sort_unstable_by(|one, other| {
         (&one.topic, one.partition).cmp(&(&other.topic, other.partition))
     });
-    let until = Instant::now() + connection.left("reading ages")? / AGE_SHARE;
+    let until = Instant::now() + connection.remaining("reading ages")? / AGES_TIME_DIVISOR;
     let now_ms = jiff::Timestamp::now().as_millisecond();
     add_ages(connection.config(), &mut lags, until, now_ms)?;
     Ok(lags)
@@ -103,8 +103,11 @@ fn committed_offsets(
     }
     let what = "requesting committed offsets";
     let right = format!("DESCRIBE on the group {group}");
-    committed(client, &list, connection.left(what)?)
-        .map_err(|error| connection.unanswered(what, error).takes(&right))
+    committed(client, &list, connection.remaining(what)?).map_err(|error| {
+        connection
+            .unanswered(what, error)
+            .requires_permission(&right)
+    })
 }
 
 /// Removes the topics for which the group has no commit.
@@ -161,7 +164,7 @@ fn add_ages(
     }
     let within = until.saturating_duration_since(Instant::now());
     let left = || until.saturating_duration_since(Instant::now());
-    let mut reader = Reader::over(&of_few_records(config)?, spans, left())?;
+    let mut reader = Reader::of_spans(&single_record_config(config)?, spans, left())?;
     while !open.is_empty() && !reader.at_end() {
         if left() < Duration::from_millis(1) {
             tracing::debug!(partitions = open.len(), "no record age within the limit");
@@ -183,7 +186,7 @@ fn add_ages(
                     let age = record.timestamp_ms.map(|then| now_ms - then);
                     lags[index].age_ms = age.map(|age| age.max(0));
                 }
-                reader.leave(&record.topic, record.partition);
+                reader.stop_partition(&record.topic, record.partition);
             }
             Err(KafkaError::UnreadableBatch(batch)) => {
                 if let Some(index) = open.remove(&(batch.topic.clone(), batch.partition)) {
@@ -199,7 +202,7 @@ fn add_ages(
 }
 
 /// The settings of a client that reads only one record of each partition.
-fn of_few_records(config: &KafkaConfig) -> Result<KafkaConfig, KafkaError> {
+fn single_record_config(config: &KafkaConfig) -> Result<KafkaConfig, KafkaError> {
     let mut few = config.clone();
     for property in [
         "queued.min.messages=1",

@@ -133,7 +133,7 @@ impl Admin {
     pub async fn sees_all_topics(&self, prefix: &str) -> Result<bool, KafkaError> {
         let prefix = prefix.to_owned();
         self.run("checking permissions", move |connection| {
-            topics::are_all_seen(connection, &prefix)
+            topics::sees_all(connection, &prefix)
         })
         .await
     }
@@ -141,7 +141,7 @@ impl Admin {
     /// Whether this client may see every group. If not, lists of groups omit the hidden ones. It
     /// requests a random group, as [`Self::sees_all_topics`] does for topics.
     pub async fn sees_all_groups(&self) -> Result<bool, KafkaError> {
-        self.run("checking permissions", groups::are_all_seen).await
+        self.run("checking permissions", groups::sees_all).await
     }
 
     /// The names of the topics, sorted, without internal ones (those that begin with `__`) and
@@ -269,7 +269,7 @@ impl Admin {
     pub async fn grow_topic(&self, topic: &str, partitions: usize) -> Result<(), KafkaError> {
         let topic = topic.to_owned();
         self.run("adding partitions", move |connection| {
-            topics::grow(connection, &topic, partitions)
+            topics::add_partitions(connection, &topic, partitions)
         })
         .await
     }
@@ -344,7 +344,7 @@ impl Admin {
     ) -> Result<BTreeMap<i32, i64>, KafkaError> {
         let (topic, before) = (topic.to_owned(), before.clone());
         self.run("deleting records", move |connection| {
-            records::delete_before(connection, &topic, &before)
+            records::delete_records_before(connection, &topic, &before)
         })
         .await
     }

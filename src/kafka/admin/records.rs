@@ -4,7 +4,7 @@
 //! Deleting up to an offset that is deleted already succeeds, so a request may be repeated.
 
 use super::connection::Connection;
-use super::topics::known;
+use super::topics::valid_name;
 use crate::kafka::KafkaError;
 use crate::kafka::error::failed;
 use rdkafka::admin::AdminOptions;
@@ -13,25 +13,25 @@ use std::collections::BTreeMap;
 use tokio::runtime::Handle;
 
 /// Deletes the records before these offsets. Returns the first available offsets.
-pub(super) fn delete_before(
+pub(super) fn delete_records_before(
     connection: &Connection,
     topic: &str,
     before: &BTreeMap<i32, i64>,
 ) -> Result<BTreeMap<i32, i64>, KafkaError> {
     let what = format!("deleting records of the topic {topic}");
-    let topic = known(topic)?;
+    let topic = valid_name(topic)?;
     if before.is_empty() {
         return Ok(BTreeMap::new());
     }
-    connection.beyond_mock(&what)?;
+    connection.reject_on_mock(&what)?;
     let right = format!("DELETE on the topic {topic}");
-    let refused = |error| failed(&what, error).takes(&right);
+    let refused = |error| failed(&what, error).requires_permission(&right);
     let mut list = TopicPartitionList::with_capacity(before.len());
     for (partition, offset) in before {
         list.add_partition_offset(topic, *partition, Offset::Offset(*offset))
             .map_err(refused)?;
     }
-    let left = Some(connection.left(&what)?);
+    let left = Some(connection.remaining(&what)?);
     let options = AdminOptions::new()
         .request_timeout(left)
         .operation_timeout(left);

@@ -4,7 +4,7 @@
 //! publisher reads the largest batch that a topic accepts.
 
 use super::connection::Connection;
-use super::topics::known;
+use super::topics::valid_name;
 use crate::kafka::KafkaError;
 use rdkafka::admin::{AdminOptions, ConfigSource, OwnedResourceSpecifier, ResourceSpecifier};
 use std::collections::BTreeMap;
@@ -33,11 +33,11 @@ pub(super) fn of_topics(
     if topics.is_empty() {
         return Ok(BTreeMap::new());
     }
-    connection.beyond_mock(what)?;
-    let options = AdminOptions::new().request_timeout(Some(connection.left(what)?));
+    connection.reject_on_mock(what)?;
+    let options = AdminOptions::new().request_timeout(Some(connection.remaining(what)?));
     let mut resources = Vec::with_capacity(topics.len());
     for topic in topics {
-        resources.push(ResourceSpecifier::Topic(known(topic)?));
+        resources.push(ResourceSpecifier::Topic(valid_name(topic)?));
     }
     let answer = connection.admin()?.describe_configs(&resources, &options);
     let answer = Handle::current()

@@ -27,7 +27,7 @@ use tokio::runtime::Handle;
 /// The interval of the checks whether a change has reached all brokers.
 const POLL: Duration = Duration::from_millis(20);
 /// How long brokers may take to show a changed setting.
-const ALTERED_WAIT: Duration = Duration::from_secs(5);
+const SETTING_SHOWN_WITHIN: Duration = Duration::from_secs(5);
 
 /// All topics except Kafka's internal ones.
 pub(super) fn list(connection: &Connection) -> Result<Vec<String>, KafkaError> {
@@ -59,7 +59,7 @@ pub(super) fn partition_counts(
 
 /// Whether the client may see every topic whose name begins with this prefix. A list omits hidden
 /// topics without notice, but the answer for one topic shows it, also for one that cannot exist.
-pub(super) fn are_all_seen(connection: &Connection, prefix: &str) -> Result<bool, KafkaError> {
+pub(super) fn sees_all(connection: &Connection, prefix: &str) -> Result<bool, KafkaError> {
     let made_up = format!("{prefix}evenkeel-{:016x}", rand::random::<u64>());
     Ok(presence_by_name(connection, &made_up)? != TopicPresence::Hidden)
 }
@@ -74,7 +74,7 @@ pub(super) fn presence(
     let listed: HashMap<&str, TopicPresence> = all
         .topics()
         .iter()
-        .filter_map(|found| Some((found.name(), present(found)?)))
+        .filter_map(|found| Some((found.name(), presence_in(found)?)))
         .collect();
     let mut presences = BTreeMap::new();
     for topic in topics {
@@ -88,7 +88,7 @@ pub(super) fn presence(
 }
 
 /// The presence of a topic in an answer that has partitions of it.
-fn present(topic: &MetadataTopic) -> Option<TopicPresence> {
+fn presence_in(topic: &MetadataTopic) -> Option<TopicPresence> {
     let first = topic.partitions().first()?;
     Some(TopicPresence::Present {
         partitions: topic.partitions().len(),
@@ -109,7 +109,7 @@ pub(super) fn presence_by_name(
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         let error = found.and_then(MetadataTopic::error).map(Code::from);
         let what = format!("looking up the topic {topic}");
-        match (error, found.and_then(present)) {
+        match (error, found.and_then(presence_in)) {
             (None, Some(presence)) => return Ok(presence),
             (Some(Code::UnknownTopicOrPartition | Code::UnknownTopic), _) => {
                 return Ok(TopicPresence::Absent);
@@ -118,7 +118,7 @@ pub(super) fn presence_by_name(
             // The topic is being created at this moment, or the answer does not contain it. Neither
             // means that it does not exist.
             (None | Some(Code::LeaderNotAvailable), _) => {
-                std::thread::sleep(LEADER_PAUSE.min(connection.left(&what)?));
+                std::thread::sleep(LEADER_RETRY.min(connection.remaining(&what)?));
             }
             (Some(error), _) => return Err(failed(&what, ClientError::MetadataFetch(error))),
         }
@@ -130,7 +130,7 @@ pub(super) fn describe(
     connection: &Connection,
     topic: &str,
 ) -> Result<TopicDescription, KafkaError> {
-    let metadata = connection.metadata(Some(known(topic)?))?;
+    let metadata = connection.metadata(Some(valid_name(topic)?))?;
     let found = found(&metadata, topic)?;
     let mut partitions = Vec::with_capacity(found.partitions().len());
     for partition in found.partitions() {
@@ -147,7 +147,7 @@ pub(super) fn describe(
 }
 
 /// The name, if a topic can have it: the bindings panic on an impossible one.
-pub(super) fn known(topic: &str) -> Result<&str, KafkaError> {
+pub(super) fn valid_name(topic: &str) -> Result<&str, KafkaError> {
     if is_topic_name(topic) {
         Ok(topic)
     } else {
@@ -208,25 +208,29 @@ pub(super) fn watermarks(
 ) -> Result<(i64, i64), KafkaError> {
     let what = format!("requesting the offsets of {topic}/{partition}");
     loop {
-        let left = connection.left(&what)?;
+        let left = connection.remaining(&what)?;
         match connection.client().fetch_watermarks(topic, partition, left) {
             // The topic was just created, and its leader is taking over.
-            Err(error) if is_settling(&error) && left > LEADER_PAUSE => {
-                std::thread::sleep(LEADER_PAUSE);
+            Err(error) if has_no_leader_yet(&error) && left > LEADER_RETRY => {
+                std::thread::sleep(LEADER_RETRY);
             }
             answered => {
                 let right = format!("DESCRIBE on the topic {topic}");
-                return answered.map_err(|error| connection.unanswered(&what, error).takes(&right));
+                return answered.map_err(|error| {
+                    connection
+                        .unanswered(&what, error)
+                        .requires_permission(&right)
+                });
             }
         }
     }
 }
 
 /// The wait before a partition's leader is asked again.
-const LEADER_PAUSE: Duration = Duration::from_millis(100);
+const LEADER_RETRY: Duration = Duration::from_millis(100);
 
 /// Whether the partition exists but its leader does not answer yet.
-fn is_settling(error: &ClientError) -> bool {
+fn has_no_leader_yet(error: &ClientError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable)
@@ -250,8 +254,8 @@ fn config(
 /// The topic's own settings.
 fn settings(connection: &Connection, topic: &str) -> Result<BTreeMap<String, String>, KafkaError> {
     let what = format!("reading the settings of the topic {topic}");
-    connection.beyond_mock(&what)?;
-    let options = AdminOptions::new().request_timeout(Some(connection.left(&what)?));
+    connection.reject_on_mock(&what)?;
+    let options = AdminOptions::new().request_timeout(Some(connection.remaining(&what)?));
     let resource = [ResourceSpecifier::Topic(topic)];
     let answer = connection.admin()?.describe_configs(&resource, &options);
     let resources = Handle::current()
@@ -269,7 +273,7 @@ fn settings(connection: &Connection, topic: &str) -> Result<BTreeMap<String, Str
             what,
             cause: "the brokers returned none".to_owned(),
         }
-        .takes(&format!("DESCRIBE_CONFIGS on the topic {topic}")));
+        .requires_permission(&format!("DESCRIBE_CONFIGS on the topic {topic}")));
     }
     let given = entries.filter(|entry| entry.source == ConfigSource::DynamicTopic);
     Ok(given
@@ -285,15 +289,15 @@ pub(super) fn alter(
     changes: &BTreeMap<String, String>,
 ) -> Result<(), KafkaError> {
     let what = format!("changing the settings of the topic {topic}");
-    connection.beyond_mock(&what)?;
-    found(&connection.metadata(Some(known(topic)?))?, topic)?;
+    connection.reject_on_mock(&what)?;
+    found(&connection.metadata(Some(valid_name(topic)?))?, topic)?;
     let mut settings = settings(connection, topic)?;
     settings.extend(changes.clone());
     let alteration = settings.iter().fold(
         AlterConfig::new(ResourceSpecifier::Topic(topic)),
         |alteration, (name, value)| alteration.set(name, value),
     );
-    let options = AdminOptions::new().request_timeout(Some(connection.left(&what)?));
+    let options = AdminOptions::new().request_timeout(Some(connection.remaining(&what)?));
     let alterations = [alteration];
     let answer = connection.admin()?.alter_configs(&alterations, &options);
     Handle::current()
@@ -309,7 +313,7 @@ fn wait_for_settings(
     topic: &str,
     wanted: &BTreeMap<String, String>,
 ) -> Result<(), KafkaError> {
-    let until = Instant::now() + ALTERED_WAIT;
+    let until = Instant::now() + SETTING_SHOWN_WITHIN;
     loop {
         let present = settings(connection, topic)?;
         let missing = wanted
@@ -336,8 +340,8 @@ pub(super) fn create(
         return Ok((created, existing));
     }
     let what = "creating topics";
-    connection.beyond_mock(what)?;
-    let left = Some(connection.left(what)?);
+    connection.reject_on_mock(what)?;
+    let left = Some(connection.remaining(what)?);
     let options = AdminOptions::new()
         .request_timeout(left)
         .operation_timeout(left);
@@ -353,7 +357,7 @@ pub(super) fn create(
             Err((topic, code)) => {
                 let what = format!("creating the topic {topic}");
                 let right = format!("CREATE on the topic {topic}, or on the cluster");
-                return Err(failed(&what, ClientError::AdminOp(code)).takes(&right));
+                return Err(failed(&what, ClientError::AdminOp(code)).requires_permission(&right));
             }
         }
     }
@@ -364,15 +368,15 @@ pub(super) fn create(
 }
 
 /// Adds partitions to a topic, and returns when they have leaders.
-pub(super) fn grow(
+pub(super) fn add_partitions(
     connection: &Connection,
     topic: &str,
     partitions: usize,
 ) -> Result<(), KafkaError> {
     let what = format!("adding partitions to the topic {topic}");
-    let topic = known(topic)?;
-    connection.beyond_mock(&what)?;
-    let left = Some(connection.left(&what)?);
+    let topic = valid_name(topic)?;
+    connection.reject_on_mock(&what)?;
+    let left = Some(connection.remaining(&what)?);
     let options = AdminOptions::new()
         .request_timeout(left)
         .operation_timeout(left);
@@ -384,7 +388,7 @@ pub(super) fn grow(
     for result in results {
         if let Err((_, code)) = result {
             let right = format!("ALTER on the topic {topic}");
-            return Err(failed(&what, ClientError::AdminOp(code)).takes(&right));
+            return Err(failed(&what, ClientError::AdminOp(code)).requires_permission(&right));
         }
     }
     wait_for_leaders(connection, &[topic.to_owned()])
@@ -420,6 +424,6 @@ fn wait_for_leaders(connection: &Connection, topics: &[String]) -> Result<(), Ka
         if are_ready {
             return Ok(());
         }
-        std::thread::sleep(POLL.min(connection.left("waiting for created topics")?));
+        std::thread::sleep(POLL.min(connection.remaining("waiting for created topics")?));
     }
 }

@@ -35,7 +35,7 @@ const PROPERTIES: &[(&str, &str)] = &[
 const PASS_THROUGH: &str = "KAFKA_X__";
 
 /// A property and the variable that sets it.
-pub(super) struct FromVariable {
+pub(super) struct VariableProperty {
     pub(super) variable: String,
     pub(super) property: String,
     pub(super) value: String,
@@ -117,7 +117,7 @@ pub(super) fn apply(
     config.check_each()
 }
 
-impl FromVariable {
+impl VariableProperty {
     /// Sets the property. An error names the variable.
     pub(super) fn apply(&self, config: &mut KafkaConfig) -> Result<(), ConfigError> {
         let set = config.set_property(&self.property, &self.value);
@@ -134,11 +134,11 @@ impl FromVariable {
 /// The settings from the variables, in the order in which they are applied.
 pub(super) fn settings(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Vec<FromVariable>, ConfigError> {
-    let variables = relevant(variables)?;
+) -> Result<Vec<VariableProperty>, ConfigError> {
+    let variables = relevant_variables(variables)?;
     let mut settings = Vec::new();
     let mut add = |name: &str, property: &str, value: String| {
-        settings.push(FromVariable {
+        settings.push(VariableProperty {
             variable: name.to_owned(),
             property: property.to_owned(),
             value,
@@ -168,7 +168,7 @@ pub(super) fn settings(
 
 /// The relevant variables as text. Empty ones count as not set: compose files and unit files can
 /// leave them empty.
-fn relevant(
+fn relevant_variables(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<BTreeMap<String, String>, ConfigError> {
     let mut texts = BTreeMap::new();

@@ -4,8 +4,8 @@
 //! password.
 //!
 //! In TOML, `brokers` at the top level is a text or an array of texts, and every other property
-//! stands in the table `[kafka]`. The rest of the top level belongs to the program. A property
-//! outside of the table is refused, because the program would ignore it silently.
+//! is in the table `[kafka]`. The rest of the top level belongs to the program. A property outside
+//! of the table is refused, because the program would ignore it silently.
 
 use super::ConfigError;
 use super::properties::{self, Property};
@@ -17,13 +17,13 @@ const EXPECTED: &str =
     "expected brokers = \"host:port\", or a table [kafka] of librdkafka properties";
 
 /// The content of a file.
-pub(super) struct Contents {
+pub(super) struct FileContent {
     pub(super) settings: Vec<Property>,
     /// The keys of its top level, which may be those of a program.
     keys: Vec<String>,
 }
 
-impl Contents {
+impl FileContent {
     /// Refuses a file without settings of Kafka: its content was meant as something else.
     pub(super) fn about_kafka(self, path: &Path) -> Result<Self, ConfigError> {
         let about_kafka = |key: &String| key == "brokers" || key == "kafka";
@@ -73,11 +73,11 @@ pub fn read_toml<T: DeserializeOwned + Default>(path: &Path) -> Result<T, Config
 ///
 /// A property may occur under two names (`sasl.mechanism` and `sasl.mechanisms`) only with equal
 /// values: the order of a TOML table carries no meaning, so no value could win.
-pub(super) fn contents(path: &Path) -> Result<Contents, ConfigError> {
+pub(super) fn contents(path: &Path) -> Result<FileContent, ConfigError> {
     let text = read(path)?;
     let named = |reason: String| ConfigError::new(name_of(path), reason);
     let contents = match is_properties(path) {
-        true => Contents {
+        true => FileContent {
             settings: properties::parse(&text).map_err(named)?,
             keys: Vec::new(),
         },
@@ -91,8 +91,8 @@ pub(super) fn contents(path: &Path) -> Result<Contents, ConfigError> {
                     "{key} is outside of the table [kafka]; move it into that table"
                 )));
             }
-            Contents {
-                settings: of_table(&table).map_err(named)?,
+            FileContent {
+                settings: properties_of_table(&table).map_err(named)?,
                 keys: table.keys().cloned().collect(),
             }
         }
@@ -136,21 +136,22 @@ fn read(path: &Path) -> Result<String, ConfigError> {
 fn parse_toml<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
     toml::from_str(text).map_err(|error| {
         let place = error.span().map_or_else(String::new, |span| {
-            let (line, column) = place(text, span.start);
+            let (line, column) = line_and_column(text, span.start);
             format!("line {line}, column {column}: ")
         });
         // A message may quote a value of the wrong kind. The expected kind is enough.
         let message = unquoted(error.message());
-        let hint = match properties::looks_like(text) && text.parse::<toml::Table>().is_err() {
-            true => "; a file of key=value lines must have a name that ends in .properties",
-            false => "",
-        };
+        let hint =
+            match properties::is_properties_text(text) && text.parse::<toml::Table>().is_err() {
+                true => "; a file of key=value lines must have a name that ends in .properties",
+                false => "",
+            };
         ConfigError::new(name_of(path), format!("{place}{message}{hint}"))
     })
 }
 
 /// Line and column of a position, both from 1.
-fn place(text: &str, at: usize) -> (usize, usize) {
+fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);
     let line = before.matches('\n').count() + 1;
@@ -169,7 +170,7 @@ fn unquoted(message: &str) -> String {
 }
 
 /// The properties of a TOML document: `brokers` of the top level, and the table `[kafka]`.
-fn of_table(document: &toml::Table) -> Result<Vec<Property>, String> {
+fn properties_of_table(document: &toml::Table) -> Result<Vec<Property>, String> {
     let mut settings = Vec::new();
     if let Some(brokers) = document.get("brokers") {
         flatten("bootstrap.servers", brokers, &mut settings)?;

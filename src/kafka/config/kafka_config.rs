@@ -264,7 +264,7 @@ impl KafkaConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.check_each()?;
         rules::check_files(&self.properties)?;
-        rules::check_together(&self.properties)
+        rules::check_combinations(&self.properties)
     }
 
     /// Validates each setting on its own.

@@ -182,7 +182,7 @@ impl ConfigLayers {
     }
 
     #[cfg(feature = "config-file")]
-    fn add(&mut self, path: &Path, contents: super::file::Contents) -> Result<(), ConfigError> {
+    fn add(&mut self, path: &Path, contents: super::file::FileContent) -> Result<(), ConfigError> {
         let shown = path.display().to_string();
         for (name, value) in contents.settings {
             let set = self.set(&name, &value, SettingOrigin::File(shown.clone()));

@@ -65,7 +65,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Property>, String> {
 
 /// Whether a text consists of such lines, at least one of them. It selects the advice for a file
 /// that is not TOML, so a wrong answer costs only a hint.
-pub(super) fn looks_like(text: &str) -> bool {
+pub(super) fn is_properties_text(text: &str) -> bool {
     let mut lines = text
         .lines()
         .map(str::trim)

@@ -5,7 +5,7 @@
 //! Each table serves one guarantee or one kind of mistake:
 //! - `FIXED` and `REFUSED` keep settings that would lose, duplicate or reorder records.
 //! - `PRODUCER_ONLY` and `CONSUMER_ONLY` route a property to the clients that know it.
-//! - `check_together` finds combinations that librdkafka accepts and then never connects with.
+//! - `check_combinations` finds combinations that librdkafka accepts and then never connects with.
 //!
 //! A property that no table names is passed to librdkafka, so a new version of it needs no change
 //! here.
@@ -201,23 +201,25 @@ pub(super) fn check(name: &str, value: &str) -> Result<(), ConfigError> {
     if name == "bootstrap.servers" {
         check_brokers(value)?;
     }
-    probe(name, value).map_err(|error| match name.starts_with("sasl.oauthbearer.") {
-        true if !has_oidc() => ConfigError::new(
-            name,
-            format!(
-                "this build of librdkafka has no curl, which OIDC needs; {}, or build with the \
+    check_with_librdkafka(name, value).map_err(|error| {
+        match name.starts_with("sasl.oauthbearer.") {
+            true if !has_oidc() => ConfigError::new(
+                name,
+                format!(
+                    "this build of librdkafka has no curl, which OIDC needs; {}, or build with the \
                  feature dynamic-linking and a \
                  librdkafka that has curl",
-                token::WHERE_FROM
+                    token::TOKEN_REMEDY
+                ),
             ),
-        ),
-        _ => error,
+            _ => error,
+        }
     })
 }
 
 /// Whether librdkafka knows the name and accepts the value: sets it on a configuration that no
 /// client uses.
-fn probe(name: &str, value: &str) -> Result<(), ConfigError> {
+fn check_with_librdkafka(name: &str, value: &str) -> Result<(), ConfigError> {
     let mut probe = ClientConfig::new();
     probe.set(name, value);
     probe
@@ -228,7 +230,7 @@ fn probe(name: &str, value: &str) -> Result<(), ConfigError> {
 
 /// Whether librdkafka can fetch tokens by itself. The bundled one cannot.
 fn has_oidc() -> bool {
-    probe("sasl.oauthbearer.method", "oidc").is_ok()
+    check_with_librdkafka("sasl.oauthbearer.method", "oidc").is_ok()
 }
 
 /// Properties whose value is the path of a file, or `probe`.
@@ -260,7 +262,7 @@ pub(super) fn check_files(properties: &BTreeMap<String, String>) -> Result<(), C
 
 /// Validates combinations of settings with which librdkafka would try to connect for ever. All of
 /// them are about SASL.
-pub(super) fn check_together(properties: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+pub(super) fn check_combinations(properties: &BTreeMap<String, String>) -> Result<(), ConfigError> {
     let value = |wanted: &str| {
         let mut named = properties.iter();
         let found = named.find(|(name, _)| canonical(name) == wanted);
@@ -288,7 +290,7 @@ pub(super) fn check_together(properties: &BTreeMap<String, String>) -> Result<()
             None => {
                 let reason = format!(
                     "OAUTHBEARER needs a source of tokens; {}",
-                    token::WHERE_FROM
+                    token::TOKEN_REMEDY
                 );
                 return Err(ConfigError::new(token::CONFIG, reason));
             }

@@ -24,7 +24,7 @@ const IP_ADDRESS_MISMATCH: i32 = 64;
 
 /// The examined parts of a certificate.
 #[derive(Default)]
-struct Seen {
+struct CertificateDetails {
     errors: BTreeSet<i32>,
     certificate: Option<X509>,
 }
@@ -35,7 +35,7 @@ pub(in crate::kafka) fn fault(cause: &str) -> Option<String> {
     let address = address(cause)?;
     let (host, _) = address.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let seen = look(address, host)?;
+    let seen = fetch_certificate(address, host)?;
     let certificate = seen.certificate?;
     let what = format!("the certificate of {address}");
     let has = |error| seen.errors.contains(&error);
@@ -61,7 +61,7 @@ fn address(cause: &str) -> Option<&str> {
 }
 
 /// Performs a handshake that accepts any certificate.
-fn look(address: &str, host: &str) -> Option<Seen> {
+fn fetch_certificate(address: &str, host: &str) -> Option<CertificateDetails> {
     let stream = address.to_socket_addrs().ok()?.find_map(|at| {
         let stream = TcpStream::connect_timeout(&at, LIMIT).ok()?;
         stream.set_read_timeout(Some(LIMIT)).ok()?;
@@ -77,7 +77,7 @@ fn look(address: &str, host: &str) -> Option<Seen> {
             ssl.param_mut().set_host(host).ok()?;
         }
     }
-    let seen = Arc::new(Mutex::new(Seen::default()));
+    let seen = Arc::new(Mutex::new(CertificateDetails::default()));
     let noted = Arc::clone(&seen);
     ssl.set_verify_callback(SslVerifyMode::PEER, move |is_valid, store| {
         let mut seen = noted.lock().unwrap_or_else(PoisonError::into_inner);

@@ -16,13 +16,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A connection that ends within this time failed because of its setup.
-const SOON_MS: u64 = 2000;
+const SETUP_FAILURE_MS: u64 = 2000;
 
 /// The facility of the client's log lines about failed connections.
 const FACILITY: &str = "FAIL";
 
 /// How long a cause is reported: later the client has connected, or would have logged a newer one.
-const RECENT: Duration = Duration::from_secs(60);
+const FAULT_VALID_FOR: Duration = Duration::from_secs(60);
 
 /// A connection that failed, as the client reported it last. It explains the error of a request
 /// that found no broker.
@@ -77,7 +77,7 @@ impl LastFault {
     }
 
     fn set(&self, code: Option<Code>, reason: &str) {
-        let cause = shortened(reason);
+        let cause = without_internals(reason);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         *last = Some((Instant::now(), Fault { code, cause }));
     }
@@ -86,7 +86,7 @@ impl LastFault {
     pub(crate) fn get(&self) -> Option<Fault> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, fault) = last.as_ref()?;
-        (at.elapsed() < RECENT).then(|| fault.clone())
+        (at.elapsed() < FAULT_VALID_FOR).then(|| fault.clone())
     }
 }
 
@@ -116,7 +116,7 @@ pub(crate) fn serve_events(client: &BaseConsumer<LastFault>) {
 
 /// A cause without the client's internals, such as the time that it spent in a state, but with the
 /// hint that they contain.
-fn shortened(reason: &str) -> String {
+fn without_internals(reason: &str) -> String {
     let (reason, state) = match reason.rfind(" (after ") {
         Some(at) if reason.contains(" in state ") => reason.split_at(at),
         _ => (reason, ""),
@@ -138,7 +138,7 @@ fn hint(reason: &str, state: &str) -> Option<&'static str> {
         return None;
     }
     let (after, state) = state.strip_prefix(" (after ")?.split_once("ms in state ")?;
-    let was_soon = after.parse::<u64>().is_ok_and(|ms| ms < SOON_MS);
+    let was_soon = after.parse::<u64>().is_ok_and(|ms| ms < SETUP_FAILURE_MS);
     let (has_tls, has_login) = (reason.contains("ssl://"), reason.contains("sasl_"));
     if state.starts_with("APIVERSION_QUERY") && !has_tls {
         return Some(" (connecting to a SSL listener?)");
@@ -236,7 +236,7 @@ pub(crate) fn advice(cause: &str) -> Option<&'static str> {
 }
 
 /// A cause with its remedy, or with `otherwise`.
-pub(crate) fn advised(cause: &str, otherwise: &str) -> String {
+pub(crate) fn with_remedy(cause: &str, otherwise: &str) -> String {
     format!("{cause}; {}", advice(cause).unwrap_or(otherwise))
 }
 
@@ -272,7 +272,7 @@ mod tests {
         let closed =
             "a:1/bootstrap: Disconnected: connection closed by peer: receive 0 after POLLIN";
         let of = |prefix: &str, state: &str| {
-            let shortened = shortened(&format!("{prefix}{closed} (after {state})"));
+            let shortened = without_internals(&format!("{prefix}{closed} (after {state})"));
             advice(&shortened).map(|advice| advice.split(':').next().unwrap_or_default().to_owned())
         };
         let tls = Some("the listener seems to expect TLS".to_owned());

@@ -29,7 +29,7 @@ static OUTAGE: Mutex<Outage> = Mutex::new(Outage::NONE);
 static OTHERS: Mutex<BTreeMap<String, LogLimiter>> = Mutex::new(BTreeMap::new());
 
 /// Handles a client's error that belongs to no record. Never blocks.
-pub(crate) fn complain(error: &KafkaError, reason: &str) {
+pub(crate) fn report_client_error(error: &KafkaError, reason: &str) {
     let code = error.rdkafka_error_code();
     if code.is_some_and(is_of_connection) {
         // It follows the errors of single brokers, which are more specific, and also occurs when
@@ -76,7 +76,7 @@ pub(in crate::kafka) fn connection_failed(reason: Option<&str>) {
 }
 
 /// Whether connections have failed recently, so that a check of the connections makes sense.
-pub(in crate::kafka) fn is_on() -> bool {
+pub(in crate::kafka) fn has_recent_failure() -> bool {
     lock(&OUTAGE).since.is_some()
 }
 

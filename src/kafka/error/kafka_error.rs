@@ -7,7 +7,7 @@
 //! An unknown code becomes [`KafkaError::Client`], so a later version of Kafka or librdkafka adds
 //! codes without a change here.
 
-use super::connection_fault::{Fault, LastFault, advised, serve_events};
+use super::connection_fault::{Fault, LastFault, serve_events, with_remedy};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub enum KafkaError {
     /// is wrong: the text has the client's last cause and its remedy.
     #[error(
         "no broker answered at {brokers} within {seconds} s: {}",
-        advised(cause, LOOK_AT_THE_ADDRESS)
+        with_remedy(cause, LOOK_AT_THE_ADDRESS)
     )]
     Unreachable {
         /// Bootstrap servers.
@@ -63,7 +63,7 @@ pub enum KafkaError {
     /// is useless until a certificate or a setting changes.
     #[error(
         "no TLS connection to {brokers}: {}",
-        advised(cause, "check security.protocol and the certificates")
+        with_remedy(cause, "check security.protocol and the certificates")
     )]
     Tls {
         /// Bootstrap servers.
@@ -152,7 +152,7 @@ pub enum KafkaError {
 fn refusal(cause: &str) -> String {
     match cause.contains("it takes an ACL") {
         true => cause.to_owned(),
-        false => advised(cause, "check the credentials and the ACLs"),
+        false => with_remedy(cause, "check the credentials and the ACLs"),
     }
 }
 
@@ -167,12 +167,12 @@ impl KafkaError {
             what: format!("looking up the topic {topic}"),
             cause: "this client may not see whether it exists".to_owned(),
         };
-        refused.takes(&format!("DESCRIBE on the topic {topic}"))
+        refused.requires_permission(&format!("DESCRIBE on the topic {topic}"))
     }
 
     /// Adds the required permission, an operation and a resource, if the error is a refusal. Other
     /// errors pass unchanged, so a caller may add it without looking at the error.
-    pub(crate) fn takes(mut self, right: &str) -> Self {
+    pub(crate) fn requires_permission(mut self, right: &str) -> Self {
         if let Self::Refused { cause, .. } = &mut self {
             cause.push_str(&format!("; it takes an ACL for {right}"));
         }
@@ -181,7 +181,7 @@ impl KafkaError {
 
     /// Whether the brokers refuse the name of a topic. Of valid names, they refuse those that
     /// collide with others.
-    pub(crate) fn is_about_a_name(&self) -> bool {
+    pub(crate) fn is_name_refused(&self) -> bool {
         let Self::Client { source, .. } = self else {
             return false;
         };

@@ -23,7 +23,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// The interval at which clients are checked.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 static CLIENTS: Mutex<Option<Clients>> = Mutex::new(None);
 
@@ -83,7 +83,9 @@ impl Login {
             expires_at: None,
             trouble: None,
         };
-        let failed = entry.give(token.map_err(|error| error.to_string())).err();
+        let failed = entry
+            .deliver_token(token.map_err(|error| error.to_string()))
+            .err();
         // The client reports this fault itself.
         entry.trouble = failed;
         let mut clients = lock();
@@ -94,7 +96,7 @@ impl Login {
         if !clients.has_thread {
             let spawned = std::thread::Builder::new()
                 .name("evenkeel-logins".to_owned())
-                .spawn(|| while look_at_all() {});
+                .spawn(|| while check_all_clients() {});
             match spawned {
                 Ok(_) => clients.has_thread = true,
                 Err(error) => tracing::warn!(%error, "cannot start the thread that renews tokens"),
@@ -115,8 +117,8 @@ impl Drop for Login {
 
 /// Waits, then provides new tokens to the clients that need one. Returns false if no client is
 /// left, and the thread ends.
-fn look_at_all() -> bool {
-    std::thread::sleep(LOOK_EVERY);
+fn check_all_clients() -> bool {
+    std::thread::sleep(CHECK_INTERVAL);
     let due: Vec<(u64, TokenOrigin)> = {
         let mut clients = lock();
         let Some(clients) = clients.as_mut() else {
@@ -136,8 +138,8 @@ fn look_at_all() -> bool {
         let mut clients = lock();
         let served = clients.as_mut().map(|clients| &mut clients.served);
         if let Some(entry) = served.and_then(|served| served.get_mut(&id)) {
-            let failed = entry.give(token).err();
-            entry.tell(failed);
+            let failed = entry.deliver_token(token).err();
+            entry.log_change(failed);
         }
     }
     true
@@ -145,17 +147,17 @@ fn look_at_all() -> bool {
 
 impl Entry {
     /// Passes a token, or the reason for its absence, to the client.
-    fn give(&mut self, token: Result<Token, String>) -> Result<(), String> {
+    fn deliver_token(&mut self, token: Result<Token, String>) -> Result<(), String> {
         let given = token.and_then(|token| self.set(&token).map(|()| token.expires_at));
         match given {
             Ok(expires_at) => {
                 let lasts = expires_at.duration_since(SystemTime::now());
-                self.due = Instant::now() + self.origin.next_after(lasts.unwrap_or_default());
+                self.due = Instant::now() + self.origin.refresh_after(lasts.unwrap_or_default());
                 self.expires_at = Some(expires_at);
                 Ok(())
             }
             Err(error) => {
-                self.due = Instant::now() + self.origin.again_after();
+                self.due = Instant::now() + self.origin.retry_after();
                 // While its token is valid, the client needs no error.
                 if self.expires_at.is_none_or(|end| end <= SystemTime::now()) {
                     self.fail(&error);
@@ -166,7 +168,7 @@ impl Entry {
     }
 
     /// Logs changes: that tokens fail, with the reason, and that they are available again.
-    fn tell(&mut self, failed: Option<String>) {
+    fn log_change(&mut self, failed: Option<String>) {
         match &failed {
             Some(error) if self.trouble.as_ref() != Some(error) => {
                 let ends = self

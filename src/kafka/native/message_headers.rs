@@ -81,7 +81,7 @@ impl<'a> Iterator for MessageHeadersIter<'a> {
 /// The fields that librdkafka keeps before the name of a header (`rd_kafka_header_t` in
 /// `rdkafka_header.h`).
 #[repr(C)]
-struct BeforeName {
+struct HeaderPrefix {
     serialized_size: usize,
     value_size: usize,
     name_size: usize,
@@ -100,7 +100,7 @@ unsafe fn name_bytes<'a>(name: *const c_char) -> &'a [u8] {
     // the expected NUL.
     unsafe {
         let text = CStr::from_ptr(name).to_bytes();
-        let size = (*name.cast::<BeforeName>().sub(1)).name_size;
+        let size = (*name.cast::<HeaderPrefix>().sub(1)).name_size;
         let is_name = size > text.len() && size <= NAME_BYTES_MAX && *name.add(size) == 0;
         match is_name {
             true => std::slice::from_raw_parts(name.cast(), size),

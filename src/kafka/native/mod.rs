@@ -132,7 +132,7 @@ impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
         // A batch read with a timeout waits until its array is full or the timeout expires, so it
         // has none.
         if self.take_batch(messages, limit) == 0 {
-            self.take_from_first(messages, limit, timeout);
+            self.wait_and_take_available(messages, limit, timeout);
         }
     }
 
@@ -142,13 +142,13 @@ impl<C: ConsumerContext + 'static> ForwardedQueue<C> {
         let limit = limit.min(messages.pointers.capacity());
         if limit > 0 {
             // A batch read would consume the wake-up without a sign of it.
-            self.take_from_first(messages, limit, timeout);
+            self.wait_and_take_available(messages, limit, timeout);
         }
     }
 
     /// Waits for a message, and takes the available ones after it. `limit` is not 0, and there is
     /// room for as many.
-    fn take_from_first(&self, messages: &mut Messages, limit: usize, timeout: Duration) {
+    fn wait_and_take_available(&self, messages: &mut Messages, limit: usize, timeout: Duration) {
         if self.take_one(messages, timeout) {
             self.take_batch(messages, limit - 1);
         }

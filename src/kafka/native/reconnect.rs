@@ -55,23 +55,23 @@ struct Clients {
 }
 
 struct Entry {
-    client: Native,
+    client: ClientHandle,
     /// The bootstrap servers. The next field is the client's name in the log.
     brokers: String,
     name: String,
-    absence: Absence,
+    absence: BrokerAbsence,
     is_cut_off: Arc<AtomicBool>,
 }
 
 /// The time that a client has been without a broker, and the tries to revive it.
 #[derive(Default)]
-struct Absence {
+struct BrokerAbsence {
     since: Option<Instant>,
     tries: u32,
     try_at: Option<Instant>,
 }
 
-impl Absence {
+impl BrokerAbsence {
     /// Notes whether the client has a broker now.
     fn checked(&mut self, now: Instant, has_broker: bool) {
         match has_broker {
@@ -91,7 +91,7 @@ impl Absence {
         self.is_cut_off(now) && self.try_at.is_none_or(|at| now >= at)
     }
 
-    fn tried(&mut self, now: Instant) {
+    fn record_try(&mut self, now: Instant) {
         let doubled = TRY_AGAIN_AFTER.saturating_mul(1 << self.tries.min(16));
         self.try_at = Some(now + doubled.min(TRY_AGAIN_AFTER_MAX));
         self.tries += 1;
@@ -100,15 +100,15 @@ impl Absence {
 
 /// A client's native handle. It is valid for as long as its entry is in the table, and used only
 /// under the table's lock.
-struct Native {
+struct ClientHandle {
     client: NonNull<sys::rd_kafka_t>,
-    /// A topic for requests to the brokers. Without one they are asked for all topics that the
-    /// client knows.
+    /// A topic for metadata requests. Without one, a request covers all topics that the client
+    /// knows.
     topic: Option<NonNull<sys::rd_kafka_topic_t>>,
 }
 
 // SAFETY: librdkafka's handles are internally locked. The calls made here may come from any thread.
-unsafe impl Send for Native {}
+unsafe impl Send for ClientHandle {}
 
 /// A client is watched until this is dropped. Drop it before the client.
 #[must_use = "the client is watched only until this is dropped"]
@@ -130,12 +130,12 @@ impl Watched {
         let clients = clients.get_or_insert_default();
         clients.last_id += 1;
         let id = clients.last_id;
-        let native = Native::new(client, topic);
+        let native = ClientHandle::new(client, topic);
         let entry = Entry {
             name: native.name(),
             client: native,
             brokers: brokers.to_owned(),
-            absence: Absence::default(),
+            absence: BrokerAbsence::default(),
             is_cut_off: Arc::clone(&is_cut_off),
         };
         clients.watched.insert(id, entry);
@@ -169,24 +169,25 @@ impl Drop for Watched {
 }
 
 /// The result of a check of all clients.
-enum Checked {
+enum CheckResult {
     AllConnected,
     SomeWithout,
     NoneLeft,
 }
 
-/// The thread: checks at an interval, and tells the log of outages when all clients are connected.
+/// The thread: checks at an interval, and reports the end of an outage when all clients are
+/// connected.
 fn check_until_none_is_left() {
     let mut is_in_trouble = false;
     loop {
         wait_for_check(is_in_trouble);
         match check_all() {
-            Checked::AllConnected => {
+            CheckResult::AllConnected => {
                 is_in_trouble = false;
                 error_log::all_connected();
             }
-            Checked::SomeWithout => is_in_trouble = true,
-            Checked::NoneLeft => return,
+            CheckResult::SomeWithout => is_in_trouble = true,
+            CheckResult::NoneLeft => return,
         }
     }
 }
@@ -196,31 +197,31 @@ fn wait_for_check(is_in_trouble: bool) {
     let last = Instant::now();
     loop {
         std::thread::sleep(CHECK_IN_TROUBLE_EVERY);
-        if is_in_trouble || error_log::is_on() || last.elapsed() >= CHECK_EVERY {
+        if is_in_trouble || error_log::has_recent_failure() || last.elapsed() >= CHECK_EVERY {
             return;
         }
     }
 }
 
 /// Checks every client once, and revives those that are cut off.
-fn check_all() -> Checked {
+fn check_all() -> CheckResult {
     let mut cut_off = Vec::new();
     let checked = {
         let mut clients = lock();
         let Some(clients) = clients.as_mut() else {
-            return Checked::NoneLeft;
+            return CheckResult::NoneLeft;
         };
         if clients.watched.is_empty() {
             clients.has_thread = false;
-            return Checked::NoneLeft;
+            return CheckResult::NoneLeft;
         }
         let now = Instant::now();
-        let mut checked = Checked::AllConnected;
+        let mut checked = CheckResult::AllConnected;
         for (id, entry) in &mut clients.watched {
             let has_broker = entry.client.has_broker();
             entry.absence.checked(now, has_broker);
             if !has_broker {
-                checked = Checked::SomeWithout;
+                checked = CheckResult::SomeWithout;
             }
             let is_cut_off = entry.absence.is_cut_off(now);
             let was_cut_off = entry.is_cut_off.swap(is_cut_off, Ordering::Relaxed);
@@ -243,20 +244,20 @@ fn check_all() -> Checked {
             .entry(brokers)
             .or_insert_with_key(|brokers| accepts_connections(brokers));
         if *is_reachable {
-            revive(id);
+            add_servers_again(id);
         }
     }
     checked
 }
 
 /// Adds a client's bootstrap servers again, if it still exists.
-fn revive(id: u64) {
+fn add_servers_again(id: u64) {
     let mut clients = lock();
     let watched = clients.as_mut().map(|clients| &mut clients.watched);
     let Some(entry) = watched.and_then(|watched| watched.get_mut(&id)) else {
         return;
     };
-    entry.absence.tried(Instant::now());
+    entry.absence.record_try(Instant::now());
     tracing::warn!(
         client = entry.name,
         brokers = entry.brokers,
@@ -266,7 +267,7 @@ fn revive(id: u64) {
     entry.client.add_brokers(&entry.brokers);
 }
 
-impl Native {
+impl ClientHandle {
     fn new<C: ClientContext>(client: &Client<C>, topic: Option<&str>) -> Self {
         // SAFETY: a client's handle is never null.
         let client = unsafe { NonNull::new_unchecked(client.native_ptr()) };
@@ -287,8 +288,7 @@ impl Native {
         name.to_string_lossy().into_owned()
     }
 
-    /// Whether the client has a connection to a broker. Without one it is told to connect. Does not
-    /// block.
+    /// Whether the client has a connection to a broker. If not, makes it connect. Does not block.
     fn has_broker(&self) -> bool {
         let mut metadata = ptr::null();
         // SAFETY: the client is alive. With a timeout of 0 the call returns an error: one if there
@@ -314,7 +314,7 @@ impl Native {
     }
 }
 
-impl Drop for Native {
+impl Drop for ClientHandle {
     fn drop(&mut self) {
         if let Some(topic) = self.topic {
             // SAFETY: the handle is owned here, and its client is still alive.
@@ -356,15 +356,15 @@ mod tests {
     use super::*;
 
     /// The seconds at which the servers are added again for a client that is checked each second.
-    fn tries(seconds: std::ops::Range<u64>, has_broker: impl Fn(u64) -> bool) -> Vec<u64> {
+    fn try_seconds(seconds: std::ops::Range<u64>, has_broker: impl Fn(u64) -> bool) -> Vec<u64> {
         let start = Instant::now();
-        let mut absence = Absence::default();
+        let mut absence = BrokerAbsence::default();
         let mut tries = Vec::new();
         for second in seconds {
             let now = start + Duration::from_secs(second);
             absence.checked(now, has_broker(second));
             if absence.is_try_due(now) {
-                absence.tried(now);
+                absence.record_try(now);
                 tries.push(second);
             }
         }
@@ -373,7 +373,7 @@ mod tests {
 
     #[test]
     fn a_client_without_brokers_is_retried_ever_less_often() {
-        let tries = tries(0..200, |_| false);
+        let tries = try_seconds(0..200, |_| false);
         assert_eq!(
             tries,
             [
@@ -384,12 +384,12 @@ mod tests {
 
     #[test]
     fn a_client_that_connects_within_the_time_is_left_alone() {
-        assert_eq!(tries(0..200, |second| second % 10 == 9), [0; 0]);
+        assert_eq!(try_seconds(0..200, |second| second % 10 == 9), [0; 0]);
     }
 
     #[test]
     fn a_revived_client_starts_anew_when_cut_off_again() {
-        assert_eq!(tries(0..33, |second| second == 20), [10, 15, 31]);
+        assert_eq!(try_seconds(0..33, |second| second == 20), [10, 15, 31]);
     }
 
     #[test]

@@ -71,9 +71,9 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(100);
 /// directly: it joins no group, commits nothing and is invisible to consumers. It needs ACLs for
 /// READ and DESCRIBE on the topics, and none on a group.
 ///
-/// Its memory is bounded by 10,000 prefetched records (`queued.min.messages`) or 6 MiB of them
-/// (`queued.max.messages.kbytes`), unless these properties are set, by the excess of a fetch
-/// response, and by 64 records that are copied for the caller.
+/// It prefetches at most 10,000 records (`queued.min.messages`) or 6 MiB
+/// (`queued.max.messages.kbytes`), unless these properties are set. The last fetch response may
+/// exceed that. Up to 64 records are copied for the caller.
 ///
 /// # Examples
 /// ```no_run
@@ -165,7 +165,7 @@ impl Reader {
         reading: &Reading,
         timeout: Duration,
     ) -> Result<Self, KafkaError> {
-        Self::over(config, resolve::resolve(config, reading, timeout)?, timeout)
+        Self::of_spans(config, resolve::resolve(config, reading, timeout)?, timeout)
     }
 
     /// Reads these offsets, with a span of its own for each partition. Skips offsets that are not
@@ -174,7 +174,7 @@ impl Reader {
     /// # Errors
     /// Returns the client's errors. A topic that does not exist is found while it is read:
     /// [`Reader::next`] returns the error.
-    pub fn over(
+    pub fn of_spans(
         config: &KafkaConfig,
         spans: Vec<Span>,
         timeout: Duration,
@@ -231,7 +231,10 @@ impl Reader {
     ) -> Result<Self, KafkaError> {
         let mut reader = Self::open(config, &Reading::whole(topics), timeout)?;
         // No record was taken yet, so no record beyond the ends was skipped.
-        reader.lines.iter_mut().for_each(PartitionCursor::go_on);
+        reader
+            .lines
+            .iter_mut()
+            .for_each(PartitionCursor::remove_end);
         reader.open_lines = reader.lines.len();
         Ok(reader)
     }
@@ -294,7 +297,7 @@ impl Reader {
 
     /// Stops reading a partition, for good. Its records that were fetched and not returned are
     /// dropped. Does nothing for a partition that is not part of the reading.
-    pub fn leave(&mut self, topic: &str, partition: i32) {
+    pub fn stop_partition(&mut self, topic: &str, partition: i32) {
         let at = self.index.get(topic).and_then(|of| of.get(&partition));
         let Some(line) = at.map(|at| &mut self.lines[*at]) else {
             return;
@@ -338,7 +341,7 @@ impl Reader {
                     if let Some(batch) = batch {
                         self.open_lines -= 1;
                         stop_fetching(&self.consumer, &batch.topic, batch.partition);
-                        if line.break_off(batch.offset) {
+                        if line.end_before_unreadable(batch.offset) {
                             self.unreadable.push_back(batch);
                         }
                     }
@@ -346,8 +349,9 @@ impl Reader {
                 // The records around it are not lost: they are returned after the error.
                 (Some(code), _) => {
                     let right = format!("READ on the topic {}", message.topic().unwrap_or("?"));
-                    let weighed = weigh(ClientError::MessageConsumption(code));
-                    trouble = trouble.and(weighed.map_err(|error| error.takes(&right)));
+                    let weighed = reject_fatal(ClientError::MessageConsumption(code));
+                    trouble =
+                        trouble.and(weighed.map_err(|error| error.requires_permission(&right)));
                 }
             }
         }
@@ -362,7 +366,7 @@ impl Reader {
             if error.rdkafka_error_code() == Some(Code::AllBrokersDown) {
                 self.unreachable_since.get_or_insert_with(Instant::now);
             } else {
-                weigh(error)?;
+                reject_fatal(error)?;
             }
         }
         match self.unreachable_since {
@@ -391,14 +395,14 @@ impl PartitionCursor {
     }
 
     /// Removes the end.
-    fn go_on(&mut self) {
+    fn remove_end(&mut self) {
         self.behind = self.span.end.take().filter(|end| self.span.start < *end);
         self.done = false;
     }
 
     /// Ends before a batch that cannot be read: later records would hide the gap. Returns whether
     /// the batch belongs to the reading.
-    fn break_off(&mut self, offset: i64) -> bool {
+    fn end_before_unreadable(&mut self, offset: i64) -> bool {
         self.behind = None;
         self.done = true;
         self.span.end.is_none_or(|end| offset < end)
@@ -445,7 +449,7 @@ fn stop_fetching(consumer: &BaseConsumer<LastFault>, topic: &str, partition: i32
 
 /// Returns errors that the client cannot recover from. The listed ones end by themselves: the
 /// client retries, and `serve_events` notices if that takes too long.
-fn weigh(error: ClientError) -> Result<(), KafkaError> {
+fn reject_fatal(error: ClientError) -> Result<(), KafkaError> {
     match error.rdkafka_error_code() {
         // The group does not exist on the brokers, so no permission for it is needed.
         Some(

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A partition and its available offsets.
-struct Bounds {
+struct AvailableOffsets {
     topic: Arc<str>,
     partition: i32,
     low: i64,
@@ -46,7 +46,7 @@ pub(in crate::kafka) fn resolve(
             let (low, high) = client
                 .fetch_watermarks(&topic, partition, timeout)
                 .map_err(|e| failed(&format!("requesting the offsets of {topic}"), e))?;
-            bounds.push(Bounds {
+            bounds.push(AvailableOffsets {
                 topic: Arc::clone(&topic),
                 partition,
                 low,
@@ -118,7 +118,7 @@ fn partitions(
 /// The offset of `at` in each partition.
 fn offsets(
     client: &BaseConsumer<LastFault>,
-    bounds: &[Bounds],
+    bounds: &[AvailableOffsets],
     at: Start,
     timeout: Duration,
 ) -> Result<Vec<i64>, KafkaError> {
@@ -132,7 +132,7 @@ fn offsets(
 /// whose records are all older.
 fn offsets_at(
     client: &BaseConsumer<LastFault>,
-    bounds: &[Bounds],
+    bounds: &[AvailableOffsets],
     ms: i64,
     timeout: Duration,
 ) -> Result<Vec<i64>, KafkaError> {
@@ -160,7 +160,7 @@ fn offsets_at(
         .collect()
 }
 
-impl Bounds {
+impl AvailableOffsets {
     /// The offset of `at`, within the available ones. A time is resolved by [`offsets_at`].
     fn offset(&self, at: Start) -> i64 {
         match at {

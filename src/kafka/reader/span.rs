@@ -60,7 +60,8 @@ pub struct Reading {
 
 /// A partition, and the offsets that a reading covers.
 ///
-/// Exhaustive on purpose: [`Reader::over`](super::Reader::over) reads spans that its caller made.
+/// Exhaustive on purpose: [`Reader::of_spans`](super::Reader::of_spans) reads spans that its caller
+/// made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
     /// The topic.

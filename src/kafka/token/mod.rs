@@ -28,7 +28,7 @@ use std::time::{Duration, SystemTime};
 pub(crate) const CONFIG: &str = "sasl.oauthbearer.config";
 
 /// The remedy for a client without tokens.
-pub(crate) const WHERE_FROM: &str = "set sasl.oauthbearer.config=file=/path/to/token, a JWT that is read again at each refresh, \
+pub(crate) const TOKEN_REMEDY: &str = "set sasl.oauthbearer.config=file=/path/to/token, a JWT that is read again at each refresh, \
      or provide tokens by evenkeel::kafka::set_token_source";
 
 /// The most bytes of a token file. Brokers accept requests of 512 KiB before a login.
@@ -268,7 +268,7 @@ impl TokenOrigin {
     }
 
     /// The wait before the next token is fetched, for one with this lifetime.
-    pub(crate) fn next_after(&self, lasts: Duration) -> Duration {
+    pub(crate) fn refresh_after(&self, lasts: Duration) -> Duration {
         let share = lasts.mul_f64(0.75).max(Duration::from_secs(1));
         match self {
             // Reading is cheap, and the file may be replaced early.
@@ -278,7 +278,7 @@ impl TokenOrigin {
     }
 
     /// The wait before a token is fetched again after a failure.
-    pub(crate) fn again_after(&self) -> Duration {
+    pub(crate) fn retry_after(&self) -> Duration {
         Duration::from_secs(match self {
             Self::File(_) => 2,
             Self::Process => 10,
@@ -289,7 +289,7 @@ impl TokenOrigin {
 /// Calls the process's source. It may block or panic, so it has a thread of its own. The calling
 /// thread waits for it: it is the login thread, or the one that creates a client.
 fn of_process() -> Result<Token, TokenError> {
-    let source = SOURCE.get().ok_or(WHERE_FROM)?;
+    let source = SOURCE.get().ok_or(TOKEN_REMEDY)?;
     let called = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("evenkeel-token".to_owned());
         let called = thread.spawn_scoped(scope, source)?;

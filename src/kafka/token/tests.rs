@@ -162,8 +162,11 @@ fn a_source_is_set_once_and_its_faults_are_reported() {
 fn the_next_token_is_requested_before_the_last_expires() {
     let file = TokenOrigin::File(TokenFile::parse("file=/a").expect("a file"));
     let seconds = Duration::from_secs;
-    assert_eq!(TokenOrigin::Process.next_after(seconds(900)), seconds(675));
-    assert_eq!(file.next_after(seconds(20)), seconds(15));
-    assert_eq!(file.next_after(seconds(86_400)), seconds(300));
-    assert_eq!(file.next_after(Duration::ZERO), seconds(1));
+    assert_eq!(
+        TokenOrigin::Process.refresh_after(seconds(900)),
+        seconds(675)
+    );
+    assert_eq!(file.refresh_after(seconds(20)), seconds(15));
+    assert_eq!(file.refresh_after(seconds(86_400)), seconds(300));
+    assert_eq!(file.refresh_after(Duration::ZERO), seconds(1));
 }

@@ -138,14 +138,14 @@ impl<'a> Probe<'a> {
     }
 
     /// The rest of the time for the whole search.
-    fn left(&self) -> Duration {
+    fn remaining(&self) -> Duration {
         self.until.saturating_duration_since(Instant::now())
     }
 
     /// The partition's first offset, and the one after its last record.
     fn watermarks(&self) -> Result<(i64, i64), KafkaError> {
         self.consumer
-            .fetch_watermarks(&self.batch.topic, self.batch.partition, self.left())
+            .fetch_watermarks(&self.batch.topic, self.batch.partition, self.remaining())
             .map_err(|error| failed("requesting the ends of a partition", error))
     }
 
@@ -159,7 +159,7 @@ impl<'a> Probe<'a> {
             .and_then(|()| self.consumer.assign(&list))
             .map_err(|error| failed("reading a batch", error))?;
         let asked = Instant::now();
-        while !self.left().is_zero() {
+        while !self.remaining().is_zero() {
             if self
                 .silent_after
                 .is_some_and(|long| asked.elapsed() >= long)
@@ -169,12 +169,12 @@ impl<'a> Probe<'a> {
             }
             // Errors of connections arrive here. The client reconnects by itself.
             let _ = next_event(&self.consumer);
-            let wait = self.left().min(Duration::from_millis(50));
+            let wait = self.remaining().min(Duration::from_millis(50));
             self.queue.take(&mut self.messages, 1, wait);
             let answer = self
                 .messages
                 .iter()
-                .find_map(|message| self.judge(&message));
+                .find_map(|message| self.is_inside_by(&message));
             if let Some(is_inside) = answer {
                 return Ok(is_inside);
             }
@@ -186,7 +186,7 @@ impl<'a> Probe<'a> {
     }
 
     /// Whether the offset is inside. None if the message does not tell.
-    fn judge(&self, message: &Message<'_>) -> Option<bool> {
+    fn is_inside_by(&self, message: &Message<'_>) -> Option<bool> {
         match message.error() {
             None | Some(Code::PartitionEOF) => Some(false),
             // For a damaged batch the broker returns the reader's position, and not the beginning

@@ -5,14 +5,14 @@
 //! commits.
 //!
 //! `append.rs` writes rows in the caller's transaction, `store.rs` holds the statements of relays,
-//! `schema.rs` the tables and their versions, and `wake_up.rs` the notifications. Row numbers come
+//! `tables.rs` the tables and their versions, and `wake_up.rs` the notifications. Row numbers come
 //! from a sequence that must not cache numbers per session: a number drawn earlier would be used
 //! later.
 
 mod append;
-mod schema;
 mod settings;
 mod store;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod wake_up;
@@ -131,7 +131,7 @@ impl PostgresOutbox {
     ) -> Result<Self, OutboxError> {
         let database = Database::at(url, settings.pool());
         let database = database.map_err(OutboxError::during("parse the address"))?;
-        Self::prepared(database, settings).await
+        Self::open_on(database, settings).await
     }
 
     /// Connects like [`PostgresOutbox::open_with`], with the driver's connect options, for options
@@ -143,7 +143,7 @@ impl PostgresOutbox {
         options: PgConnectOptions,
         settings: &PostgresOutboxSettings,
     ) -> Result<Self, OutboxError> {
-        Self::prepared(Database::connect(options, &settings.pool()), settings).await
+        Self::open_on(Database::connect(options, &settings.pool()), settings).await
     }
 
     /// Opens the outbox on a pool of the service, which may have a single connection. A relay opens
@@ -153,7 +153,7 @@ impl PostgresOutbox {
     /// # Errors
     /// The errors of [`PostgresOutbox::open`].
     pub async fn with_pool(pool: PgPool) -> Result<Self, OutboxError> {
-        Self::with_pool_and(pool, &PostgresOutboxSettings::default()).await
+        Self::with_pool_and_settings(pool, &PostgresOutboxSettings::default()).await
     }
 
     /// Opens the outbox like [`PostgresOutbox::with_pool`], with these settings. Behind a pooler
@@ -162,22 +162,22 @@ impl PostgresOutbox {
     ///
     /// # Errors
     /// The errors of [`PostgresOutbox::open_with`].
-    pub async fn with_pool_and(
+    pub async fn with_pool_and_settings(
         pool: PgPool,
         settings: &PostgresOutboxSettings,
     ) -> Result<Self, OutboxError> {
         let database = Database::of(pool, settings.pgbouncer);
         let database = database.map_err(OutboxError::during("check the pool"))?;
-        Self::prepared(database, settings).await
+        Self::open_on(database, settings).await
     }
 
-    async fn prepared(
+    async fn open_on(
         database: Database,
         settings: &PostgresOutboxSettings,
     ) -> Result<Self, OutboxError> {
         let failed = OutboxError::during("open");
         let mut transaction = database.begin("").await.map_err(&failed)?;
-        schema::prepare(&mut transaction, settings.migration).await?;
+        tables::prepare(&mut transaction, settings.migration).await?;
         transaction.commit().await.map_err(&failed)?;
         Ok(Self {
             database,
@@ -199,12 +199,12 @@ impl PostgresOutbox {
         let database = Database::at(url, PostgresOutboxSettings::default().pool());
         let database = database.map_err(&failed)?;
         let mut session = database.session().await.map_err(&failed)?;
-        let stored = schema::version(&mut session).await?;
+        let stored = tables::version(&mut session).await?;
         drop(session);
         database.pool().close().await;
         Ok(OutboxVersions {
             stored,
-            newest: schema::NEWEST,
+            newest: tables::NEWEST,
         })
     }
 
@@ -219,7 +219,7 @@ impl PostgresOutbox {
     /// assert!(PostgresOutbox::migration_sql(0).contains("CREATE TABLE evenkeel_outbox"));
     /// ```
     pub fn migration_sql(from: usize) -> String {
-        schema::migration(from)
+        tables::migration(from)
     }
 
     /// Sets how events are encoded and validated. Concerns this handle and its later clones.
@@ -247,7 +247,7 @@ impl PostgresOutbox {
     /// # Panics
     /// Outside of a runtime of tokio.
     pub fn wake(&self) {
-        self.wake_up.tell(&self.database);
+        self.wake_up.notify_committed(&self.database);
     }
 
     /// Publishes an event in the transaction of `connection`: after its commit a relay publishes
@@ -329,7 +329,7 @@ impl PostgresOutbox {
         records: &[OutgoingRecord],
     ) -> Result<(), OutboxError> {
         append(connection, records, !self.database.is_pooled()).await?;
-        self.wake_up.expect(&self.database);
+        self.wake_up.notify_written(&self.database);
         Ok(())
     }
 }

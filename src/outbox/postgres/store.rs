@@ -7,7 +7,7 @@
 use super::super::row::{Row, SLOTS};
 use super::super::status::{HeldKey, OpenTransaction, OutboxStatus, RelayShare};
 use super::super::store::{
-    Answer, Backlog, Leased, Page, ReadPage, RowId, Standing, Store, StoredRow,
+    Answer, Backlog, Page, ReadPage, RelaysAndLeases, RowId, SlotLease, Store, StoredRow,
 };
 use super::super::{OutboxError, store};
 use super::PostgresOutbox;
@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Registers a relay or extends its registration, and removes those that have expired.
-const ATTEND: &str = "
+const REGISTER: &str = "
     WITH gone AS (
         DELETE FROM evenkeel_outbox_relay WHERE expires_at < clock_timestamp() AND id <> $1
     )
@@ -116,11 +116,11 @@ const HELD: &str = "
     WHERE failure IS NOT NULL ORDER BY failed_at, sequence LIMIT 1000";
 
 impl Store for PostgresOutbox {
-    fn attend<'a>(&'a self, relay: &'a str, lease: Duration) -> Answer<'a, Standing> {
+    fn register<'a>(&'a self, relay: &'a str, lease: Duration) -> Answer<'a, RelaysAndLeases> {
         let failed = OutboxError::during("register the relay");
         Box::pin(async move {
             let mut session = self.database.session().await.map_err(&failed)?;
-            sqlx::query(ATTEND)
+            sqlx::query(REGISTER)
                 .bind(relay)
                 .bind(store::milliseconds(lease))
                 .execute(&mut *session)
@@ -130,7 +130,7 @@ impl Store for PostgresOutbox {
             let leases = sqlx::query(LEASES).fetch_all(&mut *session).await;
             session.done().await.map_err(&failed)?;
             let leased = |row: PgRow| {
-                Ok(Leased {
+                Ok(SlotLease {
                     slot: row.try_get("slot")?,
                     owner: row.try_get("owner")?,
                     expires_in: store::duration(row.try_get("expires_in_ms")?),
@@ -138,7 +138,7 @@ impl Store for PostgresOutbox {
             };
             let leases: Result<_, sqlx::Error> =
                 leases.and_then(|rows| rows.into_iter().map(leased).collect());
-            Ok(Standing {
+            Ok(RelaysAndLeases {
                 relays: relays.map_err(&failed)?,
                 leases: leases.map_err(&failed)?,
             })
@@ -183,7 +183,7 @@ impl Store for PostgresOutbox {
                 .bind(&page.slots)
                 .bind(&page.without_keys)
                 .bind(&page.without_topics)
-                .bind(&page.yet_keys)
+                .bind(&page.due_keys)
                 .bind(store::limit(page.rows_max))
                 .bind(store::limit(page.bytes_max))
                 .fetch_all(&mut *session)

@@ -4,10 +4,10 @@
 //! pool may have a single connection. If it fails, for example behind a pooler that assigns
 //! connections per transaction, relays still poll.
 //!
-//! Notifications are hints: each read of the table stands for itself, and a lost notification costs
-//! one poll interval. Writers do not notify in their own transaction, because PostgreSQL serialises
-//! the commits of notifying transactions; a task of the publishing process notifies a moment later,
-//! and again until the commit is likely.
+//! Notifications are hints: a read of the table depends on none of them, and a lost notification
+//! delays rows by one poll interval. Writers do not notify in their own transaction, because
+//! PostgreSQL serialises the commits of notifying transactions; a task of the publishing process
+//! notifies a moment later, and again until the commit is likely.
 
 use crate::postgres::Database;
 use futures_util::future::BoxFuture;
@@ -27,23 +27,23 @@ const NOTIFY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How long after an event was written notifications are sent for its commit. Most transactions
 /// have committed by then; relays find the others by polling.
-const COMMIT_WITHIN: Duration = Duration::from_millis(50);
+const EXPECTED_COMMIT_DELAY: Duration = Duration::from_millis(50);
 
 /// Pause before the connection is opened again.
-const RETRY: Duration = Duration::from_secs(5);
+const RECONNECT_PAUSE: Duration = Duration::from_secs(5);
 
 /// The listening connection, once there is one.
 #[derive(Default)]
 pub(super) struct WakeUp {
     listener: Mutex<Option<PgListener>>,
     /// One of the waiting relays listens, and notifies the others.
-    heard: Notify,
-    telling: std::sync::Mutex<Telling>,
+    notified: Notify,
+    pending: std::sync::Mutex<PendingNotifications>,
 }
 
 /// Pending notifications. One task at most notifies; callers extend its time.
 #[derive(Default)]
-struct Telling {
+struct PendingNotifications {
     /// Commits are expected until then.
     until: Option<Instant>,
     /// A task is about to notify.
@@ -52,32 +52,32 @@ struct Telling {
 
 impl WakeUp {
     /// Reports a commit.
-    pub(super) fn tell(self: &Arc<Self>, database: &Database) {
-        self.heard.notify_waiters();
+    pub(super) fn notify_committed(self: &Arc<Self>, database: &Database) {
+        self.notified.notify_waiters();
         self.notify(database, Duration::ZERO);
     }
 
     /// Reports a write whose commit will follow.
-    pub(super) fn expect(self: &Arc<Self>, database: &Database) {
-        self.notify(database, COMMIT_WITHIN);
+    pub(super) fn notify_written(self: &Arc<Self>, database: &Database) {
+        self.notify(database, EXPECTED_COMMIT_DELAY);
     }
 
     /// Notifies soon, and repeatedly until `within` from now.
     fn notify(self: &Arc<Self>, database: &Database, within: Duration) {
-        let mut telling = self.telling();
-        telling.until = telling.until.max(Some(Instant::now() + within));
-        if !std::mem::replace(&mut telling.is_running, true) {
-            tokio::spawn(Arc::clone(self).notifying(database.clone()));
+        let mut pending = self.pending();
+        pending.until = pending.until.max(Some(Instant::now() + within));
+        if !std::mem::replace(&mut pending.is_running, true) {
+            tokio::spawn(Arc::clone(self).send_notifications(database.clone()));
         }
     }
 
     /// Notifies until the expected commits are likely to have happened, less and less often.
-    async fn notifying(self: Arc<Self>, database: Database) {
+    async fn send_notifications(self: Arc<Self>, database: Database) {
         let mut pause = NOTIFY_INTERVAL;
         loop {
             tokio::time::sleep(pause).await;
-            let until = self.telling().until;
-            self.heard.notify_waiters();
+            let until = self.pending().until;
+            self.notified.notify_waiters();
             // A statement that is not prepared is a single statement for a pooler too.
             let notify = sqlx::raw_sql(NOTIFY).execute(database.pool());
             if let Err(error) = notify.await {
@@ -86,39 +86,39 @@ impl WakeUp {
                     "failed to notify the relays of other processes; they poll"
                 );
             }
-            let mut telling = self.telling();
-            pause = match telling.until == until {
+            let mut pending = self.pending();
+            pause = match pending.until == until {
                 // Nothing was reported meanwhile, so commits become less likely.
                 true => 2 * pause,
                 false => NOTIFY_INTERVAL,
             };
-            if until < Some(Instant::now()) && telling.until == until {
-                telling.is_running = false;
+            if until < Some(Instant::now()) && pending.until == until {
+                pending.is_running = false;
                 return;
             }
         }
     }
 
     /// The pending notifications. Never locked over an await.
-    fn telling(&self) -> std::sync::MutexGuard<'_, Telling> {
-        self.telling.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> std::sync::MutexGuard<'_, PendingNotifications> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns after a commit that follows the call, or after a period without a listener, in which
     /// one may have been missed.
     pub(super) fn committed<'a>(&'a self, database: &'a Database) -> BoxFuture<'a, ()> {
-        let heard = self.heard.notified();
+        let notified = self.notified.notified();
         Box::pin(async move {
             tokio::select! {
-                () = heard => {}
-                () = self.listen(database) => self.heard.notify_waiters(),
+                () = notified => {}
+                () = self.listen(database) => self.notified.notify_waiters(),
             }
         })
     }
 
     /// Waits for a notification of another process. Returns also after the connection was opened or
     /// lost, because a commit may have been missed meanwhile. One relay of the process listens; the
-    /// others wait for the lock or for its word. The connection is kept for the next call.
+    /// others wait for the lock or to be notified by it. The connection is kept for the next call.
     async fn listen(&self, database: &Database) {
         if database.is_pooled() {
             // A pooler forwards no notifications: the relay polls.
@@ -134,7 +134,7 @@ impl WakeUp {
                     }
                     Err(error) => {
                         tracing::debug!(%error, "no notifications of the outbox; polling instead");
-                        tokio::time::sleep(RETRY).await;
+                        tokio::time::sleep(RECONNECT_PAUSE).await;
                         continue;
                     }
                 }
@@ -150,7 +150,7 @@ impl WakeUp {
                 Err(error) => {
                     tracing::debug!(%error, "no notifications of the outbox; polling instead");
                     *listener = None;
-                    tokio::time::sleep(RETRY).await;
+                    tokio::time::sleep(RECONNECT_PAUSE).await;
                 }
             }
         }

@@ -42,7 +42,7 @@ struct Count {
 
 impl BlockedKeys {
     /// Adds a held key. Returns whether that stops the topic.
-    pub(super) fn hold(&mut self, topic: &str, held: BlockReason) -> bool {
+    pub(super) fn block(&mut self, topic: &str, held: BlockReason) -> bool {
         let count = self.by_topic.entry(topic.to_owned()).or_default();
         let was_stopped = count.stops();
         *count.of(held) += 1;
@@ -50,7 +50,7 @@ impl BlockedKeys {
     }
 
     /// Removes a held key. Returns whether the topic had been stopped.
-    pub(super) fn let_go(&mut self, topic: &str, held: BlockReason) -> bool {
+    pub(super) fn unblock(&mut self, topic: &str, held: BlockReason) -> bool {
         let Some(count) = self.by_topic.get_mut(topic) else {
             return false;
         };

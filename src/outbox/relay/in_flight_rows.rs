@@ -19,7 +19,7 @@ const LANE_ROWS_MAX: usize = 32;
 
 /// The result of a row that was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum SendOutcome {
     /// The brokers acknowledged it.
     Published,
     /// The topic refused it, and will refuse others.
@@ -34,7 +34,7 @@ pub(super) enum Outcome {
 
 /// An event for the telemetry, as it follows from an outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Fact {
+pub(super) enum RowSettled {
     /// A key is held from now on, or still.
     Held {
         /// The refused row.
@@ -44,7 +44,7 @@ pub(super) enum Fact {
         /// It was not held before.
         is_new: bool,
         /// It was not held before by this row for this reason.
-        has_news: bool,
+        needs_mark: bool,
         /// From now on no more keys of the topic are tried.
         stops_topic: bool,
     },
@@ -55,7 +55,7 @@ pub(super) enum Fact {
 }
 
 /// Rows read and not settled, by key.
-pub(super) struct Window {
+pub(super) struct InFlightRows {
     rows_max: usize,
     bytes_max: usize,
     retry: Backoff,
@@ -93,8 +93,8 @@ struct Lane {
     is_lost: bool,
 }
 
-/// What a key waits for. `Open` becomes `Sending` by [`Window::next`]; the outcome leads back to
-/// `Open`, or by `Waiting` and `Due` to a new read.
+/// What a key waits for. `Open` becomes `Sending` by [`InFlightRows::next`]; the outcome leads back
+/// to `Open`, or by `Waiting` and `Due` to a new read.
 #[derive(Debug, Clone, PartialEq)]
 enum State {
     /// Its next row can be sent, if there is one.
@@ -107,7 +107,7 @@ enum State {
     Due,
 }
 
-impl Window {
+impl InFlightRows {
     pub(super) fn new(settings: &RelaySettings) -> Self {
         Self {
             rows_max: settings.rows_max,
@@ -128,7 +128,7 @@ impl Window {
         if slots.is_empty() || !self.has_room() {
             return None;
         }
-        let (yet, without): (Vec<_>, Vec<_>) = self
+        let (due, without): (Vec<_>, Vec<_>) = self
             .lanes
             .iter()
             .partition(|(_, lane)| lane.is_to_be_read());
@@ -137,7 +137,7 @@ impl Window {
             slots: slots.iter().copied().collect(),
             without_keys: keys(without),
             without_topics: self.held.stopped(),
-            yet_keys: keys(yet),
+            due_keys: keys(due),
             rows_max: self.rows_max - self.rows,
             bytes_max: self.bytes_max - self.bytes,
         })
@@ -148,7 +148,7 @@ impl Window {
         self.held.stopped()
     }
 
-    /// Whether a read is worthwhile: a quarter of the window must be free, so that a full window
+    /// Whether a read is worthwhile: a quarter of the room must be free, so that a full relay
     /// does not read row by row.
     pub(super) fn has_room(&self) -> bool {
         let free = self.rows_max.saturating_sub(self.rows);
@@ -183,7 +183,7 @@ impl Window {
             // Their rows were deleted by an operator: they are no longer held.
             let gone = self.lanes.iter().filter(|(_, lane)| lane.is_to_be_read());
             let gone: Vec<i64> = gone.map(|(key, _)| *key).collect();
-            gone.into_iter().for_each(|key| self.forget(key));
+            gone.into_iter().for_each(|key| self.drop_lane(key));
         }
         !is_whole
     }
@@ -200,8 +200,8 @@ impl Window {
             }
             if !may_send(lane.slot) {
                 // Read again when the slot is leased again.
-                self.empty(key);
-                self.forget(key);
+                self.drop_queued(key);
+                self.drop_lane(key);
                 continue;
             }
             if let Some(row) = lane.queue.pop_front() {
@@ -219,10 +219,10 @@ impl Window {
     pub(super) fn settle(
         &mut self,
         key: i64,
-        outcome: Outcome,
+        outcome: SendOutcome,
         now: Instant,
         random: f64,
-    ) -> Option<Fact> {
+    ) -> Option<RowSettled> {
         let lane = self.lanes.get_mut(&key)?;
         let State::Sending { row, bytes } = lane.state.clone() else {
             return None;
@@ -231,52 +231,52 @@ impl Window {
         self.bytes -= bytes;
         let topic = lane.topic.clone();
         let (reason, held) = match outcome {
-            Outcome::Published => {
+            SendOutcome::Published => {
                 lane.undeleted += 1;
                 lane.failures = 0;
                 if !lane.queue.is_empty() {
                     self.ready.push_back(key);
                 }
                 self.published.push((row, key));
-                self.let_go(key);
-                return Some(Fact::Published { topic });
+                self.release_key(key);
+                return Some(RowSettled::Published { topic });
             }
-            Outcome::NotSent => {
+            SendOutcome::NotSent => {
                 self.rows -= 1;
-                self.empty(key);
-                self.forget(key);
+                self.drop_queued(key);
+                self.drop_lane(key);
                 return None;
             }
-            Outcome::Unknown(reason) => (reason, None),
-            Outcome::Refused(reason) => (reason, Some(BlockReason::Refused)),
-            Outcome::Unfit(reason) => (reason, Some(BlockReason::Unfit)),
+            SendOutcome::Unknown(reason) => (reason, None),
+            SendOutcome::Refused(reason) => (reason, Some(BlockReason::Refused)),
+            SendOutcome::Unfit(reason) => (reason, Some(BlockReason::Unfit)),
         };
         self.rows -= 1;
-        self.empty(key);
+        self.drop_queued(key);
         if self.lanes.get(&key).is_some_and(|lane| lane.is_lost) {
-            self.forget(key);
-            return Some(Fact::Delayed { topic, reason });
+            self.drop_lane(key);
+            return Some(RowSettled::Delayed { topic, reason });
         }
-        self.wait(key, now, random);
+        self.read_again_later(key, now, random);
         let Some(held) = held else {
-            return Some(Fact::Delayed { topic, reason });
+            return Some(RowSettled::Delayed { topic, reason });
         };
         let lane = self.lanes.get_mut(&key)?;
         let by = Some((row.clone(), hash(&reason)));
-        let has_news = lane.held_by != by;
+        let needs_mark = lane.held_by != by;
         lane.held_by = by;
         let (is_new, is_other) = (lane.held == BlockReason::No, lane.held != held);
         let mut stops_topic = false;
         if is_other {
-            self.let_go(key);
-            stops_topic = self.hold(key, held);
+            self.release_key(key);
+            stops_topic = self.hold_key(key, held);
         }
-        Some(Fact::Held {
+        Some(RowSettled::Held {
             row,
             topic,
             reason,
             is_new,
-            has_news,
+            needs_mark,
             stops_topic,
         })
     }
@@ -291,13 +291,13 @@ impl Window {
         !self.published.is_empty()
     }
 
-    /// Records that the store deleted the first `count` of [`Window::published`].
+    /// Records that the store deleted the first `count` of [`InFlightRows::published`].
     pub(super) fn deleted(&mut self, count: usize) {
         for (_, key) in self.published.drain(..count).collect::<Vec<_>>() {
             self.rows -= 1;
             if let Some(lane) = self.lanes.get_mut(&key) {
                 lane.undeleted -= 1;
-                self.forget_if_done(key);
+                self.remove_if_done(key);
             }
         }
     }
@@ -323,21 +323,21 @@ impl Window {
     }
 
     /// Records the loss of these slots: removes their rows, except for those being sent.
-    pub(super) fn lose(&mut self, slots: &[i16]) {
+    pub(super) fn lose_slots(&mut self, slots: &[i16]) {
         let lost = self
             .lanes
             .iter()
             .filter(|(_, lane)| slots.contains(&lane.slot));
         for key in lost.map(|(key, _)| *key).collect::<Vec<_>>() {
-            self.empty(key);
-            self.forget(key);
+            self.drop_queued(key);
+            self.drop_lane(key);
         }
     }
 
     /// Removes all rows, except for those being sent.
     pub(super) fn close(&mut self) {
         for key in self.lanes.keys().copied().collect::<Vec<_>>() {
-            self.empty(key);
+            self.drop_queued(key);
         }
     }
 
@@ -361,7 +361,7 @@ impl Window {
     }
 
     /// Removes the rows of a key that are not being sent: the store has them.
-    fn empty(&mut self, key: i64) {
+    fn drop_queued(&mut self, key: i64) {
         if let Some(lane) = self.lanes.get_mut(&key) {
             for row in lane.queue.drain(..) {
                 self.rows -= 1;
@@ -371,8 +371,8 @@ impl Window {
     }
 
     /// Removes an empty lane, as soon as none of its rows is being sent or undeleted.
-    fn forget(&mut self, key: i64) {
-        self.let_go(key);
+    fn drop_lane(&mut self, key: i64) {
+        self.release_key(key);
         if let Some(lane) = self.lanes.get_mut(&key) {
             match lane.state {
                 State::Sending { .. } => lane.is_lost = true,
@@ -382,19 +382,19 @@ impl Window {
                 }
                 State::Due | State::Open => lane.state = State::Open,
             }
-            self.forget_if_done(key);
+            self.remove_if_done(key);
         }
     }
 
     /// Removes a key that has nothing in memory and waits for nothing.
-    fn forget_if_done(&mut self, key: i64) {
+    fn remove_if_done(&mut self, key: i64) {
         if self.lanes.get(&key).is_some_and(Lane::is_done) {
             self.lanes.remove(&key);
         }
     }
 
     /// Has the key read again after the backoff.
-    fn wait(&mut self, key: i64, now: Instant, random: f64) {
+    fn read_again_later(&mut self, key: i64, now: Instant, random: f64) {
         if let Some(lane) = self.lanes.get_mut(&key) {
             lane.failures = lane.failures.saturating_add(1);
             let at = now + self.retry.delay(lane.failures, random);
@@ -404,17 +404,17 @@ impl Window {
     }
 
     /// Marks a key as held that is not held yet. Returns whether that stops its topic.
-    fn hold(&mut self, key: i64, held: BlockReason) -> bool {
+    fn hold_key(&mut self, key: i64, held: BlockReason) -> bool {
         let Some(lane) = self.lanes.get_mut(&key) else {
             return false;
         };
         lane.held = held;
-        self.held.hold(&lane.topic, held)
+        self.held.block(&lane.topic, held)
     }
 
     /// Releases a held key. If its topic had been stopped, the topic's other keys are tried at
     /// once.
-    fn let_go(&mut self, key: i64) {
+    fn release_key(&mut self, key: i64) {
         let Some(lane) = self.lanes.get_mut(&key) else {
             return;
         };
@@ -423,7 +423,7 @@ impl Window {
             return;
         }
         let topic = lane.topic.clone();
-        let was_stopped = self.held.let_go(&topic, held);
+        let was_stopped = self.held.unblock(&topic, held);
         if was_stopped && held == BlockReason::Refused {
             let refused = |lane: &Lane| lane.topic == topic && lane.held == BlockReason::Refused;
             for (key, lane) in self.lanes.iter_mut().filter(|(_, lane)| refused(lane)) {

@@ -1,17 +1,18 @@
 //! The relay: publishes committed events to Kafka, in order per key, and deletes them once the
 //! brokers have acknowledged them.
 //!
-//! Owns one task. `window` and `slot_leases` decide and are pure; `run` calls the store and the
-//! publisher accordingly. Several relays on one store share its slots; when a relay is killed, the
-//! others take over its slots as its leases expire.
+//! Owns one task. `in_flight_rows` and `slot_leases` decide and are pure; `run` calls the store and
+//! the publisher accordingly. Several relays on one store share its slots; when a relay is killed,
+//! the others take over its slots as its leases expire.
 //!
 //! # The loop
-//! One round: call the store for all pending work (renew, delete, mark, release, read, watch), hand
-//! ready rows to the publisher, then wait for the first of: a stop, an acknowledgement, a commit, a
-//! time. All results are collected between two rounds, so the store sees few and large calls.
+//! One round: call the store for all pending work (renew, delete, mark, release, read, measure),
+//! hand ready rows to the publisher, then wait for the first of: a stop, an acknowledgement, a
+//! commit, a time. All results are collected between two rounds, so the store sees few and large
+//! calls.
 //!
 //! # Invariants
-//! - At most one row of a key is being sent (`window`).
+//! - At most one row of a key is being sent (`in_flight_rows`).
 //! - A row is sent only while its slot's lease holds by this process's clock (`slot_leases`).
 //! - A row is deleted only after its acknowledgement, and by number and event id.
 //! - A key is read again only after the store has deleted its published rows.
@@ -23,7 +24,7 @@
 //! # Files
 //! `service.rs`, `settings.rs` and `report.rs` are public. `run.rs` is the task, `in_flight_rows.rs` and
 //! `blocked_keys.rs` the rows in memory, `telemetry.rs` logs and metrics, and `simulation.rs`
-//! thousands of random schedules against the window.
+//! thousands of random schedules against the rows in memory.
 
 mod blocked_keys;
 mod in_flight_rows;

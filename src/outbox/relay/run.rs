@@ -1,5 +1,5 @@
-//! The relay's task: calls the store, the publisher and the clock as `window` and `slot_leases`
-//! decide.
+//! The relay's task: calls the store, the publisher and the clock as `in_flight_rows` and
+//! `slot_leases` decide.
 //!
 //! Owns the order of the steps and the behaviour when the store does not answer. Every call to the
 //! store has a deadline that leaves time to renew a lease.
@@ -10,7 +10,7 @@
 
 use super::super::OutboxError;
 use super::super::store::{Answer, RowId, Store};
-use super::in_flight_rows::{Fact, Outcome, Window};
+use super::in_flight_rows::{InFlightRows, RowSettled, SendOutcome};
 use super::slot_leases::{self, SlotLeases};
 use super::{RelayReport, RelaySettings, telemetry};
 use crate::publisher::{PublishError, Publisher};
@@ -32,10 +32,10 @@ const STORE_RETRY: Duration = Duration::from_millis(500);
 
 /// Pause after each round of calls to the store: events that are committed and acknowledged
 /// meanwhile are read and deleted together, and each call delays the writers.
-const REST: Duration = Duration::from_millis(5);
+const ROUND_PAUSE: Duration = Duration::from_millis(5);
 
 /// Delay after the end of another relay's lease before it is checked again.
-const LOOK_LATER: Duration = Duration::from_millis(20);
+const LEASE_CHECK_DELAY: Duration = Duration::from_millis(20);
 
 /// The key of a row and the result of its send; `None` if it was not sent.
 type Sent = (i64, Option<Result<(), PublishError>>);
@@ -50,7 +50,11 @@ impl AnswerLimit {
     ///
     /// # Errors
     /// The store's error, or [`OutboxError::NoAnswer`].
-    async fn ask<T>(self, doing: &'static str, answer: Answer<'_, T>) -> Result<T, OutboxError> {
+    async fn wait_for<T>(
+        self,
+        doing: &'static str,
+        answer: Answer<'_, T>,
+    ) -> Result<T, OutboxError> {
         match timeout(self.0, answer).await {
             Ok(answer) => answer,
             Err(_) => Err(OutboxError::NoAnswer {
@@ -62,7 +66,7 @@ impl AnswerLimit {
 }
 
 /// A running relay: the state of its task. Nothing else holds a part of it, so nothing is locked.
-pub(super) struct Running {
+pub(super) struct RelayTask {
     store: Arc<dyn Store>,
     publisher: Publisher,
     settings: RelaySettings,
@@ -71,7 +75,7 @@ pub(super) struct Running {
     reporter: Reporter,
     /// This relay's name towards the others.
     name: String,
-    window: Window,
+    in_flight: InFlightRows,
     leases: SlotLeases,
     /// The rows being sent, at most one of each key.
     sends: FuturesUnordered<BoxFuture<'static, Sent>>,
@@ -82,16 +86,16 @@ pub(super) struct Running {
     /// When the leases are renewed next.
     renew_at: Instant,
     /// When the backlog is measured next.
-    watch_at: Instant,
+    measure_at: Instant,
     /// The store did not answer: it is not called until then.
     store_down_until: Option<Instant>,
     /// The store is not called until then, to gather work for one round.
-    rest_until: Instant,
+    next_round_at: Instant,
     /// Counted during the run; completed at its end.
     report: RelayReport,
 }
 
-impl Running {
+impl RelayTask {
     pub(super) fn new(
         store: Arc<dyn Store>,
         publisher: Publisher,
@@ -104,7 +108,7 @@ impl Running {
             publisher,
             reporter: Reporter::new(health, COMPONENT, ""),
             name: format!("{}-{}", instance(None), uuid::Uuid::now_v7().simple()),
-            window: Window::new(&settings),
+            in_flight: InFlightRows::new(&settings),
             answer_limit: AnswerLimit(settings.answer_within()),
             settings,
             leases: SlotLeases::default(),
@@ -112,9 +116,9 @@ impl Running {
             marks: BTreeMap::new(),
             may_have_more: true,
             renew_at: now,
-            watch_at: now,
+            measure_at: now,
             store_down_until: None,
-            rest_until: now,
+            next_round_at: now,
             report: RelayReport::default(),
         }
     }
@@ -125,24 +129,25 @@ impl Running {
         stop: &CancellationToken,
         until_empty: bool,
     ) -> Result<RelayReport, OutboxError> {
-        let ended = self.go_on(stop, until_empty).await;
+        let ended = self.publish_until(stop, until_empty).await;
         self.finish(&CancellationToken::new()).await;
         self.end_part(&ended);
         ended.map(|()| self.report)
     }
 
-    /// Publishes until `stop`, then until nothing is left that can be published, or until `late`.
+    /// Publishes until `stop`, then until nothing is left that can be published, or until
+    /// `hard_stop`.
     pub(super) async fn run_then_drain(
         mut self,
         stop: &CancellationToken,
-        late: &CancellationToken,
+        hard_stop: &CancellationToken,
     ) -> Result<RelayReport, OutboxError> {
-        let mut ended = self.go_on(stop, false).await;
-        if ended.is_ok() && !late.is_cancelled() {
+        let mut ended = self.publish_until(stop, false).await;
+        if ended.is_ok() && !hard_stop.is_cancelled() {
             self.may_have_more = true;
-            ended = self.go_on(late, true).await;
+            ended = self.publish_until(hard_stop, true).await;
         }
-        self.finish(late).await;
+        self.finish(hard_stop).await;
         self.end_part(&ended);
         ended.map(|()| self.report)
     }
@@ -157,7 +162,7 @@ impl Running {
     ///
     /// # Errors
     /// [`OutboxError::Producer`] only.
-    async fn go_on(
+    async fn publish_until(
         &mut self,
         stop: &CancellationToken,
         until_empty: bool,
@@ -166,7 +171,7 @@ impl Running {
         let mut committed = store.committed();
         let mut poll_at = Instant::now();
         loop {
-            self.ask_store().await;
+            self.call_store().await;
             self.send();
             if stop.is_cancelled() || until_empty && self.is_drained().await {
                 return Ok(());
@@ -193,65 +198,65 @@ impl Running {
 
     /// When to act next without an event.
     fn wake_at(&self) -> Instant {
-        let ask_at = match self.store_down_until {
+        let store_at = match self.store_down_until {
             Some(until) => until,
-            None if self.has_to_ask() => self.rest_until,
-            None => self.renew_at.min(self.watch_at).max(self.rest_until),
+            None if self.has_store_work() => self.next_round_at,
+            None => self.renew_at.min(self.measure_at).max(self.next_round_at),
         };
-        let others = [self.window.next_wake(), self.leases.next_end()];
-        others.into_iter().flatten().fold(ask_at, Instant::min)
+        let others = [self.in_flight.next_wake(), self.leases.next_end()];
+        others.into_iter().flatten().fold(store_at, Instant::min)
     }
 
     /// Whether there is work for the store now.
-    fn has_to_ask(&self) -> bool {
+    fn has_store_work(&self) -> bool {
         self.may_have_more && self.can_read()
-            || self.window.has_published()
+            || self.in_flight.has_published()
             || !self.marks.is_empty()
     }
 
     /// Whether a read could bring rows: there is room, and a slot to read from.
     fn can_read(&self) -> bool {
-        self.window.has_room() && !self.leases.slots().is_empty()
+        self.in_flight.has_room() && !self.leases.slots().is_empty()
     }
 
     /// Calls the store for all pending work. A missing answer does not end the relay: it rests for
     /// [`STORE_RETRY`] and is reported as not ready. The loss is logged once, and so is the return.
-    async fn ask_store(&mut self) {
+    async fn call_store(&mut self) {
         let now = Instant::now();
-        let over = self.leases.expire(now);
-        self.window.lose(&over);
-        self.may_have_more |= self.window.wake(now);
-        if now < self.rest_until || self.store_down_until.is_some_and(|until| now < until) {
+        let expired = self.leases.expire(now);
+        self.in_flight.lose_slots(&expired);
+        self.may_have_more |= self.in_flight.wake(now);
+        if now < self.next_round_at || self.store_down_until.is_some_and(|until| now < until) {
             return;
         }
         let was_down = self.store_down_until.take().is_some();
-        let asked = self.ask_in_turn(now).await;
-        self.rest_until = Instant::now() + REST;
-        match asked {
+        let called = self.run_store_calls(now).await;
+        self.next_round_at = Instant::now() + ROUND_PAUSE;
+        match called {
             Ok(()) if was_down => {
                 tracing::info!("the outbox answers again");
-                self.say_ready(Ok(()));
+                self.set_ready(Ok(()));
             }
             Ok(()) => {}
             Err(error) => {
                 if !was_down {
                     tracing::warn!(%error, "the outbox does not answer; retrying");
                 }
-                self.say_ready(Err(error.to_string()));
+                self.set_ready(Err(error.to_string()));
                 self.store_down_until = Some(Instant::now() + STORE_RETRY);
             }
         }
     }
 
     /// Sets the readiness of this relay.
-    fn say_ready(&self, state: Result<(), String>) {
+    fn set_ready(&self, state: Result<(), String>) {
         self.reporter.set_ready(COMPONENT, state);
     }
 
     /// The calls of a round, in this order: renewing first, because a lease that ends stops
     /// everything, and deleting before reading, because a key is read only without undeleted rows.
     /// The first error ends the round; the remaining work stays pending.
-    async fn ask_in_turn(&mut self, now: Instant) -> Result<(), OutboxError> {
+    async fn run_store_calls(&mut self, now: Instant) -> Result<(), OutboxError> {
         if now >= self.renew_at {
             self.renew().await?;
         }
@@ -259,8 +264,8 @@ impl Running {
         self.mark().await?;
         self.release().await?;
         self.read().await?;
-        if now >= self.watch_at {
-            self.watch().await?;
+        if now >= self.measure_at {
+            self.measure().await?;
         }
         Ok(())
     }
@@ -268,38 +273,38 @@ impl Running {
     /// Renews this relay's leases, and takes or releases slots to make the shares even.
     async fn renew(&mut self) -> Result<(), OutboxError> {
         let lease = self.settings.lease;
-        let standing = self
+        let registered = self
             .answer_limit
-            .ask("register the relay", self.store.attend(&self.name, lease));
-        let standing = standing.await?;
-        let shares = slot_leases::decide(&self.name, &standing, &self.leases.slots());
+            .wait_for("register the relay", self.store.register(&self.name, lease));
+        let registered = registered.await?;
+        let shares = slot_leases::plan_slots(&self.name, &registered, &self.leases.slots());
         self.leases.leave(&shares.surplus);
-        self.window.lose(&shares.surplus);
+        self.in_flight.lose_slots(&shares.surplus);
         // Measured before the call, so that the lease in the store ends later than the local one.
         let until = Instant::now() + lease - self.settings.margin();
         let granted = self.store.lease(&self.name, &shares.wanted, lease);
-        let granted = self.answer_limit.ask("lease slots", granted).await?;
+        let granted = self.answer_limit.wait_for("lease slots", granted).await?;
         let lost = self.leases.granted(&granted, until);
-        self.window.lose(&lost);
+        self.in_flight.lose_slots(&lost);
         telemetry::slots_leased(&self.reporter, granted.len());
         self.may_have_more = true;
-        let look_again = shares.look_again_after.map(|after| after + LOOK_LATER);
+        let recheck = shares.recheck_after.map(|after| after + LEASE_CHECK_DELAY);
         let renew_after = self.settings.renew_interval();
-        self.renew_at = Instant::now() + look_again.map_or(renew_after, |at| at.min(renew_after));
-        self.say_ready(Ok(()));
+        self.renew_at = Instant::now() + recheck.map_or(renew_after, |at| at.min(renew_after));
+        self.set_ready(Ok(()));
         Ok(())
     }
 
     /// Deletes the acknowledged rows.
     async fn delete(&mut self) -> Result<(), OutboxError> {
-        let published = self.window.published();
+        let published = self.in_flight.published();
         if published.is_empty() {
             return Ok(());
         }
         self.answer_limit
-            .ask("delete published events", self.store.delete(&published))
+            .wait_for("delete published events", self.store.delete(&published))
             .await?;
-        self.window.deleted(published.len());
+        self.in_flight.deleted(published.len());
         // Their keys were excluded from the rows read meanwhile.
         self.may_have_more = true;
         Ok(())
@@ -311,7 +316,7 @@ impl Running {
             return Ok(());
         }
         self.answer_limit
-            .ask("mark refused events", self.store.mark(&self.marks))
+            .wait_for("mark refused events", self.store.mark(&self.marks))
             .await?;
         self.marks.clear();
         Ok(())
@@ -320,39 +325,39 @@ impl Running {
     /// Releases surplus slots, once none of their rows is being sent.
     async fn release(&mut self) -> Result<(), OutboxError> {
         let mut idle = self.leases.leaving();
-        idle.retain(|slot| !self.window.is_busy(*slot));
+        idle.retain(|slot| !self.in_flight.is_busy(*slot));
         if idle.is_empty() {
             return Ok(());
         }
         self.answer_limit
-            .ask("release slots", self.store.release(&self.name, &idle))
+            .wait_for("release slots", self.store.release(&self.name, &idle))
             .await?;
         self.leases.released(&idle);
         Ok(())
     }
 
-    /// Reads the next rows, if the window has room and more may be there.
+    /// Reads the next rows, if there is room and more may be there.
     async fn read(&mut self) -> Result<(), OutboxError> {
         if !self.may_have_more {
             return Ok(());
         }
-        let Some(page) = self.window.page(&self.leases.slots()) else {
+        let Some(page) = self.in_flight.page(&self.leases.slots()) else {
             return Ok(());
         };
         let read = self
             .answer_limit
-            .ask("read events", self.store.read(&page))
+            .wait_for("read events", self.store.read(&page))
             .await?;
-        self.may_have_more = self.window.take(read);
+        self.may_have_more = self.in_flight.take(read);
         Ok(())
     }
 
     /// Measures the backlog and the open transactions for operators.
-    async fn watch(&mut self) -> Result<(), OutboxError> {
-        self.watch_at = Instant::now() + self.settings.watch_interval;
+    async fn measure(&mut self) -> Result<(), OutboxError> {
+        self.measure_at = Instant::now() + self.settings.watch_interval;
         let backlog = self
             .answer_limit
-            .ask("measure its backlog", self.store.backlog())
+            .wait_for("measure its backlog", self.store.backlog())
             .await?;
         telemetry::backlog_measured(&self.reporter, &backlog);
         let open = self
@@ -360,10 +365,10 @@ impl Running {
             .open_transaction(self.settings.open_transaction_max);
         let open = self
             .answer_limit
-            .ask("find open transactions", open)
+            .wait_for("find open transactions", open)
             .await?;
         telemetry::transaction_seen(&self.reporter, open.as_ref());
-        let held = self.window.held_keys();
+        let held = self.in_flight.held_keys();
         let note = format!("{held} keys wait behind a refused event; see: evenkeel outbox status");
         self.reporter
             .set_note(COMPONENT, (held > 0).then_some(note));
@@ -376,7 +381,7 @@ impl Running {
         let now = Instant::now();
         let leases = &self.leases;
         let is_ours = |slot| leases.until(slot).is_some_and(|until| now < until);
-        while let Some(row) = self.window.next(is_ours) {
+        while let Some(row) = self.in_flight.next(is_ours) {
             let Some(until) = leases.until(row.slot) else {
                 continue;
             };
@@ -403,71 +408,73 @@ impl Running {
         }
     }
 
-    /// Records the result of a send. Refusals of the topic (no such topic, no permission) are told
-    /// apart from those of the row, because the former will meet its other keys too.
+    /// Records the result of a send. Refusals of the topic (no such topic, no permission) are
+    /// distinguished from those of the row, because the former will meet its other keys too.
     ///
     /// # Errors
     /// [`OutboxError::Producer`] if the producer is unusable.
     fn settle(&mut self, (key, sent): Sent) -> Result<(), OutboxError> {
         let outcome = match sent {
-            None => Outcome::NotSent,
-            Some(Ok(())) => Outcome::Published,
+            None => SendOutcome::NotSent,
+            Some(Ok(())) => SendOutcome::Published,
             Some(Err(error @ PublishError::Fatal(_))) => return Err(OutboxError::Producer(error)),
-            Some(Err(error @ PublishError::Unknown { .. })) => Outcome::Unknown(error.to_string()),
-            Some(Err(error @ (PublishError::Refused { .. } | PublishError::NoTopic { .. }))) => {
-                Outcome::Refused(error.to_string())
+            Some(Err(error @ PublishError::Unknown { .. })) => {
+                SendOutcome::Unknown(error.to_string())
             }
-            Some(Err(error)) => Outcome::Unfit(error.to_string()),
+            Some(Err(error @ (PublishError::Refused { .. } | PublishError::NoTopic { .. }))) => {
+                SendOutcome::Refused(error.to_string())
+            }
+            Some(Err(error)) => SendOutcome::Unfit(error.to_string()),
         };
-        let fact = self
-            .window
+        let settled = self
+            .in_flight
             .settle(key, outcome, Instant::now(), rand::random());
-        let Some(fact) = fact else {
+        let Some(settled) = settled else {
             return Ok(());
         };
-        match &fact {
-            Fact::Published { .. } => self.report.published += 1,
-            Fact::Held {
+        match &settled {
+            RowSettled::Published { .. } => self.report.published += 1,
+            RowSettled::Held {
                 row,
                 reason,
-                has_news,
+                needs_mark,
                 ..
             } => {
                 self.report.failed += 1;
-                if *has_news {
+                if *needs_mark {
                     self.marks.insert(row.clone(), reason.clone());
                 }
             }
-            Fact::Delayed { .. } => self.report.failed += 1,
+            RowSettled::Delayed { .. } => self.report.failed += 1,
         }
-        telemetry::row_settled(&fact);
+        telemetry::row_settled(&settled);
         Ok(())
     }
 
     /// Whether nothing is left that can be published. All keys of a stopped topic are held,
     /// including those never tried.
     async fn is_drained(&mut self) -> bool {
-        if !self.window.is_empty() || self.may_have_more || self.store_down_until.is_some() {
+        if !self.in_flight.is_empty() || self.may_have_more || self.store_down_until.is_some() {
             return false;
         }
-        let stopped = self.window.stopped_topics();
+        let stopped = self.in_flight.stopped_topics();
         let is_drained = self.store.is_drained(&stopped);
         let is_drained = self
             .answer_limit
-            .ask("check whether it is drained", is_drained);
+            .wait_for("check whether it is drained", is_drained);
         is_drained.await.unwrap_or(false)
     }
 
     /// Waits for the sent rows, records their results, and releases all slots, within the drain
     /// timeout and the time of the store's calls.
-    async fn finish(&mut self, late: &CancellationToken) {
+    async fn finish(&mut self, hard_stop: &CancellationToken) {
         let deadline = Instant::now() + self.settings.drain_timeout;
-        self.window.close();
+        self.in_flight.close();
         loop {
             let sent = tokio::select! {
                 biased;
                 sent = self.sends.next() => sent,
-                () = late.cancelled() => None,
+                () = hard_stop.cancelled() => None,
                 () = sleep_until(deadline) => None,
             };
             let Some(sent) = sent else { break };
@@ -476,12 +483,12 @@ impl Running {
             }
         }
         self.report.unacknowledged = self.sends.len();
-        self.report.held_keys = self.window.held_keys();
+        self.report.held_keys = self.in_flight.held_keys();
         let left = async {
             self.delete().await?;
             self.mark().await?;
             self.answer_limit
-                .ask("release slots", self.store.leave(&self.name))
+                .wait_for("release slots", self.store.leave(&self.name))
                 .await
         };
         if let Err(error) = left.await {

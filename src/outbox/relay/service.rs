@@ -1,7 +1,7 @@
 //! The relay as a service configures and runs it.
 
 use super::report::RelayReport;
-use super::run::Running;
+use super::run::RelayTask;
 use super::settings::RelaySettings;
 use crate::outbox::{OutboxError, OutboxStore};
 use crate::publisher::Publisher;
@@ -40,14 +40,14 @@ use tokio_util::sync::CancellationToken;
 /// # use evenkeel::publisher::Publisher;
 /// # use tokio_util::sync::CancellationToken;
 /// # async fn example(store: OutboxStore, publisher: Publisher) -> Result<(), OutboxError> {
-/// let (stop, late) = (CancellationToken::new(), CancellationToken::new());
-/// let relay = Relay::new(store, publisher).run_then_drain(stop.clone(), late.clone());
+/// let (stop, hard_stop) = (CancellationToken::new(), CancellationToken::new());
+/// let relay = Relay::new(store, publisher).run_then_drain(stop.clone(), hard_stop.clone());
 /// let relay = tokio::spawn(relay);
 /// // The handlers have ended: publish what they have written, for ten seconds at most.
 /// stop.cancel();
 /// tokio::spawn(async move {
 ///     tokio::time::sleep(std::time::Duration::from_secs(10)).await;
-///     late.cancel();
+///     hard_stop.cancel();
 /// });
 /// let report = relay.await.expect("the relay does not panic")?;
 /// println!("{} events published", report.published);
@@ -107,7 +107,7 @@ impl Relay {
     /// failed for good: the process should stop and be restarted.
     pub async fn run(self, stop: CancellationToken) -> Result<RelayReport, OutboxError> {
         self.settings.validate()?;
-        self.running().run(&stop, false).await
+        self.task().run(&stop, false).await
     }
 
     /// Publishes until only held keys are left, or until `stop`. If a topic refuses many keys, all
@@ -118,11 +118,11 @@ impl Relay {
     /// The errors of [`Relay::run`].
     pub async fn drain(self, stop: CancellationToken) -> Result<RelayReport, OutboxError> {
         self.settings.validate()?;
-        self.running().run(&stop, true).await
+        self.task().run(&stop, true).await
     }
 
-    /// Publishes until `stop`, then the remaining events except those of held keys, until `late`.
-    /// Does not wait for acknowledgements after `late`.
+    /// Publishes until `stop`, then the remaining events except those of held keys, until
+    /// `hard_stop`. Does not wait for acknowledgements after `hard_stop`.
     ///
     /// Use it in a service that runs a relay beside its handlers: the events of the last handlers
     /// are still published, and one deadline bounds all parts of the stop.
@@ -132,15 +132,15 @@ impl Relay {
     pub async fn run_then_drain(
         self,
         stop: CancellationToken,
-        late: CancellationToken,
+        hard_stop: CancellationToken,
     ) -> Result<RelayReport, OutboxError> {
         self.settings.validate()?;
-        self.running().run_then_drain(&stop, &late).await
+        self.task().run_then_drain(&stop, &hard_stop).await
     }
 
     /// The task of this relay.
-    fn running(self) -> Running {
+    fn task(self) -> RelayTask {
         let store = self.store.port();
-        Running::new(store, self.publisher, self.settings, self.health)
+        RelayTask::new(store, self.publisher, self.settings, self.health)
     }
 }

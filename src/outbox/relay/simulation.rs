@@ -1,12 +1,13 @@
 //! Thousands of random schedules of relays, brokers and crashes, and the invariants of each: every
 //! event is on the log at least once, the first occurrences of a key are in order, however late a
-//! send lands, and no row stays in a window.
+//! send lands, and no row stays in memory.
 //!
-//! The real window runs against a model of the table and the log, on a single thread with a seeded
-//! random source: a failing seed can be repeated. Time is a variable, so a run takes no time.
+//! The real `InFlightRows` runs against a model of the table and the log, on a single thread with a
+//! seeded random source: a failing seed can be repeated. Time is a variable, so a run takes no
+//! time.
 
 use super::super::store::{ReadPage, RowId, StoredRow};
-use super::in_flight_rows::{Outcome, Window};
+use super::in_flight_rows::{InFlightRows, SendOutcome};
 use super::settings::RelaySettings;
 use crate::event::{Headers, OutgoingRecord};
 use rand::rngs::StdRng;
@@ -31,17 +32,17 @@ struct World {
     /// Key and row, in the order of the log.
     log: Vec<(i64, i64)>,
     /// Events that were given up by deleting their rows.
-    given_up: BTreeSet<i64>,
+    deleted_by_operator: BTreeSet<i64>,
     relays: Vec<Relay>,
     /// Sends of stopped relays, which may still land.
     orphans: Vec<StoredRow>,
     settings: RelaySettings,
 }
 
-/// A relay: its window and the rows that it has sent. Any number of relays may believe to hold the
-/// slot.
+/// A relay: its rows in memory and the rows that it has sent. Any number of relays may believe to
+/// hold the slot.
 struct Relay {
-    window: Window,
+    in_flight: InFlightRows,
     under_way: Vec<StoredRow>,
     has_slot: bool,
     may_have_more: bool,
@@ -55,7 +56,7 @@ impl World {
             ..RelaySettings::default()
         };
         let relay = || Relay {
-            window: Window::new(&settings),
+            in_flight: InFlightRows::new(&settings),
             under_way: Vec::new(),
             has_slot: true,
             may_have_more: true,
@@ -66,7 +67,7 @@ impl World {
             table: BTreeMap::new(),
             next_sequence: 0,
             log: Vec::new(),
-            given_up: BTreeSet::new(),
+            deleted_by_operator: BTreeSet::new(),
             relays: (0..RELAYS).map(|_| relay()).collect(),
             orphans: Vec::new(),
             settings,
@@ -112,13 +113,13 @@ impl World {
     fn read(&mut self, relay: usize) {
         let relay = &mut self.relays[relay];
         let slots = BTreeSet::from([SLOT]);
-        let Some(page) = relay.window.page(&slots).filter(|_| relay.has_slot) else {
+        let Some(page) = relay.in_flight.page(&slots).filter(|_| relay.has_slot) else {
             return;
         };
         let wanted = |row: &&StoredRow| {
             !page.without_keys.contains(&row.key_hash)
                 && (!page.without_topics.contains(&row.topic)
-                    || page.yet_keys.contains(&row.key_hash))
+                    || page.due_keys.contains(&row.key_hash))
         };
         let found: Vec<_> = self
             .table
@@ -133,14 +134,14 @@ impl World {
         };
         let rows: Vec<StoredRow> = found.iter().take_while(fits).copied().cloned().collect();
         let is_whole = found.len() < page.rows_max && rows.len() == found.len();
-        relay.may_have_more = relay.window.take(ReadPage { rows, is_whole });
+        relay.may_have_more = relay.in_flight.take(ReadPage { rows, is_whole });
     }
 
-    /// Sends all rows that the window gives, and checks that no key has two on their way.
+    /// Sends all rows that can be sent, and checks that no key has two on their way.
     fn send(&mut self, relay: usize) {
         let relay = &mut self.relays[relay];
         let has_slot = relay.has_slot;
-        while let Some(row) = relay.window.next(|_| has_slot) {
+        while let Some(row) = relay.in_flight.next(|_| has_slot) {
             assert!(
                 !relay
                     .under_way
@@ -153,7 +154,7 @@ impl World {
     }
 
     /// A row arrives at the log.
-    fn land(&mut self, row: &StoredRow) {
+    fn append_to_log(&mut self, row: &StoredRow) {
         self.log.push((row.key_hash, row.id.sequence));
     }
 
@@ -166,37 +167,37 @@ impl World {
         let index = self.random.random_range(0..count);
         let row = self.relays[relay].under_way.swap_remove(index);
         let outcome = match self.random.random_range(0..20) {
-            0 if with_faults => Outcome::Refused("no".to_owned()),
-            1 if with_faults => Outcome::Unfit("no".to_owned()),
-            2 if with_faults => Outcome::NotSent,
-            3 if with_faults => Outcome::Unknown("lost".to_owned()),
+            0 if with_faults => SendOutcome::Refused("no".to_owned()),
+            1 if with_faults => SendOutcome::Unfit("no".to_owned()),
+            2 if with_faults => SendOutcome::NotSent,
+            3 if with_faults => SendOutcome::Unknown("lost".to_owned()),
             4 if with_faults => {
-                self.land(&row);
-                Outcome::Unknown("landed, but who knows".to_owned())
+                self.append_to_log(&row);
+                SendOutcome::Unknown("landed, but who knows".to_owned())
             }
             5 if with_faults => {
                 // Reported as unknown, and lands later.
                 self.orphans.push(row.clone());
-                Outcome::Unknown("on its way".to_owned())
+                SendOutcome::Unknown("on its way".to_owned())
             }
             _ => {
-                self.land(&row);
-                Outcome::Published
+                self.append_to_log(&row);
+                SendOutcome::Published
             }
         };
         let random = self.random.random();
-        let window = &mut self.relays[relay].window;
-        window.settle(row.key_hash, outcome, self.now, random);
+        let in_flight = &mut self.relays[relay].in_flight;
+        in_flight.settle(row.key_hash, outcome, self.now, random);
     }
 
     /// Deletes the acknowledged rows, like the store.
     fn delete(&mut self, relay: usize) {
-        let published = self.relays[relay].window.published();
+        let published = self.relays[relay].in_flight.published();
         for row in &published {
             self.table.remove(&row.sequence);
         }
         let relay = &mut self.relays[relay];
-        relay.window.deleted(published.len());
+        relay.in_flight.deleted(published.len());
         relay.may_have_more |= !published.is_empty();
     }
 
@@ -206,15 +207,15 @@ impl World {
         match self.random.random_range(0..5) {
             0 => {
                 // A killed relay: its sends may still land.
-                let window = Window::new(&self.settings);
-                let killed = std::mem::replace(&mut self.relays[relay].window, window);
+                let in_flight = InFlightRows::new(&self.settings);
+                let killed = std::mem::replace(&mut self.relays[relay].in_flight, in_flight);
                 drop(killed);
                 let under_way = std::mem::take(&mut self.relays[relay].under_way);
                 self.orphans.extend(under_way);
             }
             1 => {
                 self.relays[relay].has_slot = false;
-                self.relays[relay].window.lose(&[SLOT]);
+                self.relays[relay].in_flight.lose_slots(&[SLOT]);
             }
             2 => self.relays[relay].has_slot = true,
             3 => {
@@ -234,14 +235,14 @@ impl World {
                 };
                 if let Some(sequence) = self.table.values().find(free).map(|row| row.id.sequence) {
                     self.table.remove(&sequence);
-                    self.given_up.insert(sequence);
+                    self.deleted_by_operator.insert(sequence);
                 }
             }
             _ => {
                 if !self.orphans.is_empty() {
                     let index = self.random.random_range(0..self.orphans.len());
                     let row = self.orphans.swap_remove(index);
-                    self.land(&row);
+                    self.append_to_log(&row);
                 }
             }
         }
@@ -258,7 +259,7 @@ impl World {
             5 => self.delete(relay),
             _ => {
                 self.now += Duration::from_millis(self.random.random_range(0..400));
-                self.relays[relay].window.wake(self.now);
+                self.relays[relay].in_flight.wake(self.now);
             }
         }
         if with_faults && self.chance(20) {
@@ -272,7 +273,7 @@ impl World {
         let mut landed = BTreeSet::new();
         for (key, sequence) in &self.log {
             // A relay that had read a given-up event before may still publish it.
-            if landed.insert(*sequence) && !self.given_up.contains(sequence) {
+            if landed.insert(*sequence) && !self.deleted_by_operator.contains(sequence) {
                 let before = seen.insert(*key, *sequence);
                 assert!(
                     before < Some(*sequence),
@@ -280,8 +281,9 @@ impl World {
                 );
             }
         }
-        let missing = (1..=self.next_sequence)
-            .filter(|sequence| !landed.contains(sequence) && !self.given_up.contains(sequence));
+        let missing = (1..=self.next_sequence).filter(|sequence| {
+            !landed.contains(sequence) && !self.deleted_by_operator.contains(sequence)
+        });
         assert_eq!(missing.collect::<Vec<_>>(), [0_i64; 0], "seed {seed}: lost");
     }
 }
@@ -296,10 +298,10 @@ fn run(seed: u64) {
         relay.has_slot = true;
     }
     let mut rounds = 0;
-    while !world.table.is_empty() || world.relays.iter().any(|relay| !relay.window.is_empty()) {
+    while !world.table.is_empty() || world.relays.iter().any(|relay| !relay.in_flight.is_empty()) {
         world.now += Duration::from_secs(1);
         for relay in 0..RELAYS {
-            world.relays[relay].window.wake(world.now);
+            world.relays[relay].in_flight.wake(world.now);
             world.read(relay);
             world.send(relay);
             while !world.relays[relay].under_way.is_empty() {
@@ -313,9 +315,9 @@ fn run(seed: u64) {
     world.check(seed);
     for relay in &mut world.relays {
         let page = relay
-            .window
+            .in_flight
             .page(&BTreeSet::from([SLOT]))
-            .expect("an empty window reads");
+            .expect("an idle relay reads");
         assert_eq!(
             (page.rows_max, page.bytes_max),
             (40, 3_000),

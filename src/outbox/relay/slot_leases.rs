@@ -14,7 +14,7 @@
 //! an owner whose lease holds.
 
 use crate::outbox::row::SLOTS;
-use crate::outbox::store::Standing;
+use crate::outbox::store::RelaysAndLeases;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -27,7 +27,7 @@ pub(super) struct SlotPlan {
     /// Release these, once none of their rows is being sent.
     pub(super) surplus: Vec<i16>,
     /// When a lease of another relay expires, unless it is renewed: decide again then.
-    pub(super) look_again_after: Option<Duration>,
+    pub(super) recheck_after: Option<Duration>,
 }
 
 /// Decides for `me`. `mine` are the slots that it considers its own.
@@ -35,9 +35,9 @@ pub(super) struct SlotPlan {
 /// Each of n relays gets an n-th of the slots; the first by name get one more while a remainder is
 /// left. A relay keeps its slots up to its share, takes free slots up to its share, and releases
 /// the rest, so that slots move only when relays join or leave.
-pub(super) fn decide(me: &str, standing: &Standing, mine: &BTreeSet<i16>) -> SlotPlan {
-    let part = part(me, &standing.relays);
-    let others: BTreeMap<i16, Duration> = standing
+pub(super) fn plan_slots(me: &str, registered: &RelaysAndLeases, mine: &BTreeSet<i16>) -> SlotPlan {
+    let share = share_of(me, &registered.relays);
+    let others: BTreeMap<i16, Duration> = registered
         .leases
         .iter()
         .filter(|lease| lease.owner != me)
@@ -46,14 +46,14 @@ pub(super) fn decide(me: &str, standing: &Standing, mine: &BTreeSet<i16>) -> Slo
     let held = mine.iter().filter(|slot| !others.contains_key(*slot));
     let free = (0..SLOTS).filter(|slot| !mine.contains(slot) && !others.contains_key(slot));
     SlotPlan {
-        surplus: held.clone().skip(part).copied().collect(),
-        wanted: held.copied().chain(free).take(part).collect(),
-        look_again_after: others.values().min().copied(),
+        surplus: held.clone().skip(share).copied().collect(),
+        wanted: held.copied().chain(free).take(share).collect(),
+        recheck_after: others.values().min().copied(),
     }
 }
 
 /// How many slots `me` gets.
-fn part(me: &str, relays: &[String]) -> usize {
+fn share_of(me: &str, relays: &[String]) -> usize {
     let slots = SLOTS as usize;
     let count = relays.len().max(1);
     let rank = relays.iter().position(|relay| relay == me).unwrap_or(count);
@@ -138,18 +138,18 @@ impl SlotLeases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outbox::store::Leased;
+    use crate::outbox::store::SlotLease;
 
     /// Runs the decisions of these relays in turn, for some rounds. Returns the slots of each at
     /// the end.
     fn settle(relays: &[&str], mut owners: BTreeMap<i16, String>) -> BTreeMap<String, usize> {
         for _ in 0..4 {
             for me in relays {
-                let standing = Standing {
+                let registered = RelaysAndLeases {
                     relays: relays.iter().map(|relay| (*relay).to_owned()).collect(),
                     leases: owners
                         .iter()
-                        .map(|(slot, owner)| Leased {
+                        .map(|(slot, owner)| SlotLease {
                             slot: *slot,
                             owner: owner.clone(),
                             expires_in: Duration::from_secs(1),
@@ -158,7 +158,7 @@ mod tests {
                 };
                 let mine = owners.iter().filter(|(_, owner)| owner == me);
                 let mine = mine.map(|(slot, _)| *slot).collect();
-                let shares = decide(me, &standing, &mine);
+                let shares = plan_slots(me, &registered, &mine);
                 owners.retain(|slot, _| !shares.surplus.contains(slot));
                 for slot in shares.wanted {
                     let previous = owners.insert(slot, (*me).to_owned());
@@ -188,16 +188,16 @@ mod tests {
 
     #[test]
     fn a_lease_of_another_relay_is_checked_when_it_ends() {
-        let standing = Standing {
+        let registered = RelaysAndLeases {
             relays: vec!["a".to_owned()],
-            leases: vec![Leased {
+            leases: vec![SlotLease {
                 slot: 3,
                 owner: "killed".to_owned(),
                 expires_in: Duration::from_secs(7),
             }],
         };
-        let shares = decide("a", &standing, &BTreeSet::new());
-        assert_eq!(shares.look_again_after, Some(Duration::from_secs(7)));
+        let shares = plan_slots("a", &registered, &BTreeSet::new());
+        assert_eq!(shares.recheck_after, Some(Duration::from_secs(7)));
         assert_eq!(shares.wanted.len(), 63);
         assert!(!shares.wanted.contains(&3));
     }

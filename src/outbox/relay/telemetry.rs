@@ -1,6 +1,6 @@
 //! A relay's logs and metrics: each fact is logged and counted in one place.
 
-use super::in_flight_rows::Fact;
+use super::in_flight_rows::RowSettled;
 use crate::outbox::status::OpenTransaction;
 use crate::outbox::store::Backlog;
 use crate::telemetry::{Metric, Reporter};
@@ -8,12 +8,12 @@ use metrics::counter;
 use std::time::Duration;
 
 /// Logs and counts the result of a row.
-pub(super) fn row_settled(fact: &Fact) {
-    match fact {
-        Fact::Published { topic } => {
+pub(super) fn row_settled(settled: &RowSettled) {
+    match settled {
+        RowSettled::Published { topic } => {
             counter!(Metric::OutboxPublished.name(), "topic" => topic.clone()).increment(1);
         }
-        Fact::Held {
+        RowSettled::Held {
             row,
             topic,
             reason,
@@ -40,7 +40,7 @@ pub(super) fn row_settled(fact: &Fact) {
                 );
             }
         }
-        Fact::Delayed { topic, reason } => {
+        RowSettled::Delayed { topic, reason } => {
             failed(topic, "unknown");
             tracing::warn!(
                 topic,

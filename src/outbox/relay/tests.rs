@@ -1,8 +1,8 @@
-//! The window's rules, one by one.
+//! The rules of the rows in memory, one by one.
 
 use super::super::store::{ReadPage, RowId, StoredRow};
 use super::blocked_keys::UNFIT_KEYS_MAX;
-use super::in_flight_rows::{Fact, Outcome, Window};
+use super::in_flight_rows::{InFlightRows, RowSettled, SendOutcome};
 use super::settings::RelaySettings;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -33,178 +33,181 @@ fn whole(rows: impl IntoIterator<Item = StoredRow>) -> ReadPage {
     }
 }
 
-fn next(window: &mut Window) -> Option<i64> {
-    window.next(|_| true).map(|row| row.id.sequence)
+fn next(in_flight: &mut InFlightRows) -> Option<i64> {
+    in_flight.next(|_| true).map(|row| row.id.sequence)
 }
 
-fn page(window: &Window) -> super::super::store::Page {
-    window.page(&BTreeSet::from([0])).expect("room")
+fn page(in_flight: &InFlightRows) -> super::super::store::Page {
+    in_flight.page(&BTreeSet::from([0])).expect("room")
 }
 
-fn refused() -> Outcome {
-    Outcome::Refused("no such topic".to_owned())
+fn refused() -> SendOutcome {
+    SendOutcome::Refused("no such topic".to_owned())
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_keys_next_row_waits_for_the_previous_acknowledgement() {
-    let mut window = Window::new(&RelaySettings::default());
-    window.take(whole([row(1, 7, "t"), row(2, 7, "t"), row(3, 8, "t")]));
-    assert_eq!([next(&mut window), next(&mut window)], [Some(1), Some(3)]);
-    assert_eq!(next(&mut window), None);
-    window.settle(7, Outcome::Published, Instant::now(), 0.0);
-    assert_eq!(next(&mut window), Some(2));
+    let mut in_flight = InFlightRows::new(&RelaySettings::default());
+    in_flight.take(whole([row(1, 7, "t"), row(2, 7, "t"), row(3, 8, "t")]));
+    assert_eq!(
+        [next(&mut in_flight), next(&mut in_flight)],
+        [Some(1), Some(3)]
+    );
+    assert_eq!(next(&mut in_flight), None);
+    in_flight.settle(7, SendOutcome::Published, Instant::now(), 0.0);
+    assert_eq!(next(&mut in_flight), Some(2));
 }
 
 #[tokio::test(start_paused = true)]
 async fn keys_are_not_reread_before_published_rows_are_deleted() {
-    let mut window = Window::new(&RelaySettings::default());
-    window.take(whole([row(1, 7, "t")]));
-    next(&mut window);
-    window.settle(7, Outcome::Published, Instant::now(), 0.0);
-    assert_eq!(page(&window).without_keys, [7]);
-    assert_eq!(window.published(), [id(1)]);
-    window.deleted(1);
-    assert_eq!(page(&window).without_keys, [0_i64; 0]);
+    let mut in_flight = InFlightRows::new(&RelaySettings::default());
+    in_flight.take(whole([row(1, 7, "t")]));
+    next(&mut in_flight);
+    in_flight.settle(7, SendOutcome::Published, Instant::now(), 0.0);
+    assert_eq!(page(&in_flight).without_keys, [7]);
+    assert_eq!(in_flight.published(), [id(1)]);
+    in_flight.deleted(1);
+    assert_eq!(page(&in_flight).without_keys, [0_i64; 0]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn due_keys_are_reread_after_published_rows_are_deleted() {
-    let mut window = Window::new(&RelaySettings::default());
-    window.take(whole([row(1, 7, "t"), row(2, 7, "t")]));
-    next(&mut window);
-    window.settle(7, Outcome::Published, Instant::now(), 0.0);
-    next(&mut window);
-    window.settle(7, refused(), Instant::now(), 0.0);
+    let mut in_flight = InFlightRows::new(&RelaySettings::default());
+    in_flight.take(whole([row(1, 7, "t"), row(2, 7, "t")]));
+    next(&mut in_flight);
+    in_flight.settle(7, SendOutcome::Published, Instant::now(), 0.0);
+    next(&mut in_flight);
+    in_flight.settle(7, refused(), Instant::now(), 0.0);
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert!(window.wake(Instant::now()));
-    assert_eq!(page(&window).without_keys, [7]);
-    window.deleted(1);
-    assert_eq!(page(&window).without_keys, [0_i64; 0]);
+    assert!(in_flight.wake(Instant::now()));
+    assert_eq!(page(&in_flight).without_keys, [7]);
+    in_flight.deleted(1);
+    assert_eq!(page(&in_flight).without_keys, [0_i64; 0]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_key_waits_and_restarts_at_its_first_row() {
-    let mut window = Window::new(&RelaySettings::default());
-    window.take(whole([row(1, 7, "t"), row(2, 7, "t")]));
-    next(&mut window);
-    let fact = window.settle(7, refused(), Instant::now(), 0.0);
+    let mut in_flight = InFlightRows::new(&RelaySettings::default());
+    in_flight.take(whole([row(1, 7, "t"), row(2, 7, "t")]));
+    next(&mut in_flight);
+    let settled = in_flight.settle(7, refused(), Instant::now(), 0.0);
     assert!(
         matches!(
-            fact,
-            Some(Fact::Held {
+            settled,
+            Some(RowSettled::Held {
                 row: RowId { sequence: 1, .. },
                 is_new: true,
                 ..
             })
         ),
-        "{fact:?}"
+        "{settled:?}"
     );
-    assert!(window.is_empty(), "its rows are dropped");
-    assert_eq!((next(&mut window), window.held_keys()), (None, 1));
-    assert_eq!(page(&window).without_keys, [7]);
-    assert!(!window.wake(Instant::now()));
+    assert!(in_flight.is_empty(), "its rows are dropped");
+    assert_eq!((next(&mut in_flight), in_flight.held_keys()), (None, 1));
+    assert_eq!(page(&in_flight).without_keys, [7]);
+    assert!(!in_flight.wake(Instant::now()));
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert!(window.wake(Instant::now()));
-    assert_eq!(page(&window).without_keys, [0_i64; 0]);
-    window.take(whole([row(1, 7, "t"), row(2, 7, "t")]));
-    next(&mut window);
-    let fact = window.settle(7, refused(), Instant::now(), 0.0);
+    assert!(in_flight.wake(Instant::now()));
+    assert_eq!(page(&in_flight).without_keys, [0_i64; 0]);
+    in_flight.take(whole([row(1, 7, "t"), row(2, 7, "t")]));
+    next(&mut in_flight);
+    let settled = in_flight.settle(7, refused(), Instant::now(), 0.0);
     assert!(
-        matches!(fact, Some(Fact::Held { is_new: false, .. })),
-        "{fact:?}"
+        matches!(settled, Some(RowSettled::Held { is_new: false, .. })),
+        "{settled:?}"
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_held_key_is_released_when_its_row_is_deleted() {
-    let mut window = Window::new(&RelaySettings::default());
-    window.take(whole([row(1, 7, "t")]));
-    next(&mut window);
-    window.settle(7, refused(), Instant::now(), 0.0);
+    let mut in_flight = InFlightRows::new(&RelaySettings::default());
+    in_flight.take(whole([row(1, 7, "t")]));
+    next(&mut in_flight);
+    in_flight.settle(7, refused(), Instant::now(), 0.0);
     tokio::time::advance(Duration::from_secs(1)).await;
-    window.wake(Instant::now());
-    window.take(whole([]));
-    assert_eq!(window.held_keys(), 0);
+    in_flight.wake(Instant::now());
+    in_flight.take(whole([]));
+    assert_eq!(in_flight.held_keys(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_topic_refusing_many_keys_stops_until_one_is_published() {
-    let mut window = Window::new(&RelaySettings::default());
-    window.take(whole((0..16).map(|key| row(key, key, "missing"))));
-    while next(&mut window).is_some() {}
+    let mut in_flight = InFlightRows::new(&RelaySettings::default());
+    in_flight.take(whole((0..16).map(|key| row(key, key, "missing"))));
+    while next(&mut in_flight).is_some() {}
     for key in 0..16 {
-        window.settle(key, refused(), Instant::now(), 0.5);
+        in_flight.settle(key, refused(), Instant::now(), 0.5);
     }
-    assert_eq!(page(&window).without_topics, ["missing"]);
+    assert_eq!(page(&in_flight).without_topics, ["missing"]);
     // The first is due before the others.
-    window.wake(window.next_wake().expect("all wait"));
-    let due = page(&window).yet_keys;
+    in_flight.wake(in_flight.next_wake().expect("all wait"));
+    let due = page(&in_flight).due_keys;
     assert!(!due.is_empty());
-    window.take(whole(due.iter().map(|key| row(*key, *key, "missing"))));
-    next(&mut window);
-    window.settle(due[0], Outcome::Published, Instant::now(), 0.5);
-    let page = page(&window);
+    in_flight.take(whole(due.iter().map(|key| row(*key, *key, "missing"))));
+    next(&mut in_flight);
+    in_flight.settle(due[0], SendOutcome::Published, Instant::now(), 0.5);
+    let page = page(&in_flight);
     assert_eq!(page.without_topics, [""; 0]);
-    let due_again = page.yet_keys.len() + due.len();
+    let due_again = page.due_keys.len() + due.len();
     assert_eq!(due_again, 16, "the others need not wait");
 }
 
 #[tokio::test(start_paused = true)]
 async fn unfit_records_do_not_stop_their_topic() {
-    let mut window = Window::new(&RelaySettings::default());
-    window.take(whole((0..40).map(|key| row(key, key, "t"))));
-    while next(&mut window).is_some() {}
+    let mut in_flight = InFlightRows::new(&RelaySettings::default());
+    in_flight.take(whole((0..40).map(|key| row(key, key, "t"))));
+    while next(&mut in_flight).is_some() {}
     for key in 0..40 {
-        window.settle(
+        in_flight.settle(
             key,
-            Outcome::Unfit("too large".to_owned()),
+            SendOutcome::Unfit("too large".to_owned()),
             Instant::now(),
             0.5,
         );
     }
     assert_eq!(
-        (page(&window).without_topics.len(), window.held_keys()),
+        (page(&in_flight).without_topics.len(), in_flight.held_keys()),
         (0, 40)
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_key_with_many_rows_leaves_room_for_others() {
-    let mut window = Window::new(&RelaySettings::default());
-    let may_have_more = window.take(whole((0..1_000).map(|sequence| row(sequence, 7, "t"))));
+    let mut in_flight = InFlightRows::new(&RelaySettings::default());
+    let may_have_more = in_flight.take(whole((0..1_000).map(|sequence| row(sequence, 7, "t"))));
     assert!(may_have_more);
-    assert_eq!(page(&window).rows_max, 2_000 - 32);
-    assert_eq!(page(&window).without_keys, [7]);
+    assert_eq!(page(&in_flight).rows_max, 2_000 - 32);
+    assert_eq!(page(&in_flight).without_keys, [7]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn rows_of_a_lost_slot_are_removed_unless_being_sent() {
-    let mut window = Window::new(&RelaySettings::default());
-    window.take(whole([row(1, 7, "t"), row(2, 7, "t"), row(3, 8, "t")]));
-    assert_eq!(next(&mut window), Some(1));
-    window.lose(&[0]);
-    assert_eq!(next(&mut window), None);
-    assert!(window.is_busy(0));
-    window.settle(7, Outcome::Published, Instant::now(), 0.0);
-    assert_eq!(window.published(), [id(1)]);
-    window.deleted(1);
-    assert!(window.is_empty() && !window.is_busy(0));
+    let mut in_flight = InFlightRows::new(&RelaySettings::default());
+    in_flight.take(whole([row(1, 7, "t"), row(2, 7, "t"), row(3, 8, "t")]));
+    assert_eq!(next(&mut in_flight), Some(1));
+    in_flight.lose_slots(&[0]);
+    assert_eq!(next(&mut in_flight), None);
+    assert!(in_flight.is_busy(0));
+    in_flight.settle(7, SendOutcome::Published, Instant::now(), 0.0);
+    assert_eq!(in_flight.published(), [id(1)]);
+    in_flight.deleted(1);
+    assert!(in_flight.is_empty() && !in_flight.is_busy(0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_news_if_its_row_or_reason_changed() {
-    let mut window = Window::new(&RelaySettings::default());
+    let mut in_flight = InFlightRows::new(&RelaySettings::default());
     let mut refuse = async |sequence: i64, reason: &str| {
-        window.take(whole([row(sequence, 7, "t")]));
-        assert_eq!(next(&mut window), Some(sequence));
-        let outcome = Outcome::Unfit(reason.to_owned());
-        let fact = window.settle(7, outcome, Instant::now(), 0.0);
+        in_flight.take(whole([row(sequence, 7, "t")]));
+        assert_eq!(next(&mut in_flight), Some(sequence));
+        let outcome = SendOutcome::Unfit(reason.to_owned());
+        let settled = in_flight.settle(7, outcome, Instant::now(), 0.0);
         tokio::time::advance(Duration::from_secs(100)).await;
-        window.wake(Instant::now());
-        let Some(Fact::Held { has_news, .. }) = fact else {
-            panic!("it is not held: {fact:?}");
+        in_flight.wake(Instant::now());
+        let Some(RowSettled::Held { needs_mark, .. }) = settled else {
+            panic!("it is not held: {settled:?}");
         };
-        has_news
+        needs_mark
     };
     for (sequence, reason, expected) in [
         (1, "too large", true),
@@ -213,8 +216,8 @@ async fn a_refusal_is_news_if_its_row_or_reason_changed() {
         (1, "no key", false),
         (2, "no key", true),
     ] {
-        let has_news = refuse(sequence, reason).await;
-        assert_eq!(has_news, expected, "{sequence} {reason}");
+        let needs_mark = refuse(sequence, reason).await;
+        assert_eq!(needs_mark, expected, "{sequence} {reason}");
     }
 }
 
@@ -224,26 +227,26 @@ async fn too_many_unfit_rows_stop_a_topic_until_one_goes() {
         rows_max: 2 * UNFIT_KEYS_MAX,
         ..RelaySettings::default()
     };
-    let mut window = Window::new(&settings);
-    window.take(whole((0..).take(UNFIT_KEYS_MAX).map(|n| row(n, n, "t"))));
+    let mut in_flight = InFlightRows::new(&settings);
+    in_flight.take(whole((0..).take(UNFIT_KEYS_MAX).map(|n| row(n, n, "t"))));
     let mut stops = 0;
-    while let Some(key) = next(&mut window) {
-        assert_eq!(page(&window).without_topics, [""; 0]);
-        let outcome = Outcome::Unfit("too large".to_owned());
-        let fact = window.settle(key, outcome, Instant::now(), 0.5);
-        let Some(Fact::Held { stops_topic, .. }) = fact else {
-            panic!("it is not held: {fact:?}");
+    while let Some(key) = next(&mut in_flight) {
+        assert_eq!(page(&in_flight).without_topics, [""; 0]);
+        let outcome = SendOutcome::Unfit("too large".to_owned());
+        let settled = in_flight.settle(key, outcome, Instant::now(), 0.5);
+        let Some(RowSettled::Held { stops_topic, .. }) = settled else {
+            panic!("it is not held: {settled:?}");
         };
         stops += usize::from(stops_topic);
     }
     assert_eq!(
-        (stops, page(&window).without_topics),
+        (stops, page(&in_flight).without_topics),
         (1, vec!["t".to_owned()])
     );
     tokio::time::advance(Duration::from_secs(1)).await;
-    window.wake(Instant::now());
-    window.take(whole(
+    in_flight.wake(Instant::now());
+    in_flight.take(whole(
         (1..).take(UNFIT_KEYS_MAX - 1).map(|n| row(n, n, "t")),
     ));
-    assert_eq!(page(&window).without_topics, [""; 0]);
+    assert_eq!(page(&in_flight).without_topics, [""; 0]);
 }

@@ -4,17 +4,17 @@
 //! the commits without an additional lock.
 //!
 //! `append.rs` writes rows in the caller's transaction, `store.rs` holds the statements of relays,
-//! and `schema.rs` the tables and their versions. Relays of this process are woken by a `Notify`;
+//! and `tables.rs` the tables and their versions. Relays of this process are woken by a `Notify`;
 //! those of other processes poll.
 
 mod append;
-mod schema;
 mod store;
+mod tables;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use append::append;
-pub(crate) use schema::prepare;
+pub(crate) use tables::prepare;
 
 use super::handle::Opener;
 use super::store::Answer;
@@ -180,14 +180,14 @@ impl SqliteOutbox {
 
     /// The versions of the outbox in this file. Does not create the file.
     async fn versions(path: &Path) -> Result<OutboxVersions, OutboxError> {
-        let newest = schema::NEWEST;
+        let newest = tables::NEWEST;
         if !path.exists() {
             return Ok(OutboxVersions { stored: 0, newest });
         }
         let failed = OutboxError::during("open");
         let options = SqliteConnectOptions::new().filename(path).read_only(true);
         let mut connection = options.connect().await.map_err(&failed)?;
-        let stored = schema::version(&mut connection).await?;
+        let stored = tables::version(&mut connection).await?;
         connection.close().await.map_err(&failed)?;
         Ok(OutboxVersions { stored, newest })
     }

@@ -12,7 +12,7 @@ use super::super::OutboxError;
 use super::super::row::{Row, SLOTS};
 use super::super::status::{HeldKey, OpenTransaction, OutboxStatus, RelayShare};
 use super::super::store::{
-    self, Answer, Backlog, Leased, Page, ReadPage, RowId, Standing, Store, StoredRow,
+    self, Answer, Backlog, Page, ReadPage, RelaysAndLeases, RowId, SlotLease, Store, StoredRow,
 };
 use super::SqliteOutbox;
 use crate::sqlite::is_busy;
@@ -38,14 +38,14 @@ macro_rules! now {
 }
 
 /// Registers a relay, or extends its registration.
-const ATTEND: &str = concat!(
+const REGISTER: &str = concat!(
     "INSERT INTO evenkeel_outbox_relay (id, expires_at) VALUES (?1, ",
     now!(),
     " + ?2) ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at"
 );
 
 /// Removes the registrations of other relays that have expired.
-const FORGET: &str = concat!(
+const REMOVE_EXPIRED_RELAYS: &str = concat!(
     "DELETE FROM evenkeel_outbox_relay WHERE id <> ?1 AND expires_at < ",
     now!()
 );
@@ -161,31 +161,36 @@ const LEASED: &str = concat!(
 );
 
 impl Store for SqliteOutbox {
-    fn attend<'a>(&'a self, relay: &'a str, lease: Duration) -> Answer<'a, Standing> {
-        Box::pin(self.patiently("register the relay", move || async move {
-            let pool = &self.pool;
-            sqlx::query(ATTEND)
-                .bind(relay)
-                .bind(store::milliseconds(lease))
-                .execute(pool)
-                .await?;
-            sqlx::query(FORGET).bind(relay).execute(pool).await?;
-            let leases = sqlx::query(LEASES).fetch_all(pool).await?;
-            let leased = |row: SqliteRow| {
-                Ok(Leased {
-                    slot: row.try_get("slot")?,
-                    owner: row.try_get("owner")?,
-                    expires_in: store::duration(row.try_get("expires_in_ms")?),
+    fn register<'a>(&'a self, relay: &'a str, lease: Duration) -> Answer<'a, RelaysAndLeases> {
+        Box::pin(
+            self.retry_while_locked("register the relay", move || async move {
+                let pool = &self.pool;
+                sqlx::query(REGISTER)
+                    .bind(relay)
+                    .bind(store::milliseconds(lease))
+                    .execute(pool)
+                    .await?;
+                sqlx::query(REMOVE_EXPIRED_RELAYS)
+                    .bind(relay)
+                    .execute(pool)
+                    .await?;
+                let leases = sqlx::query(LEASES).fetch_all(pool).await?;
+                let leased = |row: SqliteRow| {
+                    Ok(SlotLease {
+                        slot: row.try_get("slot")?,
+                        owner: row.try_get("owner")?,
+                        expires_in: store::duration(row.try_get("expires_in_ms")?),
+                    })
+                };
+                Ok(RelaysAndLeases {
+                    relays: sqlx::query_scalar(RELAYS).fetch_all(pool).await?,
+                    leases: leases
+                        .into_iter()
+                        .map(leased)
+                        .collect::<Result<_, sqlx::Error>>()?,
                 })
-            };
-            Ok(Standing {
-                relays: sqlx::query_scalar(RELAYS).fetch_all(pool).await?,
-                leases: leases
-                    .into_iter()
-                    .map(leased)
-                    .collect::<Result<_, sqlx::Error>>()?,
-            })
-        }))
+            }),
+        )
     }
 
     fn lease<'a>(
@@ -194,7 +199,7 @@ impl Store for SqliteOutbox {
         slots: &'a [i16],
         lease: Duration,
     ) -> Answer<'a, Vec<i16>> {
-        Box::pin(self.patiently("lease slots", move || async move {
+        Box::pin(self.retry_while_locked("lease slots", move || async move {
             sqlx::query_scalar(LEASE)
                 .bind(relay)
                 .bind(list(slots))
@@ -205,31 +210,35 @@ impl Store for SqliteOutbox {
     }
 
     fn release<'a>(&'a self, relay: &'a str, slots: &'a [i16]) -> Answer<'a, ()> {
-        Box::pin(self.patiently("release slots", move || async move {
-            let query = sqlx::query(RELEASE).bind(relay).bind(list(slots));
-            query.execute(&self.pool).await.map(drop)
-        }))
+        Box::pin(
+            self.retry_while_locked("release slots", move || async move {
+                let query = sqlx::query(RELEASE).bind(relay).bind(list(slots));
+                query.execute(&self.pool).await.map(drop)
+            }),
+        )
     }
 
     fn leave<'a>(&'a self, relay: &'a str) -> Answer<'a, ()> {
-        Box::pin(self.patiently("release slots", move || async move {
-            for statement in [RELEASE_ALL, LEAVE] {
-                sqlx::query(statement)
-                    .bind(relay)
-                    .execute(&self.pool)
-                    .await?;
-            }
-            Ok(())
-        }))
+        Box::pin(
+            self.retry_while_locked("release slots", move || async move {
+                for statement in [RELEASE_ALL, LEAVE] {
+                    sqlx::query(statement)
+                        .bind(relay)
+                        .execute(&self.pool)
+                        .await?;
+                }
+                Ok(())
+            }),
+        )
     }
 
     fn read<'a>(&'a self, page: &'a Page) -> Answer<'a, ReadPage> {
-        Box::pin(self.patiently("read events", move || async move {
+        Box::pin(self.retry_while_locked("read events", move || async move {
             let rows = sqlx::query(READ)
                 .bind(list(&page.slots))
                 .bind(list(&page.without_keys))
                 .bind(list(&page.without_topics))
-                .bind(list(&page.yet_keys))
+                .bind(list(&page.due_keys))
                 .bind(store::limit(page.rows_max))
                 .bind(store::limit(page.bytes_max))
                 .fetch_all(&self.pool)
@@ -242,7 +251,7 @@ impl Store for SqliteOutbox {
         let rows = rows.iter().map(|row| (row.sequence, &*row.event));
         let rows = list(&rows.collect::<Vec<_>>());
         Box::pin(async move {
-            self.patiently("delete published events", || async {
+            self.retry_while_locked("delete published events", || async {
                 let query = sqlx::query(DELETE).bind(&rows);
                 query.execute(&self.pool).await.map(drop)
             })
@@ -256,7 +265,7 @@ impl Store for SqliteOutbox {
             .map(|(row, why)| (row.sequence, &*row.event, store::reason(why)));
         let marks = list(&marks.collect::<Vec<_>>());
         Box::pin(async move {
-            self.patiently("mark refused events", || async {
+            self.retry_while_locked("mark refused events", || async {
                 let query = sqlx::query(MARK).bind(&marks);
                 query.execute(&self.pool).await.map(drop)
             })
@@ -266,7 +275,7 @@ impl Store for SqliteOutbox {
 
     fn is_drained<'a>(&'a self, without_topics: &'a [String]) -> Answer<'a, bool> {
         Box::pin(
-            self.patiently("check whether it is drained", move || async move {
+            self.retry_while_locked("check whether it is drained", move || async move {
                 let query = sqlx::query_scalar(IS_DRAINED).bind(list(without_topics));
                 query.fetch_one(&self.pool).await
             }),
@@ -274,19 +283,21 @@ impl Store for SqliteOutbox {
     }
 
     fn backlog(&self) -> Answer<'_, Backlog> {
-        Box::pin(self.patiently("measure its backlog", move || async move {
-            let row = sqlx::query(BACKLOG)
-                .bind(store::limit(Backlog::EXACT_MAX as usize + 1))
-                .fetch_one(&self.pool)
-                .await?;
-            let (counted, estimated) = (row.try_get("counted")?, row.try_get("estimated")?);
-            let oldest: Option<i64> = row.try_get("oldest_ms")?;
-            Ok(Backlog {
-                pending: Backlog::pending(counted, estimated),
-                oldest: oldest.map(store::duration),
-                held_keys: store::count(row.try_get("held")?),
-            })
-        }))
+        Box::pin(
+            self.retry_while_locked("measure its backlog", move || async move {
+                let row = sqlx::query(BACKLOG)
+                    .bind(store::limit(Backlog::EXACT_MAX as usize + 1))
+                    .fetch_one(&self.pool)
+                    .await?;
+                let (counted, estimated) = (row.try_get("counted")?, row.try_get("estimated")?);
+                let oldest: Option<i64> = row.try_get("oldest_ms")?;
+                Ok(Backlog {
+                    pending: Backlog::pending(counted, estimated),
+                    oldest: oldest.map(store::duration),
+                    held_keys: store::count(row.try_get("held")?),
+                })
+            }),
+        )
     }
 
     /// None: while a transaction writes, no other can, so it appears as a store that does not
@@ -298,7 +309,7 @@ impl Store for SqliteOutbox {
     fn status(&self) -> Answer<'_, OutboxStatus> {
         Box::pin(async move {
             let backlog = self.backlog().await?;
-            self.patiently("read its status", move || async move {
+            self.retry_while_locked("read its status", move || async move {
                 let held = sqlx::query(HELD).fetch_all(&self.pool).await?;
                 let held: Result<Vec<HeldKey>, sqlx::Error> =
                     held.into_iter().map(held_key).collect();
@@ -330,7 +341,7 @@ impl SqliteOutbox {
         &self,
         doing: &'static str,
     ) -> Result<Transaction<'static, Sqlite>, OutboxError> {
-        self.patiently(doing, move || async move {
+        self.retry_while_locked(doing, move || async move {
             self.pool.begin_with("BEGIN IMMEDIATE").await
         })
         .await
@@ -340,7 +351,7 @@ impl SqliteOutbox {
     ///
     /// # Errors
     /// [`OutboxError::Store`] with the last error.
-    async fn patiently<T, F: Future<Output = Result<T, sqlx::Error>>>(
+    async fn retry_while_locked<T, F: Future<Output = Result<T, sqlx::Error>>>(
         &self,
         doing: &'static str,
         attempt: impl Fn() -> F,

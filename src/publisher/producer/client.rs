@@ -8,7 +8,7 @@
 
 use super::partitioner::OwnPartitioner;
 use super::reports::{Reports, SendAlone};
-use super::single_sender::{Native, SingleSender, create, hand_over};
+use super::single_sender::{NativeProducer, SingleSender, create, pass_on};
 use crate::event::OutgoingRecord;
 use crate::kafka::admin::Admin;
 use crate::kafka::native::native_headers;
@@ -35,13 +35,13 @@ const BATCH_BYTES_PROPERTY: &str = "batch.size";
 const BATCH_RECORDS_PROPERTY: &str = "batch.num.messages";
 
 /// How long records wait for the largest batch size that their topic accepts.
-const LIMIT_WITHIN: Duration = Duration::from_secs(1);
+const LIMIT_LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The producers of a publisher.
 pub(in crate::publisher) struct Client {
-    batched: Native,
+    batched: NativeProducer,
     /// Producers for topics that accept only smaller batches, by the bytes of a batch.
-    smaller: Mutex<BTreeMap<usize, Arc<Native>>>,
+    smaller: Mutex<BTreeMap<usize, Arc<NativeProducer>>>,
     alone: Arc<SingleSender>,
     kafka: KafkaConfig,
     partitioner: OwnPartitioner,
@@ -52,7 +52,7 @@ pub(in crate::publisher) struct Client {
     sequence: AtomicU64,
     buffer: Arc<Buffer>,
     /// Whether records that are lost at its end are no reason for an error in the log.
-    pub(in crate::publisher) is_expendable: AtomicBool,
+    pub(in crate::publisher) may_lose_records: AtomicBool,
 }
 
 impl Client {
@@ -93,7 +93,7 @@ impl Client {
             kafka: kafka.clone(),
             batch_bytes: batches.then_some(batch_bytes),
             routes: RwLock::default(),
-            is_expendable: AtomicBool::new(false),
+            may_lose_records: AtomicBool::new(false),
             sequence: AtomicU64::new(0),
             buffer,
         })
@@ -113,21 +113,21 @@ impl Client {
             return Err(failure.into_error(&record.topic));
         }
         let bytes = size(&record);
-        let entry = self.buffer.room.enter(bytes).await;
+        let reservation = self.buffer.room.enter(bytes).await;
         let route = self.route(&record.topic);
-        if let Some(way) = route.enter() {
-            return self.send(record, bytes, entry, Arc::clone(&route), way, span);
+        if let Some(mode) = route.enter() {
+            return self.send(record, bytes, reservation, Arc::clone(&route), mode, span);
         }
         let queued = route.queue().await;
         loop {
-            if let Some(way) = queued.enter().await {
-                return self.send(record, bytes, entry, Arc::clone(&route), way, span);
+            if let Some(mode) = queued.enter().await {
+                return self.send(record, bytes, reservation, Arc::clone(&route), mode, span);
             }
             let limit = self.limit(&record.topic).await;
-            let way = limit
+            let mode = limit
                 .zip(self.batch_bytes)
-                .map(|(limit, max)| SendMode::within(limit, max));
-            if route.learn(way) {
+                .map(|(limit, max)| SendMode::for_limit(limit, max));
+            if route.set_batch_limit(mode) {
                 self.alone.resend(&route);
             }
         }
@@ -148,32 +148,32 @@ impl Client {
     /// The most bytes of a batch that a topic accepts. None if the brokers do not answer in time.
     async fn limit(&self, topic: &str) -> Option<usize> {
         let (kafka, topic) = (self.kafka.clone(), topic.to_owned());
-        let ask = async move {
-            let admin = Admin::connect(&kafka, LIMIT_WITHIN).await.ok()?;
+        let lookup = async move {
+            let admin = Admin::connect(&kafka, LIMIT_LOOKUP_TIMEOUT).await.ok()?;
             let settings = admin.settings(std::slice::from_ref(&topic)).await.ok();
             let settings = settings?.remove(&topic)?;
             let bytes = |name| settings.get(name)?.value.parse::<usize>().ok();
             let limits = [bytes("max.message.bytes"), bytes("segment.bytes")];
             limits.into_iter().flatten().min()
         };
-        let asked = tokio::time::timeout(LIMIT_WITHIN, tokio::spawn(ask)).await;
-        asked.ok()?.ok()?
+        let limit = tokio::time::timeout(LIMIT_LOOKUP_TIMEOUT, tokio::spawn(lookup)).await;
+        limit.ok()?.ok()?
     }
 
     fn send(
         &self,
         record: OutgoingRecord,
         bytes: usize,
-        entry: Reservation<'_>,
+        reservation: Reservation<'_>,
         route: Arc<Route>,
-        way: SendMode,
+        mode: SendMode,
         span: Span,
     ) -> Result<PendingReceipt, PublishError> {
         let buffer = &self.buffer;
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
         let delivery = Delivery::new(
             record.topic,
-            entry.charge(),
+            reservation.charge(),
             bytes,
             Arc::clone(&route),
             sequence,
@@ -190,16 +190,16 @@ impl Client {
         let sent = match native_headers(&record.headers) {
             Ok(headers) => {
                 native.headers = (!record.headers.is_empty()).then_some(headers);
-                self.send_by(way, native)
+                self.pass_to_producer(mode, native)
             }
             Err(code) => Err(code),
         };
         let Err(code) = sent else {
-            entry.keep();
+            reservation.keep();
             return Ok(PendingReceipt { delivery, span });
         };
         let failure = buffer.failure(code, &delivery);
-        buffer.not_enqueued(&delivery, &failure);
+        buffer.settle_rejected(&delivery, &failure);
         if route.leave() {
             self.alone.resend(&route);
         }
@@ -208,20 +208,20 @@ impl Client {
     }
 
     /// Passes a record to the producer of this mode. Does not block.
-    fn send_by(
+    fn pass_to_producer(
         &self,
-        way: SendMode,
+        mode: SendMode,
         record: BaseRecord<'_, [u8], [u8], Arc<Delivery>>,
     ) -> Result<(), Code> {
-        match way {
-            SendMode::Batched => hand_over(&self.batched, record),
-            SendMode::Alone => hand_over(self.alone.producer()?, record),
-            SendMode::Smaller(bytes) => hand_over(&*self.smaller(bytes)?, record),
+        match mode {
+            SendMode::Batched => pass_on(&self.batched, record),
+            SendMode::Alone => pass_on(self.alone.producer()?, record),
+            SendMode::Smaller(bytes) => pass_on(&*self.producer_for_batches_of(bytes)?, record),
         }
     }
 
     /// The producer whose batches have at most this many bytes.
-    fn smaller(&self, bytes: usize) -> Result<Arc<Native>, Code> {
+    fn producer_for_batches_of(&self, bytes: usize) -> Result<Arc<NativeProducer>, Code> {
         let mut smaller = self.smaller.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(producer) = smaller.get(&bytes) {
             return Ok(Arc::clone(producer));
@@ -247,13 +247,13 @@ impl Client {
 
     /// Asks the brokers for the topic's partitions, through the producer that refused a partition
     /// as unknown. Blocks.
-    pub(in crate::publisher) fn look_up(&self, topic: &str, within: Duration) {
-        let asked = self
+    pub(in crate::publisher) fn refresh_partitions(&self, topic: &str, within: Duration) {
+        let refreshed = self
             .batched
             .producer
             .client()
             .fetch_metadata(Some(topic), within);
-        if let Err(error) = asked {
+        if let Err(error) = refreshed {
             tracing::debug!(topic, %error, "the partitions of a topic cannot be looked up");
         }
     }
@@ -266,10 +266,10 @@ fn warn_of_partitioner(config: &ClientConfig, own: &OwnPartitioner) {
         Some(_) => "the service's own",
         None => config.get("partitioner").unwrap_or_default(),
     };
-    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    static WARNED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let is_usual = own.get().is_none() && chosen.starts_with("murmur2");
-    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    if !is_usual && told.insert(chosen.to_owned()) {
+    let mut warned = WARNED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !is_usual && warned.insert(chosen.to_owned()) {
         tracing::warn!(
             partitioner = chosen,
             "keys are assigned to other partitions than by Java's and Node's clients: all \
@@ -281,7 +281,7 @@ fn warn_of_partitioner(config: &ClientConfig, own: &OwnPartitioner) {
 impl Drop for Client {
     fn drop(&mut self) {
         let lost = self.buffer.pending();
-        if lost > 0 && !self.is_expendable.load(Ordering::Relaxed) {
+        if lost > 0 && !self.may_lose_records.load(Ordering::Relaxed) {
             tracing::error!(
                 records = lost,
                 "the publisher ends with unacknowledged records, which may be lost; flush before \

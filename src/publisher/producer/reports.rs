@@ -60,9 +60,9 @@ impl ProducerContext<OwnPartitioner> for Reports {
         let outcome = match result {
             Ok(message) => {
                 let partition = message.partition();
-                route.written(partition, message.key(), delivery.sequence);
+                route.record_written(partition, message.key(), delivery.sequence);
                 if self.alone.is_none() {
-                    route.passed_alone();
+                    route.record_accepted_alone();
                 }
                 Ok((partition, message.offset()))
             }

@@ -10,14 +10,14 @@ use crate::kafka::ConfigError;
 use crate::kafka::native::{Login, Watched};
 use crate::publisher::buffer::Buffer;
 use crate::publisher::delivery::{Delivery, Resend, Route};
-use crate::publisher::route::overtaken;
+use crate::publisher::route::overtaken_failure;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::sync::{Arc, OnceLock};
 
 /// A producer with a thread of its own that serves delivery reports.
-pub(in crate::publisher) struct Native {
+pub(in crate::publisher) struct NativeProducer {
     // Fields drop in order: both must be dropped before the producer.
     pub(in crate::publisher) _watched: Watched,
     pub(in crate::publisher) _login: Login,
@@ -30,7 +30,7 @@ pub(in crate::publisher) struct SingleSender {
     pub(in crate::publisher) brokers: String,
     pub(in crate::publisher) buffer: Arc<Buffer>,
     pub(in crate::publisher) partitioner: OwnPartitioner,
-    pub(in crate::publisher) producer: OnceLock<Native>,
+    pub(in crate::publisher) producer: OnceLock<NativeProducer>,
 }
 
 impl SendAlone for SingleSender {
@@ -48,7 +48,7 @@ impl SendAlone for SingleSender {
         for (record, is_overtaken) in refused {
             let delivery = Arc::clone(&record.delivery);
             let failure = if is_overtaken {
-                overtaken()
+                overtaken_failure()
             } else {
                 match self.send(record) {
                     Ok(()) => continue,
@@ -65,7 +65,7 @@ impl SendAlone for SingleSender {
 }
 
 impl SingleSender {
-    pub(in crate::publisher) fn producer(&self) -> Result<&Native, Code> {
+    pub(in crate::publisher) fn producer(&self) -> Result<&NativeProducer, Code> {
         if let Some(producer) = self.producer.get() {
             return Ok(producer);
         }
@@ -101,7 +101,7 @@ impl SingleSender {
         native.payload = value.as_deref();
         native.headers = headers;
         native.timestamp = timestamp_ms;
-        hand_over(producer, native)
+        pass_on(producer, native)
     }
 }
 
@@ -110,11 +110,11 @@ pub(in crate::publisher) fn create(
     config: &ClientConfig,
     brokers: &str,
     reports: Reports,
-) -> Result<Native, ConfigError> {
+) -> Result<NativeProducer, ConfigError> {
     let producer: ThreadedProducer<Reports, OwnPartitioner> = config
         .create_with_context(reports)
         .map_err(ConfigError::from_client)?;
-    Ok(Native {
+    Ok(NativeProducer {
         _watched: Watched::new(producer.client(), brokers, None),
         _login: Login::new(producer.client(), config),
         producer,
@@ -123,8 +123,8 @@ pub(in crate::publisher) fn create(
 
 /// Passes a record to a producer without blocking. On an error the producer has kept nothing, and
 /// sends no report.
-pub(in crate::publisher) fn hand_over(
-    producer: &Native,
+pub(in crate::publisher) fn pass_on(
+    producer: &NativeProducer,
     record: BaseRecord<'_, [u8], [u8], Arc<Delivery>>,
 ) -> Result<(), Code> {
     producer.producer.send(record).map_err(|(error, refused)| {

@@ -113,9 +113,9 @@ fn a_record_whose_key_was_overtaken_is_not_sent_again() {
     }
     assert_eq!(route.enter(), None, "nothing is handed over meanwhile");
     for (key, sequence) in [(Some("a"), 3), (Some("b"), 1), (None, 9)] {
-        route.written(0, key.map(str::as_bytes), sequence);
+        route.record_written(0, key.map(str::as_bytes), sequence);
     }
-    assert!(route.take_refused().is_empty(), "some are under way");
+    assert!(route.take_refused().is_empty(), "some are in flight");
     assert!(!is_last(&route) && !is_last(&route) && is_last(&route));
     let judged = route.take_refused();
     let judged: Vec<(u64, bool)> = judged
@@ -124,7 +124,7 @@ fn a_record_whose_key_was_overtaken_is_not_sent_again() {
         .collect();
     assert_eq!(judged, [(0, false), (1, true), (2, false)]);
     assert!(matches!(
-        super::super::route::overtaken(),
+        super::super::route::overtaken_failure(),
         Failure::Refused(_)
     ));
     assert!(!is_last(&route) && !is_last(&route) && is_last(&route));
@@ -139,10 +139,10 @@ async fn several_records_wait_for_what_the_topic_takes() {
     assert_eq!(route.enter(), None);
     let queued = route.queue().await;
     assert_eq!(queued.enter().await, None, "the limit is to be asked for");
-    assert!(route.learn(Some(SendMode::Smaller(16_384))));
+    assert!(route.set_batch_limit(Some(SendMode::Smaller(16_384))));
     assert!(route.take_refused().is_empty());
     let entered = tokio::time::timeout(Duration::from_millis(20), queued.enter()).await;
-    assert!(entered.is_err(), "the first is under way on another client");
+    assert!(entered.is_err(), "the first is in flight on another client");
     assert!(route.leave());
     assert!(route.take_refused().is_empty());
     assert_eq!(queued.enter().await, Some(SendMode::Smaller(16_384)));

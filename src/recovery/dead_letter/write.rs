@@ -112,7 +112,7 @@ impl Form {
 /// record's own timestamp is in a header.
 pub(crate) fn dead_letter(record: &Record, failure: &Failure<'_>, form: Form) -> OutgoingRecord {
     let known_first = known_first_failure(record, failure.now);
-    let mut headers = kept(record, known_first.is_some(), form);
+    let mut headers = kept_headers(record, known_first.is_some(), form);
     let mut add = |name, value: &str| headers.push(name, Some(value.as_bytes()));
     add(TOPIC, record.topic());
     add(PARTITION, &record.partition().to_string());
@@ -164,7 +164,7 @@ pub(crate) fn dead_letter(record: &Record, failure: &Failure<'_>, form: Form) ->
 /// The original's headers that its dead letter keeps, in order. A reference keeps the first ones up
 /// to [`REFERENCE_HEADERS_BYTES_MAX`], and those of replays, without which the next replay would
 /// count from 0.
-pub(super) fn kept(record: &Record, keeps_first_failure: bool, form: Form) -> Headers {
+pub(super) fn kept_headers(record: &Record, keeps_first_failure: bool, form: Form) -> Headers {
     let mut room = match form {
         Form::Reference => REFERENCE_HEADERS_BYTES_MAX,
         Form::Whole | Form::Shortened => usize::MAX,

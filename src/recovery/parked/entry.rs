@@ -16,7 +16,7 @@ use crate::failure::Class;
 /// // A record that another program wrote into the topic is handled at once.
 /// let entry = RetryTopicEntry::read(Headers::new().iter(), owner);
 /// let wait = RetryState::default();
-/// assert_eq!(entry, RetryTopicEntry::Parked { origin: None, wait, is_replay: false });
+/// assert_eq!(entry, RetryTopicEntry::Parked { source_offset: None, wait, is_replay: false });
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -26,7 +26,7 @@ pub enum RetryTopicEntry {
     Parked {
         /// Its offset in the source topic. None if unknown, as for a record that another program
         /// wrote into the retry topic.
-        origin: Option<i64>,
+        source_offset: Option<i64>,
         /// The state of its attempts.
         wait: RetryState,
         /// Whether it is the replay of a dead letter, which takes the place that was held for it.
@@ -36,7 +36,7 @@ pub enum RetryTopicEntry {
     /// last counts.
     Failed {
         /// Its offset in the retry topic.
-        of: i64,
+        retry_offset: i64,
         /// The present state of its attempts.
         wait: RetryState,
     },
@@ -44,7 +44,7 @@ pub enum RetryTopicEntry {
     /// key wait for its replay.
     Held {
         /// Its offset in the source topic.
-        origin: i64,
+        source_offset: i64,
     },
     /// An invalid entry, or one that does not affect waiting records. It is skipped.
     Unknown,
@@ -54,7 +54,7 @@ pub enum RetryTopicEntry {
 
 /// The group and topic that entries of a retry topic belong to.
 ///
-/// The name of a retry topic does not tell: the group `a.b` with the topic `c` and the group `a`
+/// The name of a retry topic is ambiguous: the group `a.b` with the topic `c` and the group `a`
 /// with the topic `b.c` share `retry.a.b.c`. So each entry names its owner, and readers ignore the
 /// entries of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,18 +82,18 @@ impl Owner<'_> {
     /// assert!(!other.owns(headers.iter()), "a group with the same retry topic");
     /// ```
     pub fn owns(self, headers: HeadersIter<'_>) -> bool {
-        let says = |name, own: &str| {
-            let said = headers.clone().last_value(name);
-            said.is_none_or(|said| said == own.as_bytes())
+        let is_own = |name, own: &str| {
+            let written = headers.clone().last_value(name);
+            written.is_none_or(|written| written == own.as_bytes())
         };
-        says(GROUP, self.group) && says(TOPIC, self.topic)
+        is_own(GROUP, self.group) && is_own(TOPIC, self.topic)
     }
 
     /// The group and the topic that an entry names as its owner, for people.
-    pub(crate) fn said(headers: &Headers) -> (String, String) {
+    pub(crate) fn named_in(headers: &Headers) -> (String, String) {
         let text = |name| {
-            let said = headers.last(name).unwrap_or_default();
-            String::from_utf8_lossy(said).into_owned()
+            let value = headers.last(name).unwrap_or_default();
+            String::from_utf8_lossy(value).into_owned()
         };
         (text(GROUP), text(TOPIC))
     }
@@ -148,20 +148,22 @@ impl RetryTopicEntry {
             return Self::Foreign;
         }
         let values = Values(headers);
-        let origin = values.number(OFFSET);
+        let source_offset = values.number(OFFSET);
         match values.0.clone().last_value(KIND) {
             Some(b"failed") => match values.number(OF) {
-                Some(of) => Self::Failed {
-                    of,
+                Some(retry_offset) => Self::Failed {
+                    retry_offset,
                     wait: values.wait(),
                 },
                 None => Self::Unknown,
             },
-            Some(b"held") => origin.map_or(Self::Unknown, |origin| Self::Held { origin }),
+            Some(b"held") => {
+                source_offset.map_or(Self::Unknown, |source_offset| Self::Held { source_offset })
+            }
             Some(ANSWER) => Self::Unknown,
             // Any other record in the topic was written to be handled.
             _ => Self::Parked {
-                origin,
+                source_offset,
                 wait: values.wait(),
                 is_replay: values.0.clone().last_value(KIND) == Some(b"replay"),
             },

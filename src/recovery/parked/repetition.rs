@@ -168,16 +168,16 @@ pub(crate) fn is_repetition<'h>(
         .is_some_and(|(_, kind)| kind == Some(REPETITION))
 }
 
-/// Creates the answer for the repetition at offset `of` of the retry topic.
+/// Creates the answer for the repetition at `retry_offset` of the retry topic.
 pub(crate) fn answer(
     group: &str,
     record: &Record,
-    of: i64,
+    retry_offset: i64,
     outcome: RepetitionOutcome,
 ) -> OutgoingRecord {
     let mut headers = Headers::new();
     headers.push(KIND, Some(ANSWER));
-    headers.push(OF, Some(of.to_string().as_bytes()));
+    headers.push(OF, Some(retry_offset.to_string().as_bytes()));
     headers.push(OUTCOME, Some(outcome.as_str().as_bytes()));
     note(group, record, headers)
 }
@@ -239,7 +239,7 @@ mod tests {
         );
         assert_eq!(repetition_of(written.headers.iter()), Some(("d1", 42)));
         let entry = RetryTopicEntry::Parked {
-            origin: Some(42),
+            source_offset: Some(42),
             wait: RetryState::default(),
             is_replay: false,
         };

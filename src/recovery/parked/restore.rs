@@ -31,7 +31,7 @@ pub(crate) fn restored<'h>(
 ) -> Option<Record> {
     let headers: Headers = headers.into_iter().collect();
     let values = Values(headers.iter());
-    let origin = values.number(OFFSET).unwrap_or(stored.offset);
+    let source_offset = values.number(OFFSET).unwrap_or(stored.offset);
     // A record that was parked without a timestamp has none. One that was written by another client
     // keeps its own.
     let was_parked = values.0.clone().last_value(KIND).is_some();
@@ -40,6 +40,13 @@ pub(crate) fn restored<'h>(
     let mut builder = RecordBatchBuilder::new();
     let source = builder.source(Arc::clone(topic), stored.partition);
     let own = headers.iter().filter(|(name, _)| !is_parking_header(name));
-    builder.push(source, origin, timestamp_ms, stored.key, stored.value, own);
+    builder.push(
+        source,
+        source_offset,
+        timestamp_ms,
+        stored.key,
+        stored.value,
+        own,
+    );
     builder.build(budget).record(0)
 }

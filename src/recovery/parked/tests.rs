@@ -87,7 +87,7 @@ fn a_parked_record_returns_unchanged_with_its_position_and_time() {
     assert_eq!(back.timestamp_ms(), None);
     let again = parked("g", &read, RetryState::default(), None, 6);
     let entry = RetryTopicEntry::Parked {
-        origin: Some(42),
+        source_offset: Some(42),
         wait: RetryState::default(),
         is_replay: false,
     };
@@ -100,7 +100,7 @@ fn written_entries_are_read_back() {
     let why = |written: &OutgoingRecord| ParkedReason::read(written.headers.iter());
     let parked = parked("g", &record, WAIT, Some(REASON), 5);
     let entry = RetryTopicEntry::Parked {
-        origin: Some(42),
+        source_offset: Some(42),
         wait: WAIT,
         is_replay: false,
     };
@@ -109,7 +109,7 @@ fn written_entries_are_read_back() {
     assert_eq!(why(&parked).since_ms, Some(5));
     let failed = failed_again("g", &record, 900, WAIT, REASON, 5);
     let entry = RetryTopicEntry::Failed {
-        of: 900,
+        retry_offset: 900,
         wait: WAIT,
     };
     assert_eq!(RetryTopicEntry::read(failed.headers.iter(), OWNER), entry);
@@ -120,7 +120,7 @@ fn written_entries_are_read_back() {
     let held = held("g", &record, 5);
     assert_eq!(
         RetryTopicEntry::read(held.headers.iter(), OWNER),
-        RetryTopicEntry::Held { origin: 42 }
+        RetryTopicEntry::Held { source_offset: 42 }
     );
 }
 

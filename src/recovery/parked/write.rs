@@ -50,19 +50,19 @@ pub(crate) fn parked(
     }
 }
 
-/// Creates the note that the parked record at offset `of` of the retry topic failed again. The
+/// Creates the note that the parked record at `retry_offset` of the retry topic failed again. The
 /// record itself stays where it is: a copy behind the others of its key would be overtaken.
 pub(crate) fn failed_again(
     group: &str,
     record: &Record,
-    of: i64,
+    retry_offset: i64,
     wait: RetryState,
     reason: Reason<'_>,
     now_ms: i64,
 ) -> OutgoingRecord {
     let mut headers = Headers::new();
     headers.push(KIND, Some(b"failed"));
-    headers.push(OF, Some(of.to_string().as_bytes()));
+    headers.push(OF, Some(retry_offset.to_string().as_bytes()));
     push_origin(&mut headers, record);
     push_wait(&mut headers, wait, now_ms);
     push_reason(&mut headers, reason);

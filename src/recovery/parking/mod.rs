@@ -25,10 +25,14 @@
 //! the set: such state only delays a record or lets a key wait longer.
 //!
 //! - `seen`: applies the entries of the log; `unsettled`: the offsets that are not settled yet
+//! - `key`: a waiting key; `operator`: lists and releases keys; `position`: what is committed
 //!
 //! The callers are the retry reader, which sees entries and hands out what is due, and the workers,
 //! which park, settle and put back. Both hold the lock of the partition.
 
+mod key;
+mod operator;
+mod position;
 mod seen;
 mod unsettled;
 
@@ -40,54 +44,28 @@ mod tests;
 use super::parked::RetryState;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use key::Key;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::ops::Range;
 use unsettled::Unsettled;
 
 /// The most records of one key that are handed out at a time.
 const RUN_RECORDS_MAX: usize = 64;
-/// The most ranges of unsettled offsets in a position: a commit's metadata has no room for more.
-const RANGES_MAX: usize = 16_384;
 
 /// A parked record: the number of its key, and its offset in the retry partition.
 ///
-/// A ticket may outlive its record, for example if the key was dropped by an operator: methods that
-/// take one do nothing if the record does not wait any more. The number of a key may have been
-/// reused by then, which the offset tells.
+/// A ticket may outlive its record, for example if an operator dropped the key: methods that take a
+/// ticket do nothing if its record does not wait any more. Another key may have the same number by
+/// then, so the offset is compared too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ticket {
     key: u32,
     pub(crate) offset: i64,
 }
 
-/// A waiting key, for listings.
-pub(crate) struct WaitingKey<'a> {
-    /// The key of the records. None for a record without a key.
-    pub(crate) name: Option<&'a [u8]>,
-    /// Offsets of its records in the retry partition, in the order in which they are handled.
-    pub(crate) queue: &'a VecDeque<i64>,
-    /// The retry state of the first of them.
-    pub(crate) wait: RetryState,
-    /// The dead letter whose replay it waits for, by its offset in the source topic.
-    pub(crate) held_for: Option<i64>,
-}
-
-/// The position of the group in a retry partition, as it is committed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Standing {
-    /// The first unsettled offset: the offset to commit.
-    pub(crate) watermark: i64,
-    /// The offset up to which `unsettled` is complete.
-    pub(crate) next: i64,
-    /// Ascending ranges from the watermark on.
-    pub(crate) unsettled: Vec<Range<i64>>,
-    /// Whether `unsettled` is complete up to the end.
-    pub(crate) is_whole: bool,
-}
-
 /// The parked set of one partition.
-pub(crate) struct Parking {
+pub(crate) struct ParkedSet {
     /// The longest wait of a record, whatever its headers contain.
     wait_max_ms: i64,
     /// Waiting keys by number. Numbers of keys that have left are reused.
@@ -107,78 +85,20 @@ pub(crate) struct Parking {
     /// Offsets that an earlier assignment settled, as ascending ranges.
     settled_above: Vec<Range<i64>>,
     /// The highest leader epoch known to that assignment. None if unknown.
-    settled_under: Option<i32>,
+    settled_in_epoch: Option<i32>,
     /// The offset after the last entry that was seen.
     next: i64,
     /// The end of the log at the start: the set is complete once it was reached.
     end: i64,
     /// Whether the group has an offset to commit for it.
-    touched: bool,
+    has_position: bool,
     /// The number of waiting records.
     records: usize,
     /// The number of waiting keys.
-    in_use: usize,
+    key_count: usize,
 }
 
-/// The state of a waiting key. It leaves the set when [`Key::is_done`].
-#[derive(Default)]
-struct Key {
-    /// None for a record without a key, which waits for itself alone.
-    name: Option<Box<[u8]>>,
-    /// Offsets of its parked records, in the order in which they are handled.
-    queue: VecDeque<i64>,
-    /// The retry state of the first of them.
-    wait: RetryState,
-    /// The offset of the note with this state.
-    note: Option<i64>,
-    /// Source offsets of records that are being written.
-    writing: Vec<i64>,
-    /// Source offsets of dead letters whose note is being written.
-    holding: Vec<i64>,
-    /// Source offsets whose key was released before the note was seen: the note holds nothing.
-    released: Vec<i64>,
-    /// Holds that were seen on the log and are not settled.
-    holds: Vec<Hold>,
-    /// Replays among its records, by source offset and offset, that were seen before the note of
-    /// their dead letter.
-    early_replays: Vec<(i64, i64)>,
-    /// How many of the queue are handed out.
-    loaded: usize,
-    /// The earliest time of the next try for a due record that could not be fetched.
-    again_ms: i64,
-    /// The time under which it is in `due`, if it is.
-    scheduled: Option<i64>,
-}
-
-/// The hold of a key after a dead letter. A key has several only after a restart, if the settlement
-/// of the older ones was not committed.
-#[derive(Clone, Copy)]
-struct Hold {
-    /// The offset of the note.
-    note: i64,
-    /// The source offset of the dead letter.
-    origin: i64,
-    /// The offset of the replay that takes its place.
-    replay: Option<i64>,
-}
-
-impl Key {
-    /// Whether it waits for the replay of a dead letter.
-    fn is_held(&self) -> bool {
-        !self.holding.is_empty() || self.holds.iter().any(|hold| hold.replay.is_none())
-    }
-
-    /// Whether nothing of it waits, is being written, or is announced on the log.
-    fn is_done(&self) -> bool {
-        self.queue.is_empty()
-            && self.writing.is_empty()
-            && self.holding.is_empty()
-            && self.released.is_empty()
-            && self.holds.is_empty()
-    }
-}
-
-impl Parking {
+impl ParkedSet {
     /// Creates the set of a retry partition that is read from `start` on and ends at `end` now.
     /// `settled_above` was settled before. `committed` means that the group has committed an offset
     /// there, which must be kept from expiring.
@@ -200,86 +120,30 @@ impl Parking {
             unsettled: Unsettled::default(),
             lost: Vec::new(),
             settled_above: settled_above.to_vec(),
-            settled_under: None,
+            settled_in_epoch: None,
             next: start,
             end,
-            touched: committed,
+            has_position: committed,
             records: 0,
-            in_use: 0,
+            key_count: 0,
         }
     }
 
     /// Sets the highest leader epoch that was known when records above the start were settled.
     ///
     /// After an unclean leader election the log may be truncated, and other entries take the
-    /// offsets of those that were settled. The epoch of an entry tells (KIP-101, KIP-320).
-    pub(crate) fn settled_under(&mut self, leader_epoch: Option<i32>) {
-        self.settled_under = leader_epoch;
+    /// offsets of those that were settled. They have a later epoch (KIP-101, KIP-320).
+    pub(crate) fn settled_in_epoch(&mut self, leader_epoch: Option<i32>) {
+        self.settled_in_epoch = leader_epoch;
     }
 
     /// Notes that the next entry was appended under this leader epoch. If it is later than the
     /// known one, the settled offsets belong to other entries now and are discarded. Returns
     /// whether there were any.
-    pub(crate) fn led_by(&mut self, leader_epoch: Option<i32>) -> bool {
-        let pair = leader_epoch.zip(self.settled_under);
+    pub(crate) fn observe_leader_epoch(&mut self, leader_epoch: Option<i32>) -> bool {
+        let pair = leader_epoch.zip(self.settled_in_epoch);
         let is_outlived = pair.is_some_and(|(entry, settled)| entry > settled);
         is_outlived && !std::mem::take(&mut self.settled_above).is_empty()
-    }
-
-    /// Notes that the log begins at `low`. Entries from `committed` on that are not known as
-    /// settled are lost.
-    pub(crate) fn begins_at(&mut self, low: i64, committed: i64) {
-        let mut at = committed;
-        for settled in &self.settled_above {
-            if settled.start >= low {
-                break;
-            }
-            if settled.start > at {
-                self.lost.push(at..settled.start);
-            }
-            at = settled.end.max(at);
-        }
-        if at < low {
-            self.lost.push(at..low);
-        }
-    }
-
-    /// Notes that a parked record is no longer on the log. Its key continues without it, and its
-    /// offset stays unsettled until an operator accepts the loss.
-    pub(crate) fn lose(&mut self, ticket: Ticket) {
-        if !self.take_out(ticket) {
-            return;
-        }
-        let at = self
-            .lost
-            .partition_point(|range| range.start <= ticket.offset);
-        let range = ticket.offset..ticket.offset + 1;
-        match at
-            .checked_sub(1)
-            .and_then(|before| self.lost.get_mut(before))
-        {
-            Some(before) if before.end >= range.start => before.end = before.end.max(range.end),
-            _ => self.lost.insert(at, range),
-        }
-    }
-
-    /// The number of lost entries.
-    pub(crate) fn lost(&self) -> u64 {
-        let lengths = self.lost.iter().map(|range| range.end - range.start);
-        lengths.sum::<i64>().unsigned_abs()
-    }
-
-    /// The first lost entry.
-    pub(crate) fn first_lost(&self) -> Option<i64> {
-        self.lost.first().map(|range| range.start)
-    }
-
-    /// Accepts the loss for an operator: the position may pass the lost entries. Returns their
-    /// number.
-    pub(crate) fn accept_loss(&mut self) -> u64 {
-        let lost = self.lost();
-        self.lost.clear();
-        lost
     }
 
     /// Whether all entries were seen that existed at the start: before, the waiting keys are
@@ -295,7 +159,7 @@ impl Parking {
 
     /// The number of waiting keys.
     pub(crate) fn keys(&self) -> usize {
-        self.in_use
+        self.key_count
     }
 
     /// The number of waiting records.
@@ -304,63 +168,62 @@ impl Parking {
     }
 
     /// Whether a record of this key must be parked behind others. If so, it counts as being
-    /// written, and the caller must write it or call [`Parking::not_written`]. Asked for every
+    /// written, and the caller must write it or call [`ParkedSet::not_written`]. Asked for every
     /// record of a partition with waiting keys.
-    pub(crate) fn joins(&mut self, name: &[u8], origin: i64) -> bool {
+    pub(crate) fn begin_if_waiting(&mut self, name: &[u8], source_offset: i64) -> bool {
         let Some(id) = self.find(name) else {
             return false;
         };
-        self.keys[id as usize].writing.push(origin);
+        self.keys[id as usize].writing.push(source_offset);
         true
     }
 
     /// Notes that a record is about to be written to the retry topic: its key waits from now on.
-    /// The caller must report the end: [`Parking::seen`] sees the written entry,
-    /// [`Parking::not_written`] follows a refusal. A record without a key has no later ones to hold
-    /// back.
-    pub(crate) fn begin(&mut self, name: Option<&[u8]>, origin: i64) {
+    /// The caller must report the end: [`ParkedSet::seen`] sees the written entry,
+    /// [`ParkedSet::not_written`] follows a refusal. A record without a key has no later ones to
+    /// hold back.
+    pub(crate) fn begin(&mut self, name: Option<&[u8]>, source_offset: i64) {
         if name.is_some() {
-            let id = self.open(name, origin);
-            self.keys[id as usize].writing.push(origin);
+            let id = self.find_or_add(name, source_offset);
+            self.keys[id as usize].writing.push(source_offset);
         }
     }
 
     /// Notes that a record was not written: the retry topic refused it.
-    pub(crate) fn not_written(&mut self, name: &[u8], origin: i64) {
+    pub(crate) fn not_written(&mut self, name: &[u8], source_offset: i64) {
         let Some(id) = self.find(name) else { return };
         let writing = &mut self.keys[id as usize].writing;
-        if let Some(at) = writing.iter().position(|writing| *writing == origin) {
+        if let Some(at) = writing.iter().position(|writing| *writing == source_offset) {
             writing.swap_remove(at);
         }
-        self.leave(id);
+        self.remove_if_done(id);
     }
 
     /// Notes that the note that holds a key for this dead letter was not written.
-    pub(crate) fn not_held(&mut self, name: &[u8], origin: i64) {
+    pub(crate) fn not_held(&mut self, name: &[u8], source_offset: i64) {
         let Some(id) = self.find(name) else { return };
-        let holding = &mut self.keys[id as usize].holding;
-        holding.retain(|holding| *holding != origin);
+        let holds_in_writing = &mut self.keys[id as usize].holds_in_writing;
+        holds_in_writing.retain(|held| *held != source_offset);
         self.schedule(id);
-        self.leave(id);
+        self.remove_if_done(id);
     }
 
     /// Notes that a record is a dead letter, and holds its key from now on: before its note is on
-    /// the log, so that no later record of the key starts in between. [`Parking::not_held`] takes
+    /// the log, so that no later record of the key starts in between. [`ParkedSet::not_held`] takes
     /// it back.
-    pub(crate) fn begin_hold(&mut self, name: &[u8], origin: i64) {
-        let id = self.open(Some(name), origin);
+    pub(crate) fn begin_hold(&mut self, name: &[u8], source_offset: i64) {
+        let id = self.find_or_add(Some(name), source_offset);
         let key = &mut self.keys[id as usize];
-        key.holding.push(origin);
-        key.loaded = 0;
+        key.holds_in_writing.push(source_offset);
+        key.handed_out = 0;
         self.schedule(id);
     }
 
     /// Takes the keys whose first record is due, with up to `room` records to hand out, in each
     /// key's order. Empty before the set is complete: unseen entries may have to go first.
     ///
-    /// Later records of a key are handed out in advance, so that a key that recovers is not handled
-    /// at one round trip for each record. Whether a record may start is asked again with
-    /// [`Parking::start`].
+    /// Later records of a key are handed out in advance, so that a key that recovers does not need
+    /// a round trip for each record. [`ParkedSet::start`] then decides whether a record may start.
     pub(crate) fn take_due(&mut self, now_ms: i64, room: usize) -> Vec<Ticket> {
         let mut tickets = Vec::new();
         let room = if self.is_whole() { room } else { 0 };
@@ -373,8 +236,8 @@ impl Parking {
             let pairs = key.queue.iter().zip(key.queue.iter().skip(1));
             let ascending = 1 + pairs.take_while(|(offset, next)| offset < next).count();
             let room_left = room - tickets.len();
-            key.loaded = ascending.min(RUN_RECORDS_MAX).min(room_left);
-            let run = key.queue.iter().take(key.loaded);
+            key.handed_out = ascending.min(RUN_RECORDS_MAX).min(room_left);
+            let run = key.queue.iter().take(key.handed_out);
             tickets.extend(run.map(|offset| Ticket {
                 key: id,
                 offset: *offset,
@@ -399,11 +262,11 @@ impl Parking {
     /// Notes that a parked record is settled, together with the notes about it. The next record of
     /// its key becomes due.
     pub(crate) fn settle(&mut self, ticket: Ticket) {
-        self.take_out(ticket);
+        self.remove_record(ticket);
     }
 
     /// Removes a record from the set. Returns whether it waited there.
-    fn take_out(&mut self, ticket: Ticket) -> bool {
+    fn remove_record(&mut self, ticket: Ticket) -> bool {
         let Ticket { key: id, offset } = ticket;
         let Some(key) = self.keys.get_mut(id as usize) else {
             return false;
@@ -412,8 +275,8 @@ impl Parking {
             return false;
         };
         key.queue.remove(at);
-        if at < key.loaded {
-            key.loaded -= 1;
+        if at < key.handed_out {
+            key.handed_out -= 1;
         }
         let note = if at == 0 {
             key.wait = RetryState::default();
@@ -426,10 +289,10 @@ impl Parking {
         let settled = holds.map(|hold| hold.note).chain(note).chain([offset]);
         settled.for_each(|offset| self.unsettled.remove(offset));
         self.records -= 1;
-        self.touched = true;
+        self.has_position = true;
         self.nameless.remove(&offset);
         self.schedule(id);
-        self.leave(id);
+        self.remove_if_done(id);
         true
     }
 
@@ -439,7 +302,7 @@ impl Parking {
         if self.key_of(ticket).is_some() {
             let key = &mut self.keys[ticket.key as usize];
             key.wait = wait;
-            key.loaded = 0;
+            key.handed_out = 0;
             self.schedule(ticket.key);
         }
     }
@@ -451,13 +314,13 @@ impl Parking {
         let Some(key) = self.keys.get_mut(ticket.key as usize) else {
             return;
         };
-        let mut loaded = key.queue.iter().take(key.loaded);
-        let Some(at) = loaded.position(|offset| *offset == ticket.offset) else {
+        let mut handed_out = key.queue.iter().take(key.handed_out);
+        let Some(at) = handed_out.position(|offset| *offset == ticket.offset) else {
             return;
         };
-        key.loaded = at;
+        key.handed_out = at;
         if at == 0 {
-            key.again_ms = until_ms;
+            key.fetch_again_ms = until_ms;
             self.schedule(ticket.key);
         }
     }
@@ -468,82 +331,7 @@ impl Parking {
         let mut used = self.keys.iter().filter(|key| !key.is_done());
         !used.any(|key| {
             let is_due = !key.queue.is_empty() && !key.is_held();
-            key.loaded > 0 || is_due && key.wait.not_before_ms <= due_by_ms
-        })
-    }
-
-    /// Lets a key continue at once, held or not, for an operator. Returns whether it was waiting. A
-    /// hold whose note is not on the log yet is remembered, so that the note holds nothing when it
-    /// is seen.
-    pub(crate) fn release(&mut self, name: &[u8]) -> bool {
-        let Some(id) = self.find(name) else {
-            return false;
-        };
-        let key = &mut self.keys[id as usize];
-        key.wait.not_before_ms = 0;
-        key.again_ms = 0;
-        key.released.append(&mut key.holding);
-        for hold in key.holds.extract_if(.., |hold| hold.replay.is_none()) {
-            self.unsettled.remove(hold.note);
-        }
-        self.schedule(id);
-        self.leave(id);
-        true
-    }
-
-    /// Lets every key that waits for its time continue, and returns their number. Held keys stay
-    /// held.
-    pub(crate) fn release_waiting(&mut self, now_ms: i64) -> usize {
-        let waiting = self.due.range((now_ms.saturating_add(1), 0)..);
-        let waiting: Vec<u32> = waiting.map(|(_, id)| *id).collect();
-        for id in &waiting {
-            let key = &mut self.keys[*id as usize];
-            (key.wait.not_before_ms, key.again_ms) = (0, 0);
-            self.schedule(*id);
-        }
-        waiting.len()
-    }
-
-    /// The offset of the first parked record of a key, and whether the key is held. None if no
-    /// record of the key is parked.
-    pub(crate) fn first_of(&self, name: &[u8]) -> Option<(i64, bool)> {
-        let key = &self.keys[self.find(name)? as usize];
-        key.queue.front().map(|offset| (*offset, key.is_held()))
-    }
-
-    /// The waiting keys, in no order.
-    pub(crate) fn waiting(&self) -> impl Iterator<Item = WaitingKey<'_>> {
-        let used = self.keys.iter().filter(|key| !key.is_done());
-        used.map(|key| WaitingKey {
-            name: key.name.as_deref(),
-            queue: &key.queue,
-            wait: key.wait,
-            held_for: key
-                .holds
-                .iter()
-                .find(|hold| hold.replay.is_none())
-                .map(|hold| hold.origin),
-        })
-    }
-
-    /// The position of the group. None before the set is complete, and if no record was ever
-    /// parked. Lost entries count as unsettled. With more ranges than [`RANGES_MAX`] it covers the
-    /// first of them: what lies behind is handled again after a restart.
-    pub(crate) fn standing(&self) -> Option<Standing> {
-        if !self.is_whole() || !self.touched {
-            return None;
-        }
-        let (unsettled, is_all) = self.unsettled.ranges(RANGES_MAX);
-        let unsettled = match self.lost.is_empty() {
-            true => unsettled,
-            false => merged(&self.lost, unsettled),
-        };
-        let told = unsettled.last().map_or(self.next, |last| last.end);
-        Some(Standing {
-            watermark: unsettled.first().map_or(self.next, |first| first.start),
-            next: if is_all { self.next } else { told },
-            unsettled,
-            is_whole: is_all,
+            key.handed_out > 0 || is_due && key.wait.not_before_ms <= due_by_ms
         })
     }
 
@@ -561,8 +349,8 @@ impl Parking {
         if let Some(due) = key.scheduled.take() {
             self.due.remove(&(due, id));
         }
-        if !key.queue.is_empty() && key.loaded == 0 && !key.is_held() {
-            let due_ms = key.wait.not_before_ms.max(key.again_ms);
+        if !key.queue.is_empty() && key.handed_out == 0 && !key.is_held() {
+            let due_ms = key.wait.not_before_ms.max(key.fetch_again_ms);
             key.scheduled = Some(due_ms);
             self.due.insert((due_ms, id));
         }
@@ -578,7 +366,7 @@ impl Parking {
 
     /// The number of a key, which joins the set if it does not wait yet. A record without a key
     /// always joins as a new one, under its offset.
-    fn open(&mut self, name: Option<&[u8]>, offset: i64) -> u32 {
+    fn find_or_add(&mut self, name: Option<&[u8]>, offset: i64) -> u32 {
         if let Some(id) = name.and_then(|name| self.find(name)) {
             return id;
         }
@@ -596,7 +384,7 @@ impl Parking {
                 (self.keys.len() - 1) as u32
             }
         };
-        self.in_use += 1;
+        self.key_count += 1;
         match name {
             Some(name) => {
                 let (keys, hasher) = (&self.keys, &self.hasher);
@@ -614,7 +402,7 @@ impl Parking {
 
     /// Removes a key without records, holds or pending writes. Called after every change that may
     /// have ended one of these, so that memory follows the waiting keys.
-    fn leave(&mut self, id: u32) {
+    fn remove_if_done(&mut self, id: u32) {
         let key = &mut self.keys[id as usize];
         if !key.is_done() {
             return;
@@ -626,21 +414,7 @@ impl Parking {
             }
         }
         *key = Key::default();
-        self.in_use -= 1;
+        self.key_count -= 1;
         self.free.push(id);
     }
-}
-
-/// Merges two lists of ascending ranges that share no offset. Adjacent ranges become one.
-fn merged(lost: &[Range<i64>], unsettled: Vec<Range<i64>>) -> Vec<Range<i64>> {
-    let mut all: Vec<Range<i64>> = lost.iter().cloned().chain(unsettled).collect();
-    all.sort_by_key(|range| range.start);
-    let mut merged: Vec<Range<i64>> = Vec::with_capacity(all.len());
-    for range in all {
-        match merged.last_mut() {
-            Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
-            _ => merged.push(range),
-        }
-    }
-    merged
 }

@@ -5,9 +5,10 @@
 //! offset.
 
 use super::super::parked::{RetryState, RetryTopicEntry};
-use super::{Hold, Parking};
+use super::ParkedSet;
+use super::key::Hold;
 
-impl Parking {
+impl ParkedSet {
     /// Notes that the entry at `offset` was seen on the log. An entry that was seen before, or
     /// settled by an earlier assignment, has no effect.
     pub(crate) fn seen(
@@ -21,20 +22,26 @@ impl Parking {
             return;
         }
         self.next = offset + 1;
-        self.touched = true;
+        self.has_position = true;
         if self.was_settled(offset) {
             return;
         }
         match entry {
             RetryTopicEntry::Parked {
-                origin,
+                source_offset,
                 wait,
                 is_replay,
-            } => self.seen_parked(offset, name, origin, self.clamped(wait, now_ms), is_replay),
-            RetryTopicEntry::Failed { of, wait } => {
-                self.seen_failed(offset, name, of, self.clamped(wait, now_ms));
+            } => self.seen_parked(
+                offset,
+                name,
+                source_offset,
+                self.clamped(wait, now_ms),
+                is_replay,
+            ),
+            RetryTopicEntry::Failed { retry_offset, wait } => {
+                self.seen_failed(offset, name, retry_offset, self.clamped(wait, now_ms));
             }
-            RetryTopicEntry::Held { origin } => self.seen_held(offset, name, origin),
+            RetryTopicEntry::Held { source_offset } => self.seen_held(offset, name, source_offset),
             RetryTopicEntry::Unknown | RetryTopicEntry::Foreign => {}
         }
     }
@@ -51,28 +58,31 @@ impl Parking {
         &mut self,
         offset: i64,
         name: Option<&[u8]>,
-        origin: Option<i64>,
+        source_offset: Option<i64>,
         wait: RetryState,
         is_replay: bool,
     ) {
-        let id = self.open(name, offset);
+        let id = self.find_or_add(name, offset);
         let key = &mut self.keys[id as usize];
         if let Some(at) = key
             .writing
             .iter()
-            .position(|writing| Some(*writing) == origin)
+            .position(|writing| Some(*writing) == source_offset)
         {
             key.writing.swap_remove(at);
         }
         let mut holds = key.holds.iter_mut();
-        let takes_place = |hold: &&mut Hold| hold.replay.is_none() && Some(hold.origin) == origin;
+        let takes_place =
+            |hold: &&mut Hold| hold.replay.is_none() && Some(hold.source_offset) == source_offset;
         if let Some(hold) = holds.find(takes_place).filter(|_| is_replay) {
             hold.replay = Some(offset);
             // When its record died, all earlier ones were settled.
             key.queue.push_front(offset);
             key.wait = wait;
         } else {
-            let early = origin.filter(|_| is_replay).map(|origin| (origin, offset));
+            let early = source_offset
+                .filter(|_| is_replay)
+                .map(|source_offset| (source_offset, offset));
             key.early_replays.extend(early);
             key.queue.push_back(offset);
             if key.queue.len() == 1 {
@@ -86,14 +96,20 @@ impl Parking {
 
     /// A note that a record failed again replaces the older note about it. Only the first record of
     /// a key can fail, so that any other note is an invalid one.
-    fn seen_failed(&mut self, offset: i64, name: Option<&[u8]>, of: i64, wait: RetryState) {
+    fn seen_failed(
+        &mut self,
+        offset: i64,
+        name: Option<&[u8]>,
+        retry_offset: i64,
+        wait: RetryState,
+    ) {
         let id = match name {
             Some(name) => self.find(name),
-            None => self.nameless.get(&of).copied(),
+            None => self.nameless.get(&retry_offset).copied(),
         };
         let Some(id) = id else { return };
         let key = &mut self.keys[id as usize];
-        if key.queue.front() != Some(&of) {
+        if key.queue.front() != Some(&retry_offset) {
             return;
         }
         key.wait = wait;
@@ -105,22 +121,31 @@ impl Parking {
     }
 
     /// A note that holds a key. Without a key there is nothing to hold.
-    fn seen_held(&mut self, offset: i64, name: Option<&[u8]>, origin: i64) {
+    fn seen_held(&mut self, offset: i64, name: Option<&[u8]>, source_offset: i64) {
         if name.is_none() {
             return;
         }
-        let id = self.open(name, offset);
+        let id = self.find_or_add(name, offset);
         let key = &mut self.keys[id as usize];
-        if let Some(at) = key.released.iter().position(|released| *released == origin) {
+        if let Some(at) = key
+            .released
+            .iter()
+            .position(|released| *released == source_offset)
+        {
             key.released.swap_remove(at);
-            return self.leave(id);
+            return self.remove_if_done(id);
         }
-        let is_own = key.holding.contains(&origin);
-        key.holding.retain(|holding| *holding != origin);
+        let is_own = key.holds_in_writing.contains(&source_offset);
+        key.holds_in_writing.retain(|held| *held != source_offset);
         // If the note was written twice, as after a crash in between, the first one counts: the
         // replay may be there already. But if the replay has died as well, the key is held again.
-        if is_own || key.holds.iter().all(|hold| hold.origin != origin) {
-            let is_it = |(early, _): &(i64, i64)| *early == origin;
+        if is_own
+            || key
+                .holds
+                .iter()
+                .all(|hold| hold.source_offset != source_offset)
+        {
+            let is_it = |(early, _): &(i64, i64)| *early == source_offset;
             let replay = key.early_replays.iter().position(is_it);
             let replay = replay.map(|at| key.early_replays.swap_remove(at).1);
             if let Some(replay) = replay {
@@ -130,16 +155,16 @@ impl Parking {
             }
             key.holds.push(Hold {
                 note: offset,
-                origin,
+                source_offset,
                 replay,
             });
-            key.loaded = 0;
+            key.handed_out = 0;
             self.unsettled.add(offset);
         }
         self.schedule(id);
     }
 
-    /// Whether an earlier assignment settled this offset. Offsets are asked in ascending order, so
+    /// Whether an earlier assignment settled this offset. Offsets are passed in ascending order, so
     /// ranges that were passed are dropped.
     fn was_settled(&mut self, offset: i64) -> bool {
         while self

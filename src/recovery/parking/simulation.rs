@@ -15,7 +15,7 @@ use super::super::parked::RetryTopicEntry;
 use super::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Few, so that keys often wait behind themselves.
 const KEYS: usize = 3;
@@ -51,7 +51,7 @@ struct Busy {
 
 /// The state that a crash loses.
 struct Life {
-    parking: Parking,
+    parking: ParkedSet,
     /// One for each key: the records that were delivered and not started.
     lanes: Vec<VecDeque<Waiting>>,
     /// What the lane of each key waits for.
@@ -74,7 +74,7 @@ struct World {
     /// The committed offset of the source partition.
     committed: i64,
     /// The committed offset of the retry partition, and the settled ranges above it.
-    standing: (i64, Vec<Range<i64>>),
+    position: (i64, Vec<Range<i64>>),
     /// The inbox: records that have had their effect.
     applied: Vec<bool>,
     /// Dead letters, and whether they were replayed.
@@ -83,13 +83,13 @@ struct World {
     lost_writes: Vec<(usize, RetryTopicEntry, i64)>,
 }
 
-impl Parking {
+impl ParkedSet {
     /// The dead letters whose replays a key waits for, by source offset.
     fn held_for(&self, name: &[u8]) -> Vec<i64> {
         let key = self.find(name).map(|id| &self.keys[id as usize]);
         let holds = key.into_iter().flat_map(|key| &key.holds);
         let open = holds.filter(|hold| hold.replay.is_none());
-        open.map(|hold| hold.origin).collect()
+        open.map(|hold| hold.source_offset).collect()
     }
 }
 
@@ -112,7 +112,7 @@ impl World {
             log: Vec::new(),
             now_ms: 1_000,
             committed: 0,
-            standing: (0, Vec::new()),
+            position: (0, Vec::new()),
             applied: vec![false; RECORDS as usize],
             dead: BTreeMap::new(),
             lost_writes: Vec::new(),
@@ -122,10 +122,10 @@ impl World {
 
     /// A member that starts from what is committed.
     fn life(&self) -> Life {
-        let (start, settled_above) = &self.standing;
+        let (start, settled_above) = &self.position;
         let end = self.log.len() as i64;
         Life {
-            parking: Parking::new(*start, end, settled_above, WAIT_MS, false),
+            parking: ParkedSet::new(*start, end, settled_above, WAIT_MS, false),
             lanes: vec![VecDeque::new(); KEYS],
             busy: vec![None; KEYS],
             delivered: self.committed,
@@ -158,7 +158,7 @@ impl World {
                 let lost = life.busy.iter().enumerate().filter_map(|(key, busy)| {
                     busy.filter(|busy| !busy.is_written).map(|busy| (key, busy))
                 });
-                let lost = lost.map(|(key, busy)| (key, busy.entry, self.origin(busy.of)));
+                let lost = lost.map(|(key, busy)| (key, busy.entry, self.source_offset(busy.of)));
                 let lost: Vec<_> = lost.collect();
                 self.lost_writes.extend(lost);
                 *life = self.life();
@@ -187,20 +187,20 @@ impl World {
     fn commit(&mut self, life: &Life) {
         let first_open = life.settled.iter().position(|settled| !settled);
         self.committed = first_open.map_or(RECORDS, |offset| offset as i64);
-        if let Some(standing) = life.parking.standing() {
+        if let Some(position) = life.parking.position() {
             assert!(
-                standing.watermark >= self.standing.0,
+                position.watermark >= self.position.0,
                 "the commit goes backwards"
             );
-            let mut at = standing.watermark;
+            let mut at = position.watermark;
             let mut settled = Vec::new();
-            for range in standing.unsettled {
+            for range in position.unsettled {
                 settled.push(at..range.start);
                 at = range.end;
             }
-            settled.push(at..standing.next);
+            settled.push(at..position.next);
             settled.retain(|range| !range.is_empty());
-            self.standing = (standing.watermark, settled);
+            self.position = (position.watermark, settled);
         }
     }
 
@@ -209,34 +209,39 @@ impl World {
     fn operate(&mut self, life: &mut Life) {
         for key in 0..KEYS {
             let held = life.parking.held_for(&name(key));
-            if !held.is_empty() && held.iter().all(|origin| self.applied[*origin as usize]) {
+            if !held.is_empty()
+                && held
+                    .iter()
+                    .all(|source_offset| self.applied[*source_offset as usize])
+            {
                 life.parking.release(&name(key));
             }
         }
         let open = self.dead.iter().find(|(_, replayed)| !**replayed);
-        if let Some((&origin, _)) = open.filter(|_| self.holds) {
+        if let Some((&source_offset, _)) = open.filter(|_| self.holds) {
             // The note of the key may be written later than the dead letter. An operator is rarely
             // as fast.
-            let is_noted =
-                |entry: &(usize, RetryTopicEntry, i64)| entry.1 == RetryTopicEntry::Held { origin };
+            let is_noted = |entry: &(usize, RetryTopicEntry, i64)| {
+                entry.1 == RetryTopicEntry::Held { source_offset }
+            };
             let is_fast = self.random.random_bool(0.1);
             if is_fast || self.log.iter().any(is_noted) {
-                self.dead.insert(origin, true);
+                self.dead.insert(source_offset, true);
                 let entry = RetryTopicEntry::Parked {
-                    origin: Some(origin),
+                    source_offset: Some(source_offset),
                     wait: RetryState::default(),
                     is_replay: true,
                 };
                 self.log
-                    .push((self.plans[origin as usize].key, entry, origin));
+                    .push((self.plans[source_offset as usize].key, entry, source_offset));
             }
         }
     }
 
     /// The source offset of a record.
-    fn origin(&self, of: Waiting) -> i64 {
+    fn source_offset(&self, of: Waiting) -> i64 {
         match of {
-            Waiting::Source(origin) => origin,
+            Waiting::Source(source_offset) => source_offset,
             Waiting::Parked(ticket) => self.log[ticket.offset as usize].2,
         }
     }
@@ -249,7 +254,8 @@ impl World {
                 life.busy[key] = None;
                 self.acknowledged(life, busy);
             } else {
-                self.log.push((key, busy.entry, self.origin(busy.of)));
+                self.log
+                    .push((key, busy.entry, self.source_offset(busy.of)));
                 life.busy[key] = Some(Busy {
                     is_written: true,
                     ..busy
@@ -260,11 +266,11 @@ impl World {
         let Some(of) = life.lanes[key].pop_front() else {
             return;
         };
-        let origin = self.origin(of);
+        let source_offset = self.source_offset(of);
         let wait = match of {
-            Waiting::Source(_) if life.parking.joins(&name(key), origin) => {
+            Waiting::Source(_) if life.parking.begin_if_waiting(&name(key), source_offset) => {
                 life.busy[key] = Some(Busy {
-                    entry: parked(origin, RetryState::default()),
+                    entry: parked(source_offset, RetryState::default()),
                     is_written: false,
                     of,
                 });
@@ -276,7 +282,7 @@ impl World {
                 None => return,
             },
         };
-        let entry = self.handle(life, key, of, origin, wait);
+        let entry = self.handle(life, key, of, source_offset, wait);
         life.busy[key] = entry.map(|entry| Busy {
             entry,
             is_written: false,
@@ -290,27 +296,27 @@ impl World {
         life: &mut Life,
         key: usize,
         of: Waiting,
-        origin: i64,
+        source_offset: i64,
         wait: RetryState,
     ) -> Option<RetryTopicEntry> {
-        let plan = &mut self.plans[origin as usize];
-        let is_dead = match self.dead.get(&origin) {
+        let plan = &mut self.plans[source_offset as usize];
+        let is_dead = match self.dead.get(&source_offset) {
             None | Some(false) => plan.deaths > 0,
             Some(true) => {
                 plan.deaths = plan.deaths.saturating_sub(1);
                 plan.deaths > 0
             }
         };
-        if !self.applied[origin as usize] && is_dead {
-            self.dead.insert(origin, false);
+        if !self.applied[source_offset as usize] && is_dead {
+            self.dead.insert(source_offset, false);
             if !self.holds {
                 settle(life, of);
                 return None;
             }
-            life.parking.begin_hold(&name(key), origin);
-            return Some(RetryTopicEntry::Held { origin });
+            life.parking.begin_hold(&name(key), source_offset);
+            return Some(RetryTopicEntry::Held { source_offset });
         }
-        if !self.applied[origin as usize] && plan.failures > 0 {
+        if !self.applied[source_offset as usize] && plan.failures > 0 {
             plan.failures -= 1;
             let wait = RetryState {
                 rounds: wait.rounds + 1,
@@ -319,16 +325,16 @@ impl World {
             };
             return Some(match of {
                 Waiting::Source(_) => {
-                    life.parking.begin(Some(&name(key)), origin);
-                    parked(origin, wait)
+                    life.parking.begin(Some(&name(key)), source_offset);
+                    parked(source_offset, wait)
                 }
                 Waiting::Parked(ticket) => RetryTopicEntry::Failed {
-                    of: ticket.offset,
+                    retry_offset: ticket.offset,
                     wait,
                 },
             });
         }
-        self.apply(key, origin);
+        self.apply(key, source_offset);
         settle(life, of);
         None
     }
@@ -345,24 +351,25 @@ impl World {
 
     /// Gives a record its effect, unless the inbox knows it. Fails if an earlier one of its key has
     /// none.
-    fn apply(&mut self, key: usize, origin: i64) {
-        if self.applied[origin as usize] {
+    fn apply(&mut self, key: usize, source_offset: i64) {
+        if self.applied[source_offset as usize] {
             return;
         }
-        for earlier in (0..origin).filter(|earlier| self.plans[*earlier as usize].key == key) {
+        for earlier in (0..source_offset).filter(|earlier| self.plans[*earlier as usize].key == key)
+        {
             let is_over = self.dead.contains_key(&earlier) && !self.holds;
             assert!(
                 self.applied[earlier as usize] || is_over,
-                "{origin} of key {key} before {earlier}"
+                "{source_offset} of key {key} before {earlier}"
             );
         }
-        self.applied[origin as usize] = true;
+        self.applied[source_offset as usize] = true;
     }
 }
 
-fn parked(origin: i64, wait: RetryState) -> RetryTopicEntry {
+fn parked(source_offset: i64, wait: RetryState) -> RetryTopicEntry {
     RetryTopicEntry::Parked {
-        origin: Some(origin),
+        source_offset: Some(source_offset),
         wait,
         is_replay: false,
     }
@@ -370,7 +377,7 @@ fn parked(origin: i64, wait: RetryState) -> RetryTopicEntry {
 
 fn settle(life: &mut Life, of: Waiting) {
     match of {
-        Waiting::Source(origin) => life.settled[origin as usize] = true,
+        Waiting::Source(source_offset) => life.settled[source_offset as usize] = true,
         Waiting::Parked(ticket) => life.parking.settle(ticket),
     }
 }
@@ -394,12 +401,12 @@ fn run(seed: u64, holds: bool) {
         world.step(&mut life, false);
     }
     assert!(is_over(&world, &life), "it does not end");
-    for (origin, applied) in world.applied.iter().enumerate() {
-        let is_dead = world.dead.contains_key(&(origin as i64)) && !holds;
-        assert!(*applied || is_dead, "{origin} is lost");
+    for (source_offset, applied) in world.applied.iter().enumerate() {
+        let is_dead = world.dead.contains_key(&(source_offset as i64)) && !holds;
+        assert!(*applied || is_dead, "{source_offset} is lost");
     }
-    let standing = life.parking.standing();
-    let watermark = standing.map_or(world.log.len() as i64, |standing| standing.watermark);
+    let position = life.parking.position();
+    let watermark = position.map_or(world.log.len() as i64, |position| position.watermark);
     assert_eq!(
         watermark,
         world.log.len() as i64,

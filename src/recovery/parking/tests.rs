@@ -1,14 +1,15 @@
 //! The parked set, step by step.
 
 use super::super::parked::RetryTopicEntry;
+use super::position::{RANGES_MAX, RetryPosition};
 use super::*;
 
 const A: &[u8] = b"a";
 const B: &[u8] = b"b";
 
-fn parked(origin: i64, rounds: u32, not_before_ms: i64) -> RetryTopicEntry {
+fn parked(source_offset: i64, rounds: u32, not_before_ms: i64) -> RetryTopicEntry {
     RetryTopicEntry::Parked {
-        origin: Some(origin),
+        source_offset: Some(source_offset),
         wait: RetryState {
             rounds,
             attempts: rounds,
@@ -18,24 +19,24 @@ fn parked(origin: i64, rounds: u32, not_before_ms: i64) -> RetryTopicEntry {
     }
 }
 
-fn replay(origin: i64) -> RetryTopicEntry {
+fn replay(source_offset: i64) -> RetryTopicEntry {
     RetryTopicEntry::Parked {
-        origin: Some(origin),
+        source_offset: Some(source_offset),
         wait: RetryState::default(),
         is_replay: true,
     }
 }
 
-fn empty() -> Parking {
-    Parking::new(0, 0, &[], 1_000, false)
+fn empty() -> ParkedSet {
+    ParkedSet::new(0, 0, &[], 1_000, false)
 }
 
-fn due(parking: &mut Parking, now_ms: i64) -> Vec<i64> {
+fn due(parking: &mut ParkedSet, now_ms: i64) -> Vec<i64> {
     let tickets = parking.take_due(now_ms, usize::MAX);
     tickets.iter().map(|ticket| ticket.offset).collect()
 }
 
-fn settle(parking: &mut Parking, offset: i64) {
+fn settle(parking: &mut ParkedSet, offset: i64) {
     let id = (0..parking.keys.len() as u32)
         .find(|id| parking.keys[*id as usize].queue.front() == Some(&offset));
     let key = id.expect("the first of a key");
@@ -45,20 +46,20 @@ fn settle(parking: &mut Parking, offset: i64) {
 #[test]
 fn a_key_waits_from_parking_until_its_last_record_settles() {
     let mut parking = empty();
-    assert!(!parking.joins(A, 5));
+    assert!(!parking.begin_if_waiting(A, 5));
     parking.begin(Some(A), 5);
-    assert!(parking.joins(A, 6) && !parking.joins(B, 7));
+    assert!(parking.begin_if_waiting(A, 6) && !parking.begin_if_waiting(B, 7));
     parking.seen(0, Some(A), parked(5, 1, 100), 0);
     assert!(due(&mut parking, 99).is_empty());
     assert_eq!(due(&mut parking, 100), [0]);
     settle(&mut parking, 0);
-    assert!(parking.joins(A, 8), "6 was written and not seen");
+    assert!(parking.begin_if_waiting(A, 8), "6 was written and not seen");
     parking.seen(1, Some(A), parked(6, 0, 0), 0);
     parking.seen(2, Some(A), parked(8, 0, 0), 0);
     assert_eq!(due(&mut parking, 100), [1, 2]);
     settle(&mut parking, 1);
     settle(&mut parking, 2);
-    assert!(!parking.joins(A, 9));
+    assert!(!parking.begin_if_waiting(A, 9));
     assert_eq!((parking.keys(), parking.records()), (0, 0));
 }
 
@@ -84,28 +85,28 @@ fn a_record_behind_one_that_failed_again_does_not_start() {
 
 #[test]
 fn a_wait_is_known_again_after_a_restart() {
-    let mut parking = Parking::new(0, 3, &[], 1_000, false);
+    let mut parking = ParkedSet::new(0, 3, &[], 1_000, false);
     parking.seen(0, Some(A), parked(5, 1, 10), 0);
     let second = RetryTopicEntry::Failed {
-        of: 0,
+        retry_offset: 0,
         wait: RetryState {
             rounds: 2,
             attempts: 5,
             not_before_ms: 70,
         },
     };
-    assert!(!parking.is_whole() && parking.standing().is_none());
+    assert!(!parking.is_whole() && parking.position().is_none());
     parking.seen(1, Some(A), second, 0);
     parking.reached(3);
-    let standing = parking.standing().expect("the set is whole");
-    assert_eq!((standing.watermark, standing.next), (0, 3));
-    assert_eq!(standing.unsettled, [0..2]);
+    let position = parking.position().expect("the set is whole");
+    assert_eq!((position.watermark, position.next), (0, 3));
+    assert_eq!(position.unsettled, [0..2]);
     assert!(due(&mut parking, 69).is_empty());
     let ticket = parking.take_due(70, 1)[0];
     assert_eq!(parking.start(ticket).map(|wait| wait.rounds), Some(2));
     parking.settle(ticket);
-    let standing = parking.standing().expect("the set is whole");
-    assert_eq!((standing.watermark, standing.unsettled), (3, vec![]));
+    let position = parking.position().expect("the set is whole");
+    assert_eq!((position.watermark, position.unsettled), (3, vec![]));
 }
 
 #[test]
@@ -119,8 +120,8 @@ fn no_record_waits_for_longer_than_the_policy_says() {
 fn a_held_key_continues_with_its_replayed_dead_letter() {
     let mut parking = empty();
     parking.begin_hold(A, 5);
-    assert!(parking.joins(A, 6));
-    parking.seen(0, Some(A), RetryTopicEntry::Held { origin: 5 }, 0);
+    assert!(parking.begin_if_waiting(A, 6));
+    parking.seen(0, Some(A), RetryTopicEntry::Held { source_offset: 5 }, 0);
     parking.seen(1, Some(A), parked(6, 0, 0), 0);
     parking.seen(2, Some(A), replay(4), 0);
     assert!(due(&mut parking, i64::MAX).is_empty());
@@ -130,9 +131,9 @@ fn a_held_key_continues_with_its_replayed_dead_letter() {
         [3],
         "what it goes before stands far from it"
     );
-    assert_eq!(parking.standing().expect("whole").watermark, 0);
+    assert_eq!(parking.position().expect("whole").watermark, 0);
     settle(&mut parking, 3);
-    assert_eq!(parking.standing().expect("whole").watermark, 1);
+    assert_eq!(parking.position().expect("whole").watermark, 1);
     assert_eq!(due(&mut parking, 0), [1, 2]);
     settle(&mut parking, 1);
     settle(&mut parking, 2);
@@ -142,7 +143,7 @@ fn a_held_key_continues_with_its_replayed_dead_letter() {
 #[test]
 fn a_released_key_goes_on_at_once() {
     let mut parking = empty();
-    parking.seen(0, Some(A), RetryTopicEntry::Held { origin: 5 }, 0);
+    parking.seen(0, Some(A), RetryTopicEntry::Held { source_offset: 5 }, 0);
     parking.seen(1, Some(A), parked(6, 0, 0), 0);
     parking.seen(2, Some(B), parked(7, 1, 900), 0);
     assert!(!parking.release(b"c") && parking.release(A));
@@ -164,20 +165,28 @@ fn records_without_a_key_wait_for_themselves() {
         attempts: 2,
         not_before_ms: 20,
     };
-    parking.seen(2, None, RetryTopicEntry::Failed { of: 0, wait }, 0);
+    parking.seen(
+        2,
+        None,
+        RetryTopicEntry::Failed {
+            retry_offset: 0,
+            wait,
+        },
+        0,
+    );
     assert_eq!(due(&mut parking, 19), [1]);
     assert_eq!(due(&mut parking, 20), [0]);
     settle(&mut parking, 0);
     settle(&mut parking, 1);
     assert_eq!(
-        (parking.keys(), parking.standing().expect("whole").watermark),
+        (parking.keys(), parking.position().expect("whole").watermark),
         (0, 3)
     );
 }
 
 #[test]
 fn records_settled_before_a_restart_are_not_parked_again() {
-    let mut parking = Parking::new(4, 8, &[5..6, 7..8], 1_000, false);
+    let mut parking = ParkedSet::new(4, 8, &[5..6, 7..8], 1_000, false);
     for offset in 4..8 {
         parking.seen(offset, Some(A), parked(offset, 0, 0), 0);
     }
@@ -186,14 +195,14 @@ fn records_settled_before_a_restart_are_not_parked_again() {
 
 #[test]
 fn a_committed_offset_is_reported_with_nothing_parked() {
-    let standing = |committed| Parking::new(7, 7, &[], 1_000, committed).standing();
-    let expected = Standing {
+    let position = |committed| ParkedSet::new(7, 7, &[], 1_000, committed).position();
+    let expected = RetryPosition {
         is_whole: true,
         watermark: 7,
         next: 7,
         unsettled: vec![],
     };
-    assert_eq!((standing(true), standing(false)), (Some(expected), None));
+    assert_eq!((position(true), position(false)), (Some(expected), None));
 }
 
 #[test]
@@ -206,10 +215,10 @@ fn records_without_room_in_the_commit_count_as_unseen() {
     let tickets = parking.take_due(0, usize::MAX);
     let settled = tickets.iter().filter(|ticket| ticket.offset % 2 == 1);
     settled.for_each(|ticket| parking.settle(*ticket));
-    let standing = parking.standing().expect("whole");
-    assert_eq!(standing.unsettled.len(), RANGES_MAX);
-    let told = standing.unsettled.last().map(|last| last.end);
-    assert!(Some(standing.next) == told && standing.next < end);
+    let position = parking.position().expect("whole");
+    assert_eq!(position.unsettled.len(), RANGES_MAX);
+    let covered_to = position.unsettled.last().map(|last| last.end);
+    assert!(Some(position.next) == covered_to && position.next < end);
 }
 
 #[test]
@@ -259,21 +268,21 @@ fn losing_a_record_behind_the_first_does_not_affect_it() {
 #[test]
 fn a_released_key_leaves_no_note_behind() {
     let mut parking = empty();
-    parking.seen(0, Some(A), RetryTopicEntry::Held { origin: 5 }, 0);
+    parking.seen(0, Some(A), RetryTopicEntry::Held { source_offset: 5 }, 0);
     assert!(parking.release(A));
     assert_eq!(parking.keys(), 0);
-    assert_eq!(parking.standing().expect("whole").watermark, 1);
+    assert_eq!(parking.position().expect("whole").watermark, 1);
 }
 
 #[test]
 fn a_key_whose_replay_dies_again_is_held_again() {
     let mut parking = empty();
-    parking.seen(0, Some(A), RetryTopicEntry::Held { origin: 5 }, 0);
+    parking.seen(0, Some(A), RetryTopicEntry::Held { source_offset: 5 }, 0);
     parking.seen(1, Some(A), parked(6, 0, 0), 0);
     parking.seen(2, Some(A), replay(5), 0);
     assert_eq!(due(&mut parking, 0), [2]);
     parking.begin_hold(A, 5);
-    parking.seen(3, Some(A), RetryTopicEntry::Held { origin: 5 }, 0);
+    parking.seen(3, Some(A), RetryTopicEntry::Held { source_offset: 5 }, 0);
     settle(&mut parking, 2);
     assert!(due(&mut parking, i64::MAX).is_empty());
     parking.seen(4, Some(A), replay(5), 0);
@@ -285,12 +294,12 @@ fn a_replay_before_its_hold_takes_the_held_place() {
     let mut parking = empty();
     parking.seen(0, Some(A), parked(6, 1, 900), 0);
     parking.seen(1, Some(A), replay(5), 0);
-    parking.seen(2, Some(A), RetryTopicEntry::Held { origin: 5 }, 0);
+    parking.seen(2, Some(A), RetryTopicEntry::Held { source_offset: 5 }, 0);
     assert_eq!(due(&mut parking, 0), [1]);
     settle(&mut parking, 1);
     assert_eq!(due(&mut parking, 0), [0]);
     settle(&mut parking, 0);
-    assert_eq!(parking.standing().expect("whole").watermark, 3);
+    assert_eq!(parking.position().expect("whole").watermark, 3);
 }
 
 #[test]
@@ -300,41 +309,41 @@ fn a_replay_that_is_settled_holds_no_place() {
     assert_eq!(due(&mut parking, 0), [0]);
     parking.begin_hold(A, 5);
     settle(&mut parking, 0);
-    parking.seen(1, Some(A), RetryTopicEntry::Held { origin: 5 }, 0);
+    parking.seen(1, Some(A), RetryTopicEntry::Held { source_offset: 5 }, 0);
     parking.seen(2, Some(A), parked(6, 0, 0), 0);
     assert!(due(&mut parking, i64::MAX).is_empty());
 }
 
 #[test]
 fn releasing_a_key_cancels_a_hold_still_being_written() {
-    let mut parking = Parking::new(0, 0, &[], 1_000, false);
+    let mut parking = ParkedSet::new(0, 0, &[], 1_000, false);
     parking.begin_hold(A, 5);
-    assert!(parking.joins(A, 6));
+    assert!(parking.begin_if_waiting(A, 6));
     assert!(parking.release(A));
     // Both entries were being written.
-    parking.seen(0, Some(A), RetryTopicEntry::Held { origin: 5 }, 0);
+    parking.seen(0, Some(A), RetryTopicEntry::Held { source_offset: 5 }, 0);
     parking.seen(1, Some(A), parked(6, 0, 0), 0);
     let tickets = parking.take_due(0, 10);
     assert_eq!(tickets.len(), 1, "the key goes on");
     parking.settle(tickets[0]);
     assert_eq!((parking.keys(), parking.records()), (0, 0));
     assert_eq!(
-        parking.standing().map(|standing| standing.watermark),
+        parking.position().map(|position| position.watermark),
         Some(2)
     );
 }
 
 #[test]
 fn a_released_key_stays_until_its_entry_is_seen() {
-    let mut parking = Parking::new(0, 0, &[], 1_000, false);
+    let mut parking = ParkedSet::new(0, 0, &[], 1_000, false);
     parking.begin_hold(A, 5);
     assert!(parking.release(A));
     assert_eq!(parking.keys(), 1);
-    parking.seen(0, Some(A), RetryTopicEntry::Held { origin: 5 }, 0);
+    parking.seen(0, Some(A), RetryTopicEntry::Held { source_offset: 5 }, 0);
     assert_eq!(parking.keys(), 0);
     // A later hold of the same key is in force.
     parking.begin_hold(A, 7);
-    parking.seen(1, Some(A), RetryTopicEntry::Held { origin: 7 }, 0);
+    parking.seen(1, Some(A), RetryTopicEntry::Held { source_offset: 7 }, 0);
     parking.seen(2, Some(A), parked(8, 0, 0), 0);
     assert_eq!(parking.take_due(0, 10), []);
 }
@@ -343,37 +352,37 @@ fn a_released_key_stays_until_its_entry_is_seen() {
 fn a_record_rejected_by_the_retry_topic_frees_its_key() {
     let mut parking = empty();
     parking.begin(Some(A), 5);
-    assert!(parking.joins(A, 6));
+    assert!(parking.begin_if_waiting(A, 6));
     parking.not_written(A, 5);
-    assert!(parking.joins(A, 7), "6 is on its way still");
+    assert!(parking.begin_if_waiting(A, 7), "6 is on its way still");
     parking.seen(0, Some(A), parked(6, 0, 0), 0);
     parking.not_written(A, 7);
     assert_eq!(due(&mut parking, 0), [0]);
     settle(&mut parking, 0);
-    assert!(!parking.joins(A, 8));
+    assert!(!parking.begin_if_waiting(A, 8));
     parking.begin_hold(A, 9);
-    assert!(parking.joins(A, 10));
+    assert!(parking.begin_if_waiting(A, 10));
     parking.not_written(A, 10);
     parking.not_held(A, 9);
-    assert!(!parking.joins(A, 11));
+    assert!(!parking.begin_if_waiting(A, 11));
     assert_eq!(parking.keys(), 0);
 }
 
 #[test]
 fn unsettled_deleted_records_are_lost_until_that_is_accepted() {
     let settled = [4..6, 8..10, 30..40];
-    let mut parking = Parking::new(20, 20, &settled, 1_000, true);
-    parking.begins_at(20, 2);
+    let mut parking = ParkedSet::new(20, 20, &settled, 1_000, true);
+    parking.log_begins_at(20, 2);
     assert_eq!(
         (parking.lost(), parking.first_lost()),
         (2 + 2 + 10, Some(2))
     );
-    let standing = parking.standing().expect("it is whole");
-    assert_eq!((standing.watermark, standing.next), (2, 20));
-    assert_eq!(standing.unsettled, [2..4, 6..8, 10..20]);
+    let position = parking.position().expect("it is whole");
+    assert_eq!((position.watermark, position.next), (2, 20));
+    assert_eq!(position.unsettled, [2..4, 6..8, 10..20]);
     assert_eq!(parking.accept_loss(), 14);
-    let standing = parking.standing().expect("it is whole");
-    assert_eq!((standing.watermark, standing.unsettled), (20, Vec::new()));
+    let position = parking.position().expect("it is whole");
+    assert_eq!((position.watermark, position.unsettled), (20, Vec::new()));
 
     let mut parking = empty();
     for (offset, name) in [(0, A), (1, B), (2, A)] {
@@ -386,21 +395,21 @@ fn unsettled_deleted_records_are_lost_until_that_is_accepted() {
             .find(|ticket| ticket.offset == offset)
             .expect("due")
     };
-    parking.lose(of(0));
+    parking.mark_lost(of(0));
     parking.settle(of(1));
     parking.settle(of(2));
-    let standing = parking.standing().expect("it is whole");
-    assert_eq!((standing.watermark, standing.unsettled), (0, vec![0..1]));
+    let position = parking.position().expect("it is whole");
+    assert_eq!((position.watermark, position.unsettled), (0, vec![0..1]));
     assert_eq!((parking.lost(), parking.keys()), (1, 0), "its key goes on");
 }
 
 #[test]
 fn nothing_is_lost_where_all_before_the_beginning_was_settled() {
-    let mut parking = Parking::new(20, 20, &[5..20], 1_000, true);
-    parking.begins_at(20, 5);
+    let mut parking = ParkedSet::new(20, 20, &[5..20], 1_000, true);
+    parking.log_begins_at(20, 5);
     assert_eq!(parking.lost(), 0);
-    let mut parking = Parking::new(20, 20, &[], 1_000, true);
-    parking.begins_at(20, 20);
-    parking.begins_at(3, 20);
+    let mut parking = ParkedSet::new(20, 20, &[], 1_000, true);
+    parking.log_begins_at(20, 20);
+    parking.log_begins_at(3, 20);
     assert_eq!(parking.lost(), 0);
 }

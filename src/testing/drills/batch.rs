@@ -29,8 +29,8 @@ impl<I: Inbox> BatchInbox for DrilledInbox<I> {
             let mut fresh = Vec::new();
             for (key, known) in keys.iter().zip(&known) {
                 match known {
-                    None => fresh.push((key.clone(), drills.book().started(key))),
-                    Some(_) => drills.book().suppressed(key),
+                    None => fresh.push((key.clone(), drills.record().started(key))),
+                    Some(_) => drills.record().suppressed(key),
                 }
             }
             let claim = claim.map(|inner| -> Box<dyn BatchClaim> {
@@ -81,19 +81,19 @@ impl BatchClaim for DrilledBatch {
             let strikes = |share, what| {
                 let first = succeeded.first();
                 first.is_some_and(|(key, attempt)| {
-                    drills.strikes(share, (what, (&key.source, &key.id, *attempt)))
+                    drills.applies_to(share, (what, (&key.source, &key.id, *attempt)))
                 })
             };
             if strikes(drills.plan.refused, "refused") {
                 inner.abandon().await?;
                 for (key, _) in &succeeded {
-                    drills.book().refused(key);
+                    drills.record().refused(key);
                 }
                 return Err(drilled("the commit is refused"));
             }
             let unsent = inner.complete(published).await?;
             for (key, _) in &succeeded {
-                drills.book().completed(key);
+                drills.record().completed(key);
             }
             drills.crash_if_at(CrashPoint::AfterCommit);
             if strikes(drills.plan.lost, "lost") {

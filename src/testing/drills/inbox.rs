@@ -80,11 +80,11 @@ impl<I: Inbox> DrilledInbox<I> {
         let inner = match claimed {
             Claimed::Fresh(inner) => inner,
             duplicate => {
-                self.drills.book().suppressed(key);
+                self.drills.record().suppressed(key);
                 return Ok(duplicate);
             }
         };
-        let attempt = self.drills.book().started(key);
+        let attempt = self.drills.record().started(key);
         self.drills.crash_if_at(CrashPoint::BeforeEffect);
         Ok(Claimed::Fresh(Box::new(DrilledClaim {
             inner,
@@ -126,18 +126,18 @@ impl Claim for DrilledClaim {
             }
             drills.store().await?;
             let id = (&key.source, &key.id, attempt);
-            if drills.strikes(drills.plan.refused, ("refused", id)) {
+            if drills.applies_to(drills.plan.refused, ("refused", id)) {
                 inner.abandon().await?;
-                drills.book().refused(&key);
+                drills.record().refused(&key);
                 return Err(drilled("the commit is refused"));
             }
             drills.state.committing.fetch_add(1, Ordering::Relaxed);
             let completed = inner.complete(published).await;
             drills.state.committing.fetch_sub(1, Ordering::Relaxed);
             let unsent = completed?;
-            drills.book().completed(&key);
+            drills.record().completed(&key);
             drills.crash_if_at(CrashPoint::AfterCommit);
-            if drills.strikes(drills.plan.lost, ("lost", id)) {
+            if drills.applies_to(drills.plan.lost, ("lost", id)) {
                 return Err(drilled("the answer to the commit is lost"));
             }
             Ok(unsent)

@@ -4,7 +4,7 @@
 //! attempt. No generator with a state is involved, because deliveries run concurrently and in any
 //! order. A retry is another attempt, so a refused commit is not refused for ever.
 
-use super::report::{Book, DrillReport};
+use super::report::{DrillRecord, DrillReport};
 use crate::inbox::{BoxFuture, InboxError};
 use std::future::Future;
 use std::hash::{BuildHasher, Hash};
@@ -58,7 +58,7 @@ pub(super) struct Plan {
     pub(super) slow: Duration,
     pub(super) down: Option<(u32, Duration)>,
     pub(super) crash: Option<(CrashPoint, u32)>,
-    pub(super) look: Option<Arc<EffectProbe>>,
+    pub(super) effect_probe: Option<Arc<EffectProbe>>,
 }
 
 /// Reads the effects of the handlers as a text.
@@ -67,7 +67,7 @@ pub(super) type EffectProbe = dyn Fn() -> BoxFuture<'static, String> + Send + Sy
 /// The state and the results of the drills, shared by all of their clones.
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) book: Mutex<Book>,
+    pub(super) record: Mutex<DrillRecord>,
     pub(super) claims: AtomicU32,
     pub(super) down_since: Mutex<Option<Instant>>,
     /// How many times the process reached its crash point.
@@ -124,7 +124,7 @@ impl Drills {
 
     /// Delays this share of results (0 to 1) by `hold`. The delivery is handled and committed by
     /// then; its offset is settled late.
-    pub fn hold_results(mut self, share: f64, hold: Duration) -> Self {
+    pub fn delay_results(mut self, share: f64, hold: Duration) -> Self {
         self.plan.held = Some((share, hold));
         self
     }
@@ -161,33 +161,33 @@ impl Drills {
     ///
     /// let sent = Arc::new(AtomicU64::new(0));
     /// let seen = Arc::clone(&sent);
-    /// let drills = Drills::seeded(7).deliver_twice().look_at(move || {
+    /// let drills = Drills::seeded(7).deliver_twice().with_effect_probe(move || {
     ///     let sent = seen.load(Relaxed);
     ///     async move { sent.to_string() }
     /// });
     /// # let _ = drills;
     /// ```
-    pub fn look_at<F>(mut self, effects: impl Fn() -> F + Send + Sync + 'static) -> Self
+    pub fn with_effect_probe<F>(mut self, effects: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = String> + Send + 'static,
     {
-        self.plan.look = Some(Arc::new(move || Box::pin(effects())));
+        self.plan.effect_probe = Some(Arc::new(move || Box::pin(effects())));
         self
     }
 
     /// The report so far.
     pub fn report(&self) -> DrillReport {
-        self.book().report()
+        self.record().report()
     }
 
     /// The results so far. Held for a moment only, never across an await.
-    pub(super) fn book(&self) -> MutexGuard<'_, Book> {
-        let book = &self.state.book;
-        book.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn record(&self) -> MutexGuard<'_, DrillRecord> {
+        let record = &self.state.record;
+        record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a fault that affects this share of events affects this one.
-    pub(super) fn strikes(&self, share: f64, of: impl Hash) -> bool {
+    pub(super) fn applies_to(&self, share: f64, of: impl Hash) -> bool {
         let hash = foldhash::fast::FixedState::with_seed(self.plan.seed).hash_one(of);
         (hash as f64) < share * u64::MAX as f64
     }

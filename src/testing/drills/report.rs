@@ -1,6 +1,6 @@
 //! The results of the drills, by handler.
 //!
-//! A delivery is identified by its inbox key. The book notes its start and its completion: a start
+//! A delivery is identified by its inbox key. Its start and its completion are recorded: a start
 //! after a completion means that the handler ran again, whether the inbox forgot the event or the
 //! router has no inbox.
 
@@ -111,13 +111,13 @@ impl DrillReport {
 
 /// The record from which reports are made.
 #[derive(Default)]
-pub(super) struct Book {
+pub(super) struct DrillRecord {
     report: DrillReport,
     /// For each delivery, how many times it started and whether it was completed.
     deliveries: HashMap<InboxKey, (u32, bool)>,
 }
 
-impl Book {
+impl DrillRecord {
     pub(super) fn report(&self) -> DrillReport {
         self.report.clone()
     }

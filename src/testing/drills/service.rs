@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use tower::{Service, ServiceExt};
 
 /// A router, or layers around one, that receives events twice and answers late, as its [`Drills`]
-/// define. [`Drills::around`] creates it, and a consumer takes it in place of the router.
+/// define. [`Drills::wrap`] creates it, and a consumer takes it in place of the router.
 #[derive(Clone)]
 pub struct Drilled<S> {
     inner: S,
@@ -27,7 +27,7 @@ impl<S> std::fmt::Debug for Drilled<S> {
 impl Drills {
     /// Wraps a router, or layers around one, so that these drills affect it.
     #[must_use = "only the returned service is affected"]
-    pub fn around<S>(&self, service: S) -> Drilled<S> {
+    pub fn wrap<S>(&self, service: S) -> Drilled<S> {
         Drilled {
             inner: service,
             drills: self.clone(),
@@ -66,30 +66,31 @@ async fn deliver<S: Service<Delivery, Response = Outcome>>(
     delivery: Delivery,
 ) -> Result<Outcome, S::Error> {
     let (name, id) = identity(&delivery);
-    let alone = match &drills.plan.look {
+    let alone = match &drills.plan.effect_probe {
         Some(_) => Some(drills.state.alone.lock().await),
         None => None,
     };
-    let (before, completed) = (look(drills).await, drills.book().completions());
+    let (before, completed) = (probe_effects(drills).await, drills.record().completions());
     let outcome = service.call(delivery.clone()).await?;
-    let after = look(drills).await;
+    let after = probe_effects(drills).await;
     // A delivery whose answer was lost is completed nevertheless.
-    let is_completed = matches!(outcome, Outcome::Done) || drills.book().completions() > completed;
+    let is_completed =
+        matches!(outcome, Outcome::Done) || drills.record().completions() > completed;
     if !is_completed && before != after {
-        drills.book().changed(&name, &id);
+        drills.record().changed(&name, &id);
     }
     if drills.plan.twice && matches!(outcome, Outcome::Done | Outcome::Duplicate) {
         let again = service.ready().await?.call(delivery).await?;
         if matches!(again, Outcome::Done) {
-            drills.book().ran_again_without_inbox(&name, &id);
+            drills.record().ran_again_without_inbox(&name, &id);
         }
-        if after != look(drills).await {
-            drills.book().changed(&name, &id);
+        if after != probe_effects(drills).await {
+            drills.record().changed(&name, &id);
         }
     }
     drop(alone);
     if let Some((share, hold)) = drills.plan.held
-        && drills.strikes(share, ("held", &id))
+        && drills.applies_to(share, ("held", &id))
     {
         tokio::time::sleep(hold).await;
     }
@@ -97,9 +98,9 @@ async fn deliver<S: Service<Delivery, Response = Outcome>>(
 }
 
 /// The effects as text. None without a probe.
-async fn look(drills: &Drills) -> Option<String> {
-    let look = drills.plan.look.as_ref()?;
-    Some(look().await)
+async fn probe_effects(drills: &Drills) -> Option<String> {
+    let probe = drills.plan.effect_probe.as_ref()?;
+    Some(probe().await)
 }
 
 /// Type and id of the event. The type is the handler's name unless the handler has another. For a

@@ -47,10 +47,10 @@ where
     S: Service<Delivery, Response = Outcome>,
     S::Error: std::fmt::Debug,
 {
-    run_these(service, 0..events).await;
+    deliver_all(service, 0..events).await;
 }
 
-async fn run_these<S>(mut service: S, ids: std::ops::Range<usize>)
+async fn deliver_all<S>(mut service: S, ids: std::ops::Range<usize>)
 where
     S: Service<Delivery, Response = Outcome>,
     S::Error: std::fmt::Debug,
@@ -78,7 +78,7 @@ fn handler(report: &DrillReport) -> &HandlerReport {
 async fn a_handler_without_an_inbox_is_named_for_duplicates() {
     let drills = Drills::seeded(1).deliver_twice();
     let router = Router::new().on(async |_: Event<Paid>| ());
-    run(drills.around(router), 30).await;
+    run(drills.wrap(router), 30).await;
     let error = drills.report().check().expect_err("it ran twice");
     let message = error.to_string();
     assert!(message.contains(Paid::TYPE), "{message}");
@@ -91,7 +91,7 @@ async fn an_inbox_suppresses_duplicates_and_late_answers() {
     let drills = Drills::seeded(2).deliver_twice().lose_answers(0.3);
     let router = Router::new().on(async |_: Event<Paid>| ());
     let router = router.with_inbox(drills.inbox(MemoryInbox::default()));
-    run(drills.around(router), 100).await;
+    run(drills.wrap(router), 100).await;
     let report = drills.report();
     report.check().expect("idempotent");
     let handler = handler(&report);
@@ -129,7 +129,7 @@ async fn an_inbox_that_forgets_is_detected() {
     let inbox = Forgetful(MemoryInbox::default(), AtomicU64::new(1));
     let router = Router::new().on(async |_: Event<Paid>| ());
     let router = router.with_inbox(drills.inbox(inbox));
-    run(drills.around(router), 100).await;
+    run(drills.wrap(router), 100).await;
     let error = drills.report().check().expect_err("it ran again");
     assert_eq!(error.handlers[Paid::TYPE].ran_again_count, 20);
 }
@@ -167,14 +167,14 @@ async fn a_transactional_effect_adds_up_under_all_drills() {
         .deliver_twice()
         .refuse_commits(0.3)
         .lose_answers(0.2)
-        .look_at(move || {
+        .with_effect_probe(move || {
             let seen = seen.clone();
             async move { balance(&seen).await.to_string() }
         });
     let router = Router::new()
         .on(pay)
         .with_inbox(drills.inbox(inbox.clone()));
-    run(drills.around(router), 100).await;
+    run(drills.wrap(router), 100).await;
     let report = drills.report();
     report.check().expect("idempotent");
     assert!(handler(&report).refused > 20, "{report:?}");
@@ -197,8 +197,8 @@ async fn a_batch_adds_up_whatever_is_refused_lost_or_twice() {
     let router = Router::new()
         .on_batch(pay_all)
         .with_inbox(drills.inbox(inbox.clone()));
-    let service = drills.around(router);
-    let runs = (0..5).map(|run| run_these(service.clone(), run * 20..(run + 1) * 20));
+    let service = drills.wrap(router);
+    let runs = (0..5).map(|run| deliver_all(service.clone(), run * 20..(run + 1) * 20));
     futures_util::future::join_all(runs).await;
     let report = drills.report();
     report.check().expect("idempotent");
@@ -211,17 +211,19 @@ async fn a_refused_commit_reveals_an_effect_beside_the_transaction() {
     let (_folder, inbox) = sqlite().await;
     let sent = Arc::new(AtomicU64::new(0));
     let seen = Arc::clone(&sent);
-    let drills = Drills::seeded(5).refuse_commits(0.3).look_at(move || {
-        let sent = seen.load(Ordering::Relaxed).to_string();
-        std::future::ready(sent)
-    });
+    let drills = Drills::seeded(5)
+        .refuse_commits(0.3)
+        .with_effect_probe(move || {
+            let sent = seen.load(Ordering::Relaxed).to_string();
+            std::future::ready(sent)
+        });
     let mail = Arc::clone(&sent);
     let handle = move |_: Event<Paid>| {
         mail.fetch_add(1, Ordering::Relaxed);
         async {}
     };
     let router = Router::new().on(handle).with_inbox(drills.inbox(inbox));
-    run(drills.around(router), 50).await;
+    run(drills.wrap(router), 50).await;
     let error = drills.report().check().expect_err("mails were sent again");
     let report = &error.handlers[Paid::TYPE];
     assert_eq!(report.changed_count, report.refused);
@@ -240,7 +242,7 @@ async fn a_slow_or_stopped_store_costs_only_time() {
     let router = Router::new().on(async |_: Event<Paid>| ());
     let router = router.with_inbox(drills.inbox(MemoryInbox::default()));
     let began = Instant::now();
-    run(drills.around(router), 20).await;
+    run(drills.wrap(router), 20).await;
     let report = drills.report();
     assert_eq!(handler(&report).completed, 20);
     let least = Duration::from_millis(200 + 20 * 20);
@@ -250,13 +252,9 @@ async fn a_slow_or_stopped_store_costs_only_time() {
 #[tokio::test(start_paused = true)]
 async fn a_result_that_is_held_back_comes_later() {
     let hold = Duration::from_secs(3);
-    let drills = Drills::seeded(7).hold_results(0.5, hold);
+    let drills = Drills::seeded(7).delay_results(0.5, hold);
     let began = Instant::now();
-    run(
-        drills.around(Router::new().on(async |_: Event<Paid>| ())),
-        20,
-    )
-    .await;
+    run(drills.wrap(Router::new().on(async |_: Event<Paid>| ())), 20).await;
     let held = began.elapsed().as_secs_f64() / hold.as_secs_f64();
     assert!((5.0..15.0).contains(&held), "{held} of 20");
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Time limit of the check for Java.
-const LOOK_LIMIT: Duration = Duration::from_secs(20);
+const CHECK_LIMIT: Duration = Duration::from_secs(20);
 
 /// The jars that a Java program needs. They are downloaded once into the user's cache.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +55,7 @@ impl JavaProgram {
         source: impl Into<PathBuf>,
         libraries: Libraries<'_>,
     ) -> Result<Self, StartError> {
-        let modules = subprocess::output(java::java(), ["--list-modules"], LOOK_LIMIT).await;
+        let modules = subprocess::output(java::java(), ["--list-modules"], CHECK_LIMIT).await;
         if !modules.map_err(StartError::java)?.contains("jdk.compiler") {
             return Err(StartError::java(
                 "it has no compiler; install a JDK".to_owned(),

@@ -58,7 +58,7 @@ pub struct TestKafka {
     pub(in crate::testing) kind: KafkaKind,
     pub(in crate::testing) config: KafkaConfig,
     pub(in crate::testing) description: String,
-    pub(in crate::testing) backing: Backing,
+    pub(in crate::testing) backing: ClusterOwner,
 }
 
 impl std::fmt::Debug for TestKafka {
@@ -72,7 +72,7 @@ impl std::fmt::Debug for TestKafka {
 }
 
 /// The owner of the cluster's lifetime.
-pub(in crate::testing) enum Backing {
+pub(in crate::testing) enum ClusterOwner {
     /// Found through the environment; its owner is unknown.
     Found,
     /// A shell that stops the container or process when it is dropped.
@@ -95,7 +95,7 @@ pub(in crate::testing) enum Freezer {
 
 impl Freezer {
     /// Freezes or thaws the broker.
-    async fn order(&self, freeze: bool) -> Result<(), StartError> {
+    async fn set_frozen(&self, freeze: bool) -> Result<(), StartError> {
         let done = match self {
             Self::Container(name) => {
                 let order = if freeze { "pause" } else { "unpause" };
@@ -141,7 +141,7 @@ impl TestKafka {
     /// Whether [`TestKafka::freeze`] works: the Kafka was started by this process and runs outside
     /// of it.
     pub fn can_freeze(&self) -> bool {
-        matches!(self.backing, Backing::Started { .. })
+        matches!(self.backing, ClusterOwner::Started { .. })
     }
 
     /// Suspends the broker: connections remain open, and no request is answered, as with a machine
@@ -162,7 +162,7 @@ impl TestKafka {
     /// # Errors
     /// If [`TestKafka::can_freeze`] returns false, or if Docker or the shell fails.
     pub async fn freeze(&self) -> Result<(), StartError> {
-        self.freezer()?.order(true).await
+        self.freezer()?.set_frozen(true).await
     }
 
     /// Resumes the broker after [`TestKafka::freeze`].
@@ -170,13 +170,13 @@ impl TestKafka {
     /// # Errors
     /// As for [`TestKafka::freeze`].
     pub async fn thaw(&self) -> Result<(), StartError> {
-        self.freezer()?.order(false).await
+        self.freezer()?.set_frozen(false).await
     }
 
     fn freezer(&self) -> Result<&Freezer, StartError> {
         match &self.backing {
-            Backing::Started { freezer, .. } => Ok(freezer),
-            Backing::Found | Backing::Mock(_) => Err(StartError::server(
+            ClusterOwner::Started { freezer, .. } => Ok(freezer),
+            ClusterOwner::Found | ClusterOwner::Mock(_) => Err(StartError::server(
                 "Kafka",
                 "only a broker that was started for this process can be frozen".to_owned(),
             )),
@@ -190,7 +190,7 @@ impl TestKafka {
     /// [`StartError::TopicExists`] if the topic exists: use [`unique`](crate::testing::unique)
     /// names. [`StartError::NoLeader`] if a partition has no leader in time.
     pub async fn create_topic(&self, name: &str, partitions: i32) -> Result<(), StartError> {
-        if let Backing::Mock(mock) = &self.backing {
+        if let ClusterOwner::Mock(mock) = &self.backing {
             return mock.create_topic(name, partitions).await;
         }
         let admin = Admin::connect(&self.config, ADMIN_TIMEOUT).await?;

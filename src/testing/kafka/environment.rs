@@ -3,7 +3,7 @@
 //! If it does not answer, that is an error and not a reason to start another one: the tests would
 //! silently run against another Kafka than the configured one.
 
-use super::cluster::{ADMIN_TIMEOUT, Backing};
+use super::cluster::{ADMIN_TIMEOUT, ClusterOwner};
 use crate::kafka::KafkaConfig;
 use crate::kafka::admin::Admin;
 use crate::testing::{KafkaKind, StartError, TestKafka};
@@ -26,6 +26,6 @@ pub(in crate::testing) async fn find() -> Result<Option<TestKafka>, StartError> 
         kind: KafkaKind::Auto,
         description: format!("the Kafka at {}, named by {variable}", config.brokers),
         config,
-        backing: Backing::Found,
+        backing: ClusterOwner::Found,
     }))
 }

@@ -6,7 +6,7 @@
 //! binds them, so another process may be faster. Then the start is repeated with other ports.
 
 use super::broker::{HEAP, READY_LINE, SETTINGS, VERSION, cluster_id};
-use super::cluster::{Backing, Freezer};
+use super::cluster::{ClusterOwner, Freezer};
 use crate::kafka::KafkaConfig;
 use crate::testing::jvm::maven;
 use crate::testing::names::free_port;
@@ -31,7 +31,7 @@ const ATTEMPTS: usize = 3;
 /// Runs `$2...` until our end of the pipe closes, then removes the directory `$1` unless that is
 /// empty. If Kafka ends by itself, the script writes a line to the log and waits until the pipe
 /// closes, so that the log remains readable.
-const RUN: &str = r#"
+const RUN_SCRIPT: &str = r#"
 exec 3<&0
 directory=$1
 shift
@@ -51,7 +51,7 @@ read -r _ <&3
 /// broker.
 pub(in crate::testing) const MORE_LISTENERS: &str = "more.listeners";
 
-/// The line that [`RUN`] writes when Kafka has ended.
+/// The line that [`RUN_SCRIPT`] writes when Kafka has ended.
 const ENDED_LINE: &str = "KAFKA HAS ENDED";
 
 /// A Java of sufficient version, and Kafka's jars.
@@ -130,7 +130,7 @@ async fn run(
     let removed = if removes { directory } else { Path::new("") };
     let mut arguments = vec![removed.into()];
     arguments.extend(installation.command("kafka.Kafka", &[properties.into()]));
-    let reaper = Reaper::hold(RUN, arguments, output.into()).map_err(failed)?;
+    let reaper = Reaper::spawn(RUN_SCRIPT, arguments, output.into()).map_err(failed)?;
     await_ready(&log, |text| text.contains(ENDED_LINE)).await?;
 
     let brokers = format!("127.0.0.1:{port}");
@@ -141,7 +141,7 @@ async fn run(
             installation.version
         ),
         config: KafkaConfig::new(brokers),
-        backing: Backing::Started {
+        backing: ClusterOwner::Started {
             _reaper: reaper,
             freezer: Freezer::Process(directory.join("pid")),
         },
@@ -263,14 +263,14 @@ pub(in crate::testing) async fn await_ready(
         if ended(&text) {
             return Err(StartError::java(format!(
                 "Kafka ended: {}",
-                complaint(&text)
+                likely_cause(&text)
             )));
         }
         if started.elapsed() > START_LIMIT {
             return Err(StartError::java(format!(
                 "Kafka is not ready after {} s: {}",
                 START_LIMIT.as_secs(),
-                complaint(&text)
+                likely_cause(&text)
             )));
         }
         tokio::time::sleep(wait::POLL_INTERVAL).await;
@@ -278,11 +278,11 @@ pub(in crate::testing) async fn await_ready(
 }
 
 /// The log line that most likely contains the cause of a failure.
-fn complaint(log: &str) -> &str {
+fn likely_cause(log: &str) -> &str {
     ["already in use", "Exception", "Error", "ERROR"]
         .into_iter()
         .find_map(|sign| log.lines().find(|line| line.contains(sign)))
-        .unwrap_or_else(|| subprocess::last_words(log, ""))
+        .unwrap_or_else(|| subprocess::last_line(log, ""))
         .trim()
 }
 
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn the_complaint_is_the_bind_failure_not_its_consequences() {
         let log = "[main] INFO starting\n[main] ERROR x\nKafkaException: Address already in use.\n[main] INFO bye\n";
-        assert_eq!(complaint(log), "KafkaException: Address already in use.");
-        assert_eq!(complaint("one\ntwo\n"), "two");
+        assert_eq!(likely_cause(log), "KafkaException: Address already in use.");
+        assert_eq!(likely_cause("one\ntwo\n"), "two");
     }
 }

@@ -32,7 +32,10 @@ struct CreateTopic {
 }
 
 /// Creates the cluster, then executes commands until the last sender is dropped.
-fn own(ready: &mpsc::Sender<Result<String, String>>, commands: &mpsc::Receiver<CreateTopic>) {
+fn run_cluster(
+    ready: &mpsc::Sender<Result<String, String>>,
+    commands: &mpsc::Receiver<CreateTopic>,
+) {
     let made = MockCluster::new(BROKERS).map_err(|error| error.to_string());
     let cluster = match made {
         Ok(cluster) => cluster,
@@ -60,7 +63,7 @@ impl Mock {
         let (ready, started) = mpsc::channel();
         let owner = std::thread::Builder::new()
             .name("mock-kafka".to_owned())
-            .spawn(move || own(&ready, &received))
+            .spawn(move || run_cluster(&ready, &received))
             .map_err(|error| StartError::mock(error.to_string()))?;
         let brokers = started
             .recv()

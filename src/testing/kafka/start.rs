@@ -3,7 +3,7 @@
 //! A description contains why the kinds before it were passed over, so that a test run's output
 //! shows which Kafka it used.
 
-use super::cluster::{Backing, KafkaKind, TestKafka};
+use super::cluster::{ClusterOwner, KafkaKind, TestKafka};
 use super::mock::Mock;
 #[cfg(feature = "testing")]
 use super::shared;
@@ -28,7 +28,7 @@ impl TestKafka {
             }
             KafkaKind::Docker => container::start().await,
             KafkaKind::Java => java::start(&[]).await,
-            KafkaKind::Mock => mocked(),
+            KafkaKind::Mock => start_mock(),
         }
     }
 
@@ -98,12 +98,12 @@ impl TestKafka {
 }
 
 /// Starts a mock cluster.
-fn mocked() -> Result<TestKafka, StartError> {
+fn start_mock() -> Result<TestKafka, StartError> {
     let (mock, brokers) = Mock::start()?;
     Ok(TestKafka {
         kind: KafkaKind::Mock,
         description: format!("librdkafka's mock cluster in this process, at {brokers}"),
         config: KafkaConfig::new(brokers),
-        backing: Backing::Mock(mock),
+        backing: ClusterOwner::Mock(mock),
     })
 }

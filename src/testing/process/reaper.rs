@@ -20,7 +20,7 @@ impl Reaper {
     ///
     /// It runs in its own process group, so that Ctrl-C in a terminal reaches neither it nor its
     /// children.
-    pub(in crate::testing) fn hold<I>(
+    pub(in crate::testing) fn spawn<I>(
         script: &str,
         arguments: I,
         output: Stdio,
@@ -46,7 +46,7 @@ impl Reaper {
     /// Writes `line` to the script's standard input. The line needs its line break. An error means
     /// that the script has ended.
     #[cfg(feature = "testing")]
-    pub(in crate::testing) fn tell(&mut self, line: &str) -> std::io::Result<()> {
+    pub(in crate::testing) fn write_line(&mut self, line: &str) -> std::io::Result<()> {
         match &mut self.shell.stdin {
             Some(input) => input.write_all(line.as_bytes()),
             None => Err(std::io::ErrorKind::BrokenPipe.into()),
@@ -73,7 +73,7 @@ mod tests {
         let dir = tempfile::tempdir()?;
         let mark = dir.path().join("cleaned-up");
         let script = "read -r _; : >\"$1\"";
-        let reaper = Reaper::hold(script, [&mark], Stdio::null())?;
+        let reaper = Reaper::spawn(script, [&mark], Stdio::null())?;
         assert!(!mark.exists());
         drop(reaper);
         assert!(mark.exists());

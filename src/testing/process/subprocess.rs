@@ -38,12 +38,12 @@ where
     let complaint = String::from_utf8_lossy(&output.stderr);
     Err(format!(
         "`{name}` failed: {}",
-        last_words(&complaint, &printed)
+        last_line(&complaint, &printed)
     ))
 }
 
 /// The last line that is not blank, preferably of `first`.
-pub(in crate::testing) fn last_words<'a>(first: &'a str, second: &'a str) -> &'a str {
+pub(in crate::testing) fn last_line<'a>(first: &'a str, second: &'a str) -> &'a str {
     [first, second]
         .into_iter()
         .find_map(|text| text.lines().map(str::trim).rfind(|line| !line.is_empty()))
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_gives_its_output_or_its_last_words() {
+    async fn a_program_gives_its_output_or_its_last_line() {
         assert_eq!(sh("echo yes", 5_000).await, Ok("yes\n".to_owned()));
         assert_eq!(
             sh("echo first >&2; echo second >&2; echo >&2; exit 3", 5_000).await,

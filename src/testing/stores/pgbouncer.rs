@@ -59,7 +59,7 @@ impl TestPgBouncer {
             .map_err(in_files)?;
         let path = directory.path();
         let certificate = Certificate::in_directory(path).await?;
-        certificate.give_to(id).map_err(in_files)?;
+        certificate.set_owner(id).map_err(in_files)?;
         let port = free_port().map_err(in_files)?;
         let (users, settings) = (path.join("users.txt"), path.join("pgbouncer.ini"));
         std::fs::write(&users, "\"postgres\" \"\"\n").map_err(in_files)?;

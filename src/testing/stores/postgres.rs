@@ -92,7 +92,7 @@ impl std::fmt::Debug for TestPostgres {
 pub async fn postgres() -> Option<&'static TestPostgres> {
     let find = async {
         match server::variable(VARIABLE) {
-            Some(url) => TestPostgres::found(&url).await,
+            Some(url) => TestPostgres::at_named_address(&url).await,
             None => TestPostgres::start().await,
         }
     };
@@ -169,7 +169,7 @@ impl TestPostgres {
         if tls {
             let certificate = Certificate::in_directory(&data).await?;
             let id = user.as_ref().map(|user| user.id);
-            certificate.give_to(id).map_err(in_files)?;
+            certificate.set_owner(id).map_err(in_files)?;
             let rules = "hostssl all all 127.0.0.1/32 trust\n";
             std::fs::write(data.join("pg_hba.conf"), rules).map_err(in_files)?;
             run.extend(["-c".into(), "ssl=on".into()]);
@@ -200,7 +200,7 @@ impl TestPostgres {
 
     /// The server that the environment names. An error if it does not answer: it never falls back
     /// to another one.
-    async fn found(url: &str) -> Result<Self, StartError> {
+    async fn at_named_address(url: &str) -> Result<Self, StartError> {
         let failed = |reason: String| StartError::server(NAME, format!("{VARIABLE}: {reason}"));
         let (address, parameters) = match url.split_once('?') {
             Some((address, parameters)) => (address, format!("?{parameters}")),
@@ -254,7 +254,7 @@ impl TestPostgres {
     /// # Errors
     /// If the server does not end, or if the environment named it.
     pub async fn stop(&self) -> Result<(), StartError> {
-        self.own()?.0.stop().await
+        self.started_server()?.0.stop().await
     }
 
     /// Kills the server and its sessions, as a crash does.
@@ -262,7 +262,7 @@ impl TestPostgres {
     /// # Errors
     /// As for [`TestPostgres::stop`].
     pub async fn kill(&self) -> Result<(), StartError> {
-        self.own()?.0.kill().await
+        self.started_server()?.0.kill().await
     }
 
     /// Starts the server again after a stop or a kill, on the same port and data. Returns when it
@@ -271,7 +271,7 @@ impl TestPostgres {
     /// # Errors
     /// If the server does not start, or if the environment named it.
     pub async fn start_again(&self) -> Result<(), StartError> {
-        let (server, ready) = self.own()?;
+        let (server, ready) = self.started_server()?;
         let port = self.port().to_string();
         server
             .start(|| async {
@@ -289,7 +289,7 @@ impl TestPostgres {
     /// # Errors
     /// If the environment named the server.
     pub async fn freeze(&self) -> Result<(), StartError> {
-        self.own()?.0.freeze().await
+        self.started_server()?.0.freeze().await
     }
 
     /// Resumes the server after [`TestPostgres::freeze`].
@@ -297,11 +297,11 @@ impl TestPostgres {
     /// # Errors
     /// If the environment named the server.
     pub async fn thaw(&self) -> Result<(), StartError> {
-        self.own()?.0.thaw().await
+        self.started_server()?.0.thaw().await
     }
 
     /// The started server. An error for one that the environment names: other processes may use it.
-    fn own(&self) -> Result<&(Server, PathBuf), StartError> {
+    fn started_server(&self) -> Result<&(Server, PathBuf), StartError> {
         self.server
             .as_ref()
             .ok_or_else(|| server::not_started_here(NAME, VARIABLE, "TestPostgres::start"))

@@ -14,7 +14,7 @@ const VARIABLE: &str = "EVENKEEL_REDIS_URL";
 const NAME: &str = "Redis";
 
 /// Time limit of one check.
-const LOOK_LIMIT: Duration = Duration::from_secs(2);
+const CHECK_LIMIT: Duration = Duration::from_secs(2);
 
 /// Never dropped: the reaper stops the server when the process ends.
 static SHARED: OnceCell<Result<TestRedis, String>> = OnceCell::const_new();
@@ -71,7 +71,7 @@ impl std::fmt::Debug for TestRedis {
 pub async fn redis() -> Option<&'static TestRedis> {
     let find = async {
         match server::variable(VARIABLE) {
-            Some(url) => TestRedis::found(url).await,
+            Some(url) => TestRedis::at_named_address(url).await,
             None => TestRedis::start().await,
         }
     };
@@ -132,12 +132,12 @@ impl TestRedis {
 
     /// The server that the environment names. An error if nothing listens there: it never falls
     /// back to another one.
-    async fn found(url: String) -> Result<Self, StartError> {
-        let connected = tokio::time::timeout(LOOK_LIMIT, TcpStream::connect(address(&url))).await;
+    async fn at_named_address(url: String) -> Result<Self, StartError> {
+        let connected = tokio::time::timeout(CHECK_LIMIT, TcpStream::connect(address(&url))).await;
         let problem = match connected {
             Ok(Ok(_)) => None,
             Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("no answer within {} s", LOOK_LIMIT.as_secs())),
+            Err(_) => Some(format!("no answer within {} s", CHECK_LIMIT.as_secs())),
         };
         match problem {
             Some(problem) => Err(StartError::server(NAME, format!("{VARIABLE}: {problem}"))),
@@ -164,7 +164,7 @@ impl TestRedis {
     /// # Errors
     /// If the server does not end, or if the environment named it.
     pub async fn stop(&self) -> Result<(), StartError> {
-        self.own()?.stop().await
+        self.started_server()?.stop().await
     }
 
     /// Kills the server, as a crash does.
@@ -172,7 +172,7 @@ impl TestRedis {
     /// # Errors
     /// If the server does not end, or if the environment named it.
     pub async fn kill(&self) -> Result<(), StartError> {
-        self.own()?.kill().await
+        self.started_server()?.kill().await
     }
 
     /// Starts the server again after a stop or a kill, on the same port and data. Returns when it
@@ -182,7 +182,7 @@ impl TestRedis {
     /// If the server does not start, or if the environment named it.
     pub async fn start_again(&self) -> Result<(), StartError> {
         let address = address(&self.url);
-        self.own()?.start(|| answers(&address)).await
+        self.started_server()?.start(|| answers(&address)).await
     }
 
     /// Suspends the server: connections remain open, and no request is answered.
@@ -190,7 +190,7 @@ impl TestRedis {
     /// # Errors
     /// If the environment named the server.
     pub async fn freeze(&self) -> Result<(), StartError> {
-        self.own()?.freeze().await
+        self.started_server()?.freeze().await
     }
 
     /// Resumes the server after [`TestRedis::freeze`].
@@ -198,11 +198,11 @@ impl TestRedis {
     /// # Errors
     /// If the environment named the server.
     pub async fn thaw(&self) -> Result<(), StartError> {
-        self.own()?.thaw().await
+        self.started_server()?.thaw().await
     }
 
     /// The started server. An error for one that the environment names: other processes may use it.
-    fn own(&self) -> Result<&Server, StartError> {
+    fn started_server(&self) -> Result<&Server, StartError> {
         self.server
             .as_ref()
             .ok_or_else(|| server::not_started_here(NAME, VARIABLE, "TestRedis::start"))
@@ -233,7 +233,7 @@ async fn answers(address: &str) -> bool {
         connection.read_exact(&mut answer).await.ok()?;
         Some(&answer == b"+PONG")
     };
-    tokio::time::timeout(LOOK_LIMIT, look)
+    tokio::time::timeout(CHECK_LIMIT, look)
         .await
         .ok()
         .flatten()
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
     use crate::testing::skipped_tests::required;
 
-    async fn ask(redis: &TestRedis, command: &str) -> Option<String> {
+    async fn send_command(redis: &TestRedis, command: &str) -> Option<String> {
         let look = async {
             let mut connection = TcpStream::connect(address(redis.url())).await.ok()?;
             connection
@@ -267,20 +267,29 @@ mod tests {
         let Some(redis) = required(TestRedis::start().await) else {
             return;
         };
-        assert_eq!(ask(&redis, "SET k 7").await.as_deref(), Some("+OK\r\n"));
+        assert_eq!(
+            send_command(&redis, "SET k 7").await.as_deref(),
+            Some("+OK\r\n")
+        );
         for crash in [true, false] {
             match crash {
                 true => redis.kill().await.expect("the process is killed"),
                 false => redis.stop().await.expect("stopped"),
             }
-            assert_eq!(ask(&redis, "GET k").await, None, "it is down");
+            assert_eq!(send_command(&redis, "GET k").await, None, "it is down");
             redis.start_again().await.expect("the server starts again");
-            assert_eq!(ask(&redis, "GET k").await.as_deref(), Some("$1\r\n7\r\n"));
+            assert_eq!(
+                send_command(&redis, "GET k").await.as_deref(),
+                Some("$1\r\n7\r\n")
+            );
         }
         redis.freeze().await.expect("the server freezes");
-        assert_eq!(ask(&redis, "GET k").await, None, "it is frozen");
+        assert_eq!(send_command(&redis, "GET k").await, None, "it is frozen");
         redis.thaw().await.expect("the server thaws");
-        assert_eq!(ask(&redis, "GET k").await.as_deref(), Some("$1\r\n7\r\n"));
+        assert_eq!(
+            send_command(&redis, "GET k").await.as_deref(),
+            Some("$1\r\n7\r\n")
+        );
     }
 
     #[test]

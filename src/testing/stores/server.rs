@@ -36,7 +36,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 ///
 /// If this process dies while the server is suspended, the system sends SIGHUP to the orphaned
 /// process group. The shell must survive that to clean up.
-const FOLLOW: &str = r#"
+const COMMAND_LOOP: &str = r#"
 trap : HUP
 directory=$1
 shift
@@ -71,11 +71,11 @@ pub(in crate::testing) struct Server {
     directory: PathBuf,
     /// The signal for a clean stop.
     stop_signal: &'static str,
-    orders: Mutex<Orders>,
+    orders: Mutex<CommandPipe>,
 }
 
 /// The pipe to the shell, and the number of commands sent through it.
-struct Orders {
+struct CommandPipe {
     reaper: Reaper,
     given: u32,
 }
@@ -92,7 +92,7 @@ impl Server {
         let path = directory.path().to_owned();
         let mut arguments = vec![path.clone().into_os_string()];
         arguments.extend(command);
-        let reaper = Reaper::hold(FOLLOW, arguments, Stdio::null())
+        let reaper = Reaper::spawn(COMMAND_LOOP, arguments, Stdio::null())
             .map_err(|error| StartError::server(name, error.to_string()))?;
         // From here on the shell removes the directory, even if this process is killed.
         let _ = directory.keep();
@@ -100,7 +100,7 @@ impl Server {
             name,
             directory: path,
             stop_signal,
-            orders: Mutex::new(Orders { reaper, given: 0 }),
+            orders: Mutex::new(CommandPipe { reaper, given: 0 }),
         })
     }
 
@@ -110,7 +110,7 @@ impl Server {
         &self,
         serves: impl Fn() -> F,
     ) -> Result<(), StartError> {
-        self.order("start").await?;
+        self.send_command("start").await?;
         let begun = Instant::now();
         while begun.elapsed() < LIMIT {
             if serves().await {
@@ -119,7 +119,7 @@ impl Server {
             tokio::time::sleep(wait::POLL_INTERVAL).await;
         }
         let log = std::fs::read_to_string(self.directory.join("server.log")).unwrap_or_default();
-        let reason = subprocess::last_words(&log, "");
+        let reason = subprocess::last_line(&log, "");
         Err(StartError::server(
             self.name,
             format!("it is not ready after {} s: {reason}", LIMIT.as_secs()),
@@ -128,27 +128,27 @@ impl Server {
 
     /// Stops the server cleanly. Returns when it has ended.
     pub(in crate::testing) async fn stop(&self) -> Result<(), StartError> {
-        self.order(self.stop_signal).await
+        self.send_command(self.stop_signal).await
     }
 
     /// Kills the server (SIGKILL), as a crash does. Returns when it has ended.
     pub(in crate::testing) async fn kill(&self) -> Result<(), StartError> {
-        self.order("KILL").await
+        self.send_command("KILL").await
     }
 
     /// Suspends the server and its children (SIGSTOP): connections remain open, and no request is
     /// answered.
     pub(in crate::testing) async fn freeze(&self) -> Result<(), StartError> {
-        self.order("STOP").await
+        self.send_command("STOP").await
     }
 
     /// Resumes the server and its children (SIGCONT).
     pub(in crate::testing) async fn thaw(&self) -> Result<(), StartError> {
-        self.order("CONT").await
+        self.send_command("CONT").await
     }
 
     /// Sends a command to the shell and waits until it is done.
-    async fn order(&self, order: &str) -> Result<(), StartError> {
+    async fn send_command(&self, order: &str) -> Result<(), StartError> {
         let failed = |reason: String| StartError::server(self.name, format!("{order}: {reason}"));
         let number = {
             let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
@@ -156,7 +156,7 @@ impl Server {
             let line = format!("{} {order}\n", orders.given);
             orders
                 .reaper
-                .tell(&line)
+                .write_line(&line)
                 .map_err(|error| failed(error.to_string()))?;
             orders.given
         };

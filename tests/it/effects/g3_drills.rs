@@ -175,7 +175,7 @@ async fn all_drills_together_leave_one_effect_and_no_dead_letter() {
     settings.stop_when = StopWhen::UntilEnd;
     settings.retry.backoff.initial = Duration::from_millis(5);
     let router = balances::router(&store, &case.group, Some(&drills)).await;
-    let service = drills.around(router);
+    let service = drills.wrap(router);
     let report = Member::start(&case.kafka, settings, service).ended().await;
     assert_eq!(report.settled, published as u64);
     assert_eq!((report.dead_letters, report.parked), (0, 0));

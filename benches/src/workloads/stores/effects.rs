@@ -5,10 +5,10 @@
 //! service without group commit. The second shares transactions by group commit. The last is a
 //! batch handler, which inserts the rows of its events in one statement.
 
-use crate::sample::Sample;
+use crate::measure::result_check::ResultCheck;
+use crate::measure::run::{evenkeel, rate};
+use crate::order_event::OrderEvent;
 use crate::spec::{Aim, Bound, Contestant, Data, Figure, Form, Plan, Spec, Turn};
-use crate::turns::check::Check;
-use crate::turns::run::{evenkeel, rate};
 use anyhow::{Context, bail};
 use evenkeel::event::Event;
 use evenkeel::handler::{Delivered, HandlerError, Router};
@@ -26,10 +26,10 @@ const COUNT: &str = "SELECT count(*) FROM (SELECT DISTINCT key, place FROM effec
 
 /// The concurrency. A batch consists of events that wait while the previous one runs, so batches
 /// need a higher one.
-fn concurrency(way: Way) -> usize {
-    match way {
-        Way::Single | Way::Group => 256,
-        Way::Batch => 1_000,
+fn concurrency(mode: CommitMode) -> usize {
+    match mode {
+        CommitMode::Single | CommitMode::Group => 256,
+        CommitMode::Batch => 1_000,
     }
 }
 
@@ -69,20 +69,20 @@ pub(crate) fn plan() -> Plan {
 }
 
 pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
-    let (store, way) = match spec.contestant.split_once('-') {
-        Some((store, "single")) => (store, Way::Single),
-        Some((store, _)) => (store, Way::Batch),
-        None => (spec.contestant.as_str(), Way::Group),
+    let (store, mode) = match spec.contestant.split_once('-') {
+        Some((store, "single")) => (store, CommitMode::Single),
+        Some((store, _)) => (store, CommitMode::Batch),
+        None => (spec.contestant.as_str(), CommitMode::Group),
     };
     match store {
-        "sqlite" => sqlite(spec, way).await,
-        _ => postgres(spec, way).await,
+        "sqlite" => sqlite(spec, mode).await,
+        _ => postgres(spec, mode).await,
     }
 }
 
 /// How events take effect.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum CommitMode {
     /// One transaction per event.
     Single,
     /// Group commit: events that are ready share a transaction.
@@ -94,9 +94,9 @@ enum Way {
 /// The handlers of both stores differ in the type of their transaction.
 macro_rules! insert {
     ($check:expr, $transaction:ty) => {{
-        let seen = Arc::clone(&$check);
-        move |event: Event<Sample>, mut tx: $transaction| {
-            let seen = Arc::clone(&seen);
+        let handler_check = Arc::clone(&$check);
+        move |event: Event<OrderEvent>, mut tx: $transaction| {
+            let handler_check = Arc::clone(&handler_check);
             async move {
                 sqlx::query(INSERT)
                     .bind(event.data.key as i32)
@@ -104,7 +104,7 @@ macro_rules! insert {
                     .bind(event.data.total_cents as i64)
                     .execute(&mut *tx)
                     .await?;
-                seen.see_place(event.data.key.into(), event.data.place);
+                handler_check.check_position(event.data.key.into(), event.data.place);
                 Ok::<_, HandlerError>(())
             }
         }
@@ -114,13 +114,13 @@ macro_rules! insert {
 /// The same for a batch handler, in one statement.
 macro_rules! insert_all {
     ($check:expr, $transaction:ty, $insert:expr) => {{
-        let seen = Arc::clone(&$check);
-        move |events: Vec<Delivered<Sample>>, mut tx: $transaction| {
-            let seen = Arc::clone(&seen);
+        let handler_check = Arc::clone(&$check);
+        move |events: Vec<Delivered<OrderEvent>>, mut tx: $transaction| {
+            let handler_check = Arc::clone(&handler_check);
             async move {
                 $insert(&mut tx, &events).await?;
                 for Delivered { event, .. } in &events {
-                    seen.see_place(event.data.key.into(), event.data.place);
+                    handler_check.check_position(event.data.key.into(), event.data.place);
                 }
                 Ok::<_, HandlerError>(())
             }
@@ -130,7 +130,7 @@ macro_rules! insert_all {
 
 async fn insert_in_sqlite(
     tx: &mut SqliteTx,
-    events: &[Delivered<Sample>],
+    events: &[Delivered<OrderEvent>],
 ) -> Result<(), sqlx::Error> {
     let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO effects (key, place, total_cents) ");
     insert.push_values(events, |mut row, Delivered { event, .. }| {
@@ -143,9 +143,9 @@ async fn insert_in_sqlite(
 
 async fn insert_in_postgres(
     tx: &mut PostgresTx,
-    events: &[Delivered<Sample>],
+    events: &[Delivered<OrderEvent>],
 ) -> Result<(), sqlx::Error> {
-    let column = |member: fn(&Sample) -> i64| -> Vec<i64> {
+    let column = |member: fn(&OrderEvent) -> i64| -> Vec<i64> {
         let samples = events.iter().map(|delivered| &delivered.event.data);
         samples.map(member).collect()
     };
@@ -158,54 +158,56 @@ async fn insert_in_postgres(
     insert.execute(&mut **tx).await.map(drop)
 }
 
-async fn sqlite(spec: &Spec, way: Way) -> anyhow::Result<Turn> {
+async fn sqlite(spec: &Spec, mode: CommitMode) -> anyhow::Result<Turn> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("effects.db");
     let group = unique("bench-effects");
     let settings = SqliteSettings::new(&group, EFFECTS);
-    let settings = match way {
-        Way::Single => settings.with_group_max(1),
-        Way::Group | Way::Batch => settings,
+    let settings = match mode {
+        CommitMode::Single => settings.with_group_max(1),
+        CommitMode::Group | CommitMode::Batch => settings,
     };
     let inbox = SqliteInbox::open_with(&path, &settings).await?;
-    let check = Arc::new(Check::of(&spec.data));
-    let router = match way {
-        Way::Batch => Router::new().on_batch(insert_all!(check, SqliteTx, insert_in_sqlite)),
-        Way::Single | Way::Group => Router::new().on(insert!(check, SqliteTx)),
+    let check = Arc::new(ResultCheck::of(&spec.data));
+    let router = match mode {
+        CommitMode::Batch => Router::new().on_batch(insert_all!(check, SqliteTx, insert_in_sqlite)),
+        CommitMode::Single | CommitMode::Group => Router::new().on(insert!(check, SqliteTx)),
     };
-    run(spec, way, router.with_inbox(inbox.clone()), group).await?;
+    run(spec, mode, router.with_inbox(inbox.clone()), group).await?;
     let effects: i64 = sqlx::query_scalar(COUNT).fetch_one(inbox.pool()).await?;
     finish(spec, &check, effects)
 }
 
-async fn postgres(spec: &Spec, way: Way) -> anyhow::Result<Turn> {
+async fn postgres(spec: &Spec, mode: CommitMode) -> anyhow::Result<Turn> {
     let server = TestPostgres::start().await.context("no PostgreSQL")?;
     let settings = PostgresSettings::new(EFFECTS);
-    let settings = match way {
-        Way::Single => settings.with_group_max(1),
-        Way::Group | Way::Batch => settings,
+    let settings = match mode {
+        CommitMode::Single => settings.with_group_max(1),
+        CommitMode::Group | CommitMode::Batch => settings,
     };
     let inbox = PostgresInbox::open_with(&server.database().await?, &settings).await?;
-    let check = Arc::new(Check::of(&spec.data));
-    let router = match way {
-        Way::Batch => Router::new().on_batch(insert_all!(check, PostgresTx, insert_in_postgres)),
-        Way::Single | Way::Group => Router::new().on(insert!(check, PostgresTx)),
+    let check = Arc::new(ResultCheck::of(&spec.data));
+    let router = match mode {
+        CommitMode::Batch => {
+            Router::new().on_batch(insert_all!(check, PostgresTx, insert_in_postgres))
+        }
+        CommitMode::Single | CommitMode::Group => Router::new().on(insert!(check, PostgresTx)),
     };
     let group = unique("bench-effects");
-    run(spec, way, router.with_inbox(inbox.clone()), group).await?;
+    run(spec, mode, router.with_inbox(inbox.clone()), group).await?;
     let effects: i64 = sqlx::query_scalar(COUNT).fetch_one(inbox.pool()).await?;
     finish(spec, &check, effects)
 }
 
-async fn run(spec: &Spec, way: Way, router: Router, group: String) -> anyhow::Result<()> {
+async fn run(spec: &Spec, mode: CommitMode, router: Router, group: String) -> anyhow::Result<()> {
     evenkeel(spec, router, |settings| {
         settings.group = group;
-        settings.concurrency = concurrency(way);
+        settings.concurrency = concurrency(mode);
     })
     .await
 }
 
-fn finish(spec: &Spec, check: &Check, effects: i64) -> anyhow::Result<Turn> {
+fn finish(spec: &Spec, check: &ResultCheck, effects: i64) -> anyhow::Result<Turn> {
     if effects as u64 != spec.data.records {
         let events = spec.data.records;
         bail!("wrong answer: {effects} effects of {events} events");

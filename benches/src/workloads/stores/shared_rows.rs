@@ -3,10 +3,10 @@
 //! Several connections cannot be faster than one here, because every group needs the rows of every
 //! other. The measurement shows their loss: without countermeasures, each deadlock costs a second.
 
-use crate::sample::Sample;
+use crate::measure::run::rate;
+use crate::measure::usage::UsageReading;
+use crate::order_event::OrderEvent;
 use crate::spec::{Aim, Bound, Contestant, Data, Figure, Form, Plan, Spec, Turn};
-use crate::turns::run::rate;
-use crate::turns::usage::Moment;
 use anyhow::{Context, bail};
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::Event;
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 const CONCURRENCY: usize = 64;
 
 /// Interval between two checks whether all events are handled.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A turn fails after this time without an effect.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -64,7 +64,7 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
     let connections = spec.contestant.split('-').next().unwrap_or_default();
     let settings = PostgresSettings::new(STOCK).with_connections(connections.parse()?);
     let instances = 1 + usize::from(spec.contestant.ends_with("-of-two"));
-    let first: Arc<OnceLock<Moment>> = Arc::default();
+    let first: Arc<OnceLock<UsageReading>> = Arc::default();
     let (group, stop) = (unique("bench-shared-rows"), CancellationToken::new());
     let mut members = Vec::new();
     for _ in 0..instances {
@@ -81,7 +81,7 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
         .into_iter()
         .map(|(consumer, stop)| tokio::spawn(consumer.run(stop)));
     let members: Vec<_> = members.collect();
-    let last = all_taken(&pool, spec.data.records).await?;
+    let last = wait_for_effects(&pool, spec.data.records).await?;
     stop.cancel();
     for member in members {
         member.await??;
@@ -91,10 +91,10 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
 }
 
 /// A router whose handler adds one to the row of an event.
-fn router(first: &Arc<OnceLock<Moment>>, inbox: PostgresInbox) -> Router {
+fn router(first: &Arc<OnceLock<UsageReading>>, inbox: PostgresInbox) -> Router {
     let first = Arc::clone(first);
-    let take = move |event: Event<Sample>, mut tx: PostgresTx| {
-        first.get_or_init(Moment::now);
+    let take = move |event: Event<OrderEvent>, mut tx: PostgresTx| {
+        first.get_or_init(UsageReading::now);
         async move {
             let take = sqlx::query(TAKE).bind(i64::from(event.data.key % ROWS));
             take.execute(&mut *tx).await?;
@@ -105,13 +105,13 @@ fn router(first: &Arc<OnceLock<Moment>>, inbox: PostgresInbox) -> Router {
 }
 
 /// The time at which every event had taken effect. Fails if one did so twice.
-async fn all_taken(pool: &PgPool, events: u64) -> anyhow::Result<Moment> {
+async fn wait_for_effects(pool: &PgPool, events: u64) -> anyhow::Result<UsageReading> {
     let mut silent_since = (0, Instant::now());
     loop {
         let taken: i64 = sqlx::query_scalar(TAKEN).fetch_one(pool).await?;
         match taken.unsigned_abs().cmp(&events) {
             Ordering::Less => {}
-            Ordering::Equal => return Ok(Moment::now()),
+            Ordering::Equal => return Ok(UsageReading::now()),
             Ordering::Greater => bail!("wrong answer: {taken} effects of {events} events"),
         }
         if taken > silent_since.0 {
@@ -119,6 +119,6 @@ async fn all_taken(pool: &PgPool, events: u64) -> anyhow::Result<Moment> {
         } else if silent_since.1.elapsed() > SILENCE_MAX {
             bail!("{taken} of {events} events, and then nothing");
         }
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
     }
 }

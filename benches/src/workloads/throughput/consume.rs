@@ -4,9 +4,9 @@
 //! consumer, without offset tracking, ordering and commits. `evenkeel` has order per key, offset
 //! tracking, limits, metrics and commits. Like the raw loop, it does not read headers.
 
+use crate::measure::result_check::ResultCheck;
+use crate::measure::run::{evenkeel, rate, raw_loop};
 use crate::spec::{Aim, Bound, Contestant, Data, Figure, Form, Plan, Spec, Turn};
-use crate::turns::check::Check;
-use crate::turns::run::{evenkeel, rate, raw_loop};
 use evenkeel::consumer::RecordHeaders;
 use evenkeel::event::Record;
 use evenkeel::handler::{Outcome, Router};
@@ -40,13 +40,15 @@ pub(crate) fn plan() -> Plan {
 }
 
 pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
-    let check = Arc::new(Check::of(&spec.data));
+    let check = Arc::new(ResultCheck::of(&spec.data));
     if spec.contestant == "raw" {
-        raw_loop(spec, |record| Ok(check.see(record.key(), record.payload())))?;
+        raw_loop(spec, |record| {
+            Ok(check.check_record(record.key(), record.payload()))
+        })?;
     } else {
-        let seen = Arc::clone(&check);
+        let handler_check = Arc::clone(&check);
         let router = Router::new().raw(move |record: Record| {
-            seen.see(record.key(), record.value());
+            handler_check.check_record(record.key(), record.value());
             std::future::ready(Outcome::Done)
         });
         evenkeel(spec, router, |settings| {

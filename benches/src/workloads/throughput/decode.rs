@@ -4,10 +4,10 @@
 //! the payload into the same struct. `validated` is evenkeel with schema validation, to show its
 //! cost.
 
-use crate::sample::Sample;
+use crate::measure::result_check::ResultCheck;
+use crate::measure::run::{evenkeel, rate, raw_loop};
+use crate::order_event::OrderEvent;
 use crate::spec::{Aim, Bound, Contestant, Data, Figure, Form, Plan, Spec, Turn};
-use crate::turns::check::Check;
-use crate::turns::run::{evenkeel, rate, raw_loop};
 use anyhow::Context;
 use evenkeel::event::Event;
 use evenkeel::handler::{Outcome, Router};
@@ -41,23 +41,23 @@ pub(crate) fn plan() -> Plan {
 }
 
 pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
-    let check = Arc::new(Check::of(&spec.data));
+    let check = Arc::new(ResultCheck::of(&spec.data));
     if spec.contestant == "raw" {
         raw_loop(spec, |record| {
             let headers = record.headers().context("an event has headers")?;
             black_box(Attributes::read(headers)?);
-            let sample: Sample = serde_json::from_slice(record.payload().unwrap_or_default())?;
-            Ok(check.see_place(sample.key.into(), sample.place))
+            let sample: OrderEvent = serde_json::from_slice(record.payload().unwrap_or_default())?;
+            Ok(check.check_position(sample.key.into(), sample.place))
         })?;
     } else {
-        let seen = Arc::clone(&check);
-        let mut router = Router::new().on(move |event: Event<Sample>| {
-            seen.see_place(event.data.key.into(), event.data.place);
+        let handler_check = Arc::clone(&check);
+        let mut router = Router::new().on(move |event: Event<OrderEvent>| {
+            handler_check.check_position(event.data.key.into(), event.data.place);
             black_box(&event.attributes);
             std::future::ready(Outcome::Done)
         });
         if spec.contestant == "validated" {
-            router = router.with_catalogue(Arc::new(Sample::catalogue()?));
+            router = router.with_catalogue(Arc::new(OrderEvent::catalogue()?));
         }
         evenkeel(spec, router, |_| {}).await?;
     }

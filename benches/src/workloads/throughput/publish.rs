@@ -5,10 +5,10 @@
 //! as evenkeel's publisher. None of these three compresses. `evenkeel-lz4` does, which is the
 //! default of evenkeel's publisher.
 
+use crate::measure::result_check::{key, value};
+use crate::measure::run::rate;
+use crate::measure::usage::{Usage, UsageReading};
 use crate::spec::{Aim, Bound, Contestant, Data, Figure, Plan, Spec, Turn};
-use crate::turns::check::{key, value};
-use crate::turns::run::rate;
-use crate::turns::usage::{Moment, Spent};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use evenkeel::event::{Headers, OutgoingRecord};
@@ -113,12 +113,12 @@ impl ProducerContext for Delivered {
     }
 }
 
-fn threaded(spec: &Spec) -> anyhow::Result<Spent> {
+fn threaded(spec: &Spec) -> anyhow::Result<Usage> {
     let delivered = Delivered::default();
     let producer: ThreadedProducer<Delivered> =
         config(spec).create_with_context(delivered.clone())?;
     let prepared = Prepared::new(&spec.data);
-    let begun = Moment::now();
+    let begun = UsageReading::now();
     for number in 0..spec.data.records {
         let (key, value) = prepared.record(number);
         let mut record = BaseRecord::to(&spec.topic).key(&**key).payload(&**value);
@@ -131,7 +131,7 @@ fn threaded(spec: &Spec) -> anyhow::Result<Spent> {
         }
     }
     producer.flush(FLUSH)?;
-    let spent = Moment::now().since(&begun)?;
+    let spent = UsageReading::now().since(&begun)?;
     let delivered = delivered.0.load(Ordering::Relaxed);
     if delivered != spec.data.records {
         bail!(
@@ -142,10 +142,10 @@ fn threaded(spec: &Spec) -> anyhow::Result<Spent> {
     Ok(spent)
 }
 
-async fn future(spec: &Spec) -> anyhow::Result<Spent> {
+async fn future(spec: &Spec) -> anyhow::Result<Usage> {
     let producer: FutureProducer = config(spec).create()?;
     let prepared = Prepared::new(&spec.data);
-    let begun = Moment::now();
+    let begun = UsageReading::now();
     let mut pending = VecDeque::with_capacity(PIPELINED);
     for number in 0..spec.data.records {
         let (key, value) = prepared.record(number);
@@ -171,18 +171,18 @@ async fn future(spec: &Spec) -> anyhow::Result<Spent> {
     for receipt in pending {
         receipt.await?.map_err(|(error, _)| error)?;
     }
-    Moment::now().since(&begun)
+    UsageReading::now().since(&begun)
 }
 
-async fn evenkeel(spec: &Spec) -> anyhow::Result<Spent> {
+async fn evenkeel(spec: &Spec) -> anyhow::Result<Usage> {
     let compression = match spec.contestant.as_str() {
         "evenkeel" => "compression.type=none",
         _ => "compression.type=lz4",
     };
-    let kafka = spec.tuned(&[compression])?;
+    let kafka = spec.kafka_with(&[compression])?;
     let publisher = Publisher::new(&kafka, PublisherSettings::new("/bench/publish"))?;
     let prepared = Prepared::new(&spec.data);
-    let begun = Moment::now();
+    let begun = UsageReading::now();
     let mut pending = VecDeque::with_capacity(PIPELINED);
     for number in 0..spec.data.records {
         let (key, value) = prepared.record(number);
@@ -204,5 +204,5 @@ async fn evenkeel(spec: &Spec) -> anyhow::Result<Spent> {
     for receipt in pending {
         receipt.await?;
     }
-    Moment::now().since(&begun)
+    UsageReading::now().since(&begun)
 }

@@ -3,10 +3,10 @@
 //! The timer sets the upper limit. `tokio` measures it: bare tasks with the same number of sleeps,
 //! without Kafka and ordering, 1,000 or 10,000 at a time.
 
+use crate::measure::result_check::ResultCheck;
+use crate::measure::run::{evenkeel, rate};
+use crate::measure::usage::UsageReading;
 use crate::spec::{Aim, Bound, Contestant, Figure, Plan, Spec, Turn};
-use crate::turns::check::Check;
-use crate::turns::run::{evenkeel, rate};
-use crate::turns::usage::Moment;
 use evenkeel::consumer::RecordHeaders;
 use evenkeel::event::Record;
 use evenkeel::handler::Router;
@@ -47,13 +47,13 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
     if spec.contestant.starts_with("tokio") {
         return bare(spec.data.records, concurrency).await;
     }
-    let check = Arc::new(Check::of(&spec.data));
-    let seen = Arc::clone(&check);
+    let check = Arc::new(ResultCheck::of(&spec.data));
+    let handler_check = Arc::clone(&check);
     let router = Router::new().raw(move |record: Record| {
-        let seen = Arc::clone(&seen);
+        let handler_check = Arc::clone(&handler_check);
         async move {
             tokio::time::sleep(HANDLER).await;
-            seen.see(record.key(), record.value());
+            handler_check.check_record(record.key(), record.value());
         }
     });
     evenkeel(spec, router, |settings| {
@@ -65,7 +65,7 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
 }
 
 async fn bare(sleeps: u64, concurrency: usize) -> anyhow::Result<Turn> {
-    let begun = Moment::now();
+    let begun = UsageReading::now();
     let left = Arc::new(AtomicU64::new(sleeps));
     let tasks: Vec<_> = (0..concurrency)
         .map(|_| {
@@ -84,5 +84,5 @@ async fn bare(sleeps: u64, concurrency: usize) -> anyhow::Result<Turn> {
     for task in tasks {
         task.await?;
     }
-    rate(sleeps, Moment::now().since(&begun)?)
+    rate(sleeps, UsageReading::now().since(&begun)?)
 }

@@ -8,9 +8,9 @@
 //! The value is the 99th percentile of the time from publication to handler, over all other keys.
 
 use super::latency::{publisher, send};
+use crate::measure::steady_rate::{LatencyTracker, SteadyRate};
+use crate::measure::usage::resident_max_mib;
 use crate::spec::{Aim, Bound, Contestant, Figure, Plan, Spec, Turn};
-use crate::turns::paced::{Pace, Paced};
-use crate::turns::usage::resident_max_mib;
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::Record;
 use evenkeel::handler::Router;
@@ -19,10 +19,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-const PACE: Pace = Pace {
+const RATE: SteadyRate = SteadyRate {
     per_second: 600,
     warm_up: Duration::from_secs(5),
-    for_: Duration::from_secs(10),
+    counted_time: Duration::from_secs(10),
 };
 const KEYS: u64 = 1_000;
 const HANDLER: Duration = Duration::from_millis(1);
@@ -53,10 +53,10 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
     };
     let is_odd = move |number: u64| number % every == every - 1;
     let computes = spec.contestant == "computing";
-    let paced = Arc::new(Paced::new(PACE));
-    let seen = Arc::clone(&paced);
+    let tracker = Arc::new(LatencyTracker::new(RATE));
+    let handler_tracker = Arc::clone(&tracker);
     let router = Router::new().raw(move |record: Record| {
-        seen.see(record.value());
+        handler_tracker.record_handled(record.value());
         let computes = computes && record.key() == Some(ODD.as_bytes());
         async move {
             if computes {
@@ -74,7 +74,7 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
     let settings = ConsumerSettings::new(unique("bench-evenkeel"), [spec.topic.clone()]);
     let running = tokio::spawn(Consumer::new(kafka, settings, router)?.run(stop.clone()));
     let publisher = publisher(spec)?;
-    paced
+    tracker
         .publish(|number| {
             let key = if is_odd(number) {
                 ODD.to_owned()
@@ -84,13 +84,13 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
             send(&publisher, &spec.topic, key, number)
         })
         .await?;
-    paced.all_seen().await?;
+    tracker.wait_until_handled().await?;
     stop.cancel();
     running.await??;
-    paced.none_twice()?;
-    let mut details = paced.latency("others_", |number| !is_odd(number));
+    tracker.fail_on_duplicates()?;
+    let mut details = tracker.latency("others_", |number| !is_odd(number));
     if every < u64::MAX {
-        details.extend(paced.latency("odd_", is_odd));
+        details.extend(tracker.latency("odd_", is_odd));
     }
     Ok(Turn {
         value: details["others_p99_ms"],

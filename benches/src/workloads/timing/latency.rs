@@ -3,10 +3,10 @@
 //!
 //! `raw` is a `ThreadedProducer` and a thread that polls a `BaseConsumer`. Neither side lingers.
 
+use crate::measure::run::raw_config;
+use crate::measure::steady_rate::{LatencyTracker, SteadyRate};
+use crate::measure::usage::{UsageReading, resident_max_mib};
 use crate::spec::{Aim, Bound, Contestant, Figure, Plan, Spec, Turn};
-use crate::turns::paced::{Pace, Paced};
-use crate::turns::run::raw_config;
-use crate::turns::usage::{Moment, resident_max_mib};
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::{Headers, OutgoingRecord, Record};
 use evenkeel::handler::Router;
@@ -20,10 +20,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-const PACE: Pace = Pace {
+const RATE: SteadyRate = SteadyRate {
     per_second: 500,
     warm_up: Duration::from_secs(5),
-    for_: Duration::from_secs(10),
+    counted_time: Duration::from_secs(10),
 };
 
 pub(crate) fn plan() -> Plan {
@@ -45,33 +45,33 @@ pub(crate) fn plan() -> Plan {
 }
 
 pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
-    let begun = Moment::now();
-    let paced = Arc::new(Paced::new(PACE));
+    let begun = UsageReading::now();
+    let tracker = Arc::new(LatencyTracker::new(RATE));
     if spec.contestant == "raw" {
-        raw(spec, &paced).await?;
+        raw(spec, &tracker).await?;
     } else {
-        evenkeel(spec, &paced).await?;
+        evenkeel(spec, &tracker).await?;
     }
-    paced.none_twice()?;
-    let details = paced.latency("", |_| true);
-    let spent = Moment::now().since(&begun)?;
+    tracker.fail_on_duplicates()?;
+    let details = tracker.latency("", |_| true);
+    let spent = UsageReading::now().since(&begun)?;
     Ok(Turn {
         value: details["p50_ms"],
-        us_per_message: Some(spent.processor.as_secs_f64() * 1e6 / paced.counted() as f64),
+        us_per_message: Some(spent.processor.as_secs_f64() * 1e6 / tracker.counted() as f64),
         rss_mib: resident_max_mib()?,
         details,
     })
 }
 
-async fn raw(spec: &Spec, paced: &Arc<Paced>) -> anyhow::Result<()> {
+async fn raw(spec: &Spec, tracker: &Arc<LatencyTracker>) -> anyhow::Result<()> {
     let consumer: BaseConsumer = raw_config(spec).create()?;
     consumer.subscribe(&[&spec.topic])?;
     let stop = Arc::new(AtomicBool::new(false));
-    let (stopped, seen) = (Arc::clone(&stop), Arc::clone(paced));
+    let (stopped, handler_tracker) = (Arc::clone(&stop), Arc::clone(tracker));
     let reading = tokio::task::spawn_blocking(move || {
         while !stopped.load(Ordering::Relaxed) {
             if let Some(record) = consumer.poll(Duration::from_millis(100)) {
-                seen.see(record?.payload());
+                handler_tracker.record_handled(record?.payload());
             }
         }
         consumer.unsubscribe();
@@ -82,7 +82,7 @@ async fn raw(spec: &Spec, paced: &Arc<Paced>) -> anyhow::Result<()> {
         .set("enable.idempotence", "true")
         .set("linger.ms", "0")
         .create()?;
-    paced
+    tracker
         .publish(|number| {
             let (key, value) = (format!("k{}", number % 100), number.to_string());
             let record = BaseRecord::to(&spec.topic).key(&key).payload(&value);
@@ -90,15 +90,15 @@ async fn raw(spec: &Spec, paced: &Arc<Paced>) -> anyhow::Result<()> {
             std::future::ready(sent)
         })
         .await?;
-    paced.all_seen().await?;
+    tracker.wait_until_handled().await?;
     stop.store(true, Ordering::Relaxed);
     reading.await?
 }
 
-async fn evenkeel(spec: &Spec, paced: &Arc<Paced>) -> anyhow::Result<()> {
-    let seen = Arc::clone(paced);
+async fn evenkeel(spec: &Spec, tracker: &Arc<LatencyTracker>) -> anyhow::Result<()> {
+    let handler_tracker = Arc::clone(tracker);
     let router = Router::new().raw(move |record: Record| {
-        seen.see(record.value());
+        handler_tracker.record_handled(record.value());
         std::future::ready(())
     });
     let stop = CancellationToken::new();
@@ -107,7 +107,7 @@ async fn evenkeel(spec: &Spec, paced: &Arc<Paced>) -> anyhow::Result<()> {
     let consumer = Consumer::new(kafka, settings, router)?;
     let running = tokio::spawn(consumer.run(stop.clone()));
     let publisher = publisher(spec)?;
-    paced
+    tracker
         .publish(|number| {
             send(
                 &publisher,
@@ -117,7 +117,7 @@ async fn evenkeel(spec: &Spec, paced: &Arc<Paced>) -> anyhow::Result<()> {
             )
         })
         .await?;
-    paced.all_seen().await?;
+    tracker.wait_until_handled().await?;
     stop.cancel();
     running.await??;
     Ok(())
@@ -126,7 +126,10 @@ async fn evenkeel(spec: &Spec, paced: &Arc<Paced>) -> anyhow::Result<()> {
 /// A publisher without linger.
 pub(crate) fn publisher(spec: &Spec) -> anyhow::Result<Publisher> {
     let settings = PublisherSettings::new("/bench/paced");
-    Ok(Publisher::new(&spec.tuned(&["linger.ms=0"])?, settings)?)
+    Ok(Publisher::new(
+        &spec.kafka_with(&["linger.ms=0"])?,
+        settings,
+    )?)
 }
 
 /// Enqueues the record with this number, without waiting for its receipt.

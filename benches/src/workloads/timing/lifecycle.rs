@@ -4,8 +4,8 @@
 //! The value is the time from the assignment to the first handled record.
 
 use super::latency::{publisher, send};
+use crate::measure::usage::{UsageReading, resident_max_mib};
 use crate::spec::{Aim, Bound, Contestant, Figure, Plan, Spec, Turn};
-use crate::turns::usage::{Moment, resident_max_mib};
 use anyhow::{Context, bail};
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::Record;
@@ -75,9 +75,9 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
     let first = *first.get().context("a record came")?;
     let to_first = first.saturating_duration_since(assigned.unwrap_or(started));
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let idle = Moment::now();
+    let idle = UsageReading::now();
     tokio::time::sleep(IDLE).await;
-    let idle = Moment::now().since(&idle)?;
+    let idle = UsageReading::now().since(&idle)?;
     let stopping = Instant::now();
     stop.cancel();
     let report = running.await??;

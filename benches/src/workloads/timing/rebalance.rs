@@ -6,10 +6,10 @@
 //! handled again.
 
 use super::latency::{publisher, send};
+use crate::measure::run::raw_config;
+use crate::measure::steady_rate::{LatencyTracker, SteadyRate};
+use crate::measure::usage::resident_max_mib;
 use crate::spec::{Aim, Bound, Contestant, Figure, Plan, Spec, Turn};
-use crate::turns::paced::{Pace, Paced};
-use crate::turns::run::raw_config;
-use crate::turns::usage::resident_max_mib;
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::Record;
 use evenkeel::handler::Router;
@@ -21,10 +21,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-const PACE: Pace = Pace {
+const RATE: SteadyRate = SteadyRate {
     per_second: 500,
     warm_up: Duration::from_secs(5),
-    for_: Duration::from_secs(12),
+    counted_time: Duration::from_secs(12),
 };
 const SECOND_JOINS: Duration = Duration::from_secs(7);
 const SECOND_LEAVES: Duration = Duration::from_secs(12);
@@ -44,9 +44,9 @@ pub(crate) fn plan() -> Plan {
 }
 
 pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
-    let paced = Arc::new(Paced::new(PACE));
+    let tracker = Arc::new(LatencyTracker::new(RATE));
     let publisher = publisher(spec)?;
-    let publishing = paced.publish(|number| {
+    let publishing = tracker.publish(|number| {
         send(
             &publisher,
             &spec.topic,
@@ -57,25 +57,25 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
     let group = unique("bench-rebalance");
     let member = || -> anyhow::Result<Member> {
         if spec.contestant == "raw" {
-            raw(spec, &group, &paced)
+            raw(spec, &group, &tracker)
         } else {
-            evenkeel(spec, &group, &paced)
+            evenkeel(spec, &group, &tracker)
         }
     };
     let members = async {
         let first = member()?;
-        tokio::time::sleep(SECOND_JOINS.saturating_sub(paced.elapsed())).await;
+        tokio::time::sleep(SECOND_JOINS.saturating_sub(tracker.elapsed())).await;
         let second = member()?;
-        tokio::time::sleep(SECOND_LEAVES.saturating_sub(paced.elapsed())).await;
+        tokio::time::sleep(SECOND_LEAVES.saturating_sub(tracker.elapsed())).await;
         second.stop().await?;
         anyhow::Ok(first)
     };
     let (published, first) = tokio::join!(publishing, members);
     published?;
-    paced.all_seen().await?;
+    tracker.wait_until_handled().await?;
     first?.stop().await?;
-    let mut details = paced.latency("", |_| true);
-    details.insert("twice".to_owned(), paced.twice() as f64);
+    let mut details = tracker.latency("", |_| true);
+    details.insert("twice".to_owned(), tracker.duplicates() as f64);
     Ok(Turn {
         value: details["max_ms"],
         us_per_message: None,
@@ -97,7 +97,7 @@ impl Member {
     }
 }
 
-fn raw(spec: &Spec, group: &str, paced: &Arc<Paced>) -> anyhow::Result<Member> {
+fn raw(spec: &Spec, group: &str, tracker: &Arc<LatencyTracker>) -> anyhow::Result<Member> {
     let consumer: BaseConsumer = raw_config(spec)
         .set("group.id", group)
         .set("enable.auto.commit", "true")
@@ -105,7 +105,7 @@ fn raw(spec: &Spec, group: &str, paced: &Arc<Paced>) -> anyhow::Result<Member> {
         .set("partition.assignment.strategy", "cooperative-sticky")
         .create()?;
     consumer.subscribe(&[&spec.topic])?;
-    let (stop, seen) = (CancellationToken::new(), Arc::clone(paced));
+    let (stop, handler_tracker) = (CancellationToken::new(), Arc::clone(tracker));
     let stopped = Arc::new(AtomicBool::new(false));
     let (flag, cancelled) = (Arc::clone(&stopped), stop.clone());
     tokio::spawn(async move {
@@ -115,7 +115,7 @@ fn raw(spec: &Spec, group: &str, paced: &Arc<Paced>) -> anyhow::Result<Member> {
     let running = tokio::task::spawn_blocking(move || {
         while !stopped.load(Ordering::Relaxed) {
             if let Some(record) = consumer.poll(Duration::from_millis(100)) {
-                seen.see(record?.payload());
+                handler_tracker.record_handled(record?.payload());
             }
         }
         consumer.unsubscribe();
@@ -128,10 +128,10 @@ fn raw(spec: &Spec, group: &str, paced: &Arc<Paced>) -> anyhow::Result<Member> {
     Ok(Member { stop, running })
 }
 
-fn evenkeel(spec: &Spec, group: &str, paced: &Arc<Paced>) -> anyhow::Result<Member> {
-    let seen = Arc::clone(paced);
+fn evenkeel(spec: &Spec, group: &str, tracker: &Arc<LatencyTracker>) -> anyhow::Result<Member> {
+    let handler_tracker = Arc::clone(tracker);
     let router = Router::new().raw(move |record: Record| {
-        seen.see(record.value());
+        handler_tracker.record_handled(record.value());
         std::future::ready(())
     });
     let settings = ConsumerSettings::new(group, [spec.topic.clone()]);

@@ -78,7 +78,7 @@ pub(super) async fn run(
                 out.write_all(b"\n")?;
                 written += 1;
             }
-            anyhow::Ok(written < limit && !out.has_left())
+            anyhow::Ok(written < limit && !out.is_closed())
         })?;
         out.flush()?;
         anyhow::Ok((end, gone))

@@ -90,5 +90,5 @@ pub(super) async fn run(
         0 => Vec::new(),
         count => vec![format!("{count} dead letters were not replayed")],
     };
-    Ok(args.check.judge(&wrong))
+    Ok(args.check.ending_for(&wrong))
 }

@@ -12,7 +12,9 @@ use crate::output::{AfterDone, Column, Listing, OutputArgs, Row, name, number};
 use clap::Args;
 use evenkeel::kafka::admin::Admin;
 use evenkeel_ops::Cluster;
-use evenkeel_ops::dead_letters::purge::{Cut, Expired, Purge, PurgeSettings, check_purpose, purge};
+use evenkeel_ops::dead_letters::purge::{
+    Expired, Purge, PurgeSettings, PurgedPartition, check_purpose, purge,
+};
 use evenkeel_program::exit::{Ending, Usage};
 use evenkeel_program::stop::Stop;
 use jiff::Timestamp;
@@ -78,7 +80,7 @@ fn check_topic(topic: &str) -> Result<(), Usage> {
     check_purpose(topic, is_declared).map_err(|error| Usage(error.to_string()))
 }
 
-impl Row for Cut {
+impl Row for PurgedPartition {
     const COLUMNS: &'static [Column] = &[
         name("topic"),
         number("partition"),

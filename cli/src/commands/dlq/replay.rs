@@ -129,7 +129,7 @@ impl Row for Route {
 
 /// The records of a file, by topic. The file is read completely first: an invalid line means that
 /// nothing is published.
-async fn records_of(path: PathBuf) -> anyhow::Result<BTreeMap<String, Vec<LogRecord>>> {
+async fn read_records(path: PathBuf) -> anyhow::Result<BTreeMap<String, Vec<LogRecord>>> {
     let mut input = input_lines::read(input_lines::open(Some(path))?);
     let mut records: BTreeMap<String, Vec<LogRecord>> = BTreeMap::new();
     while let Some(line) = input.recv().await {
@@ -159,7 +159,7 @@ pub(super) async fn run(
     // Before anything is read, so that a missing operator name is reported immediately.
     let by = operator::name(args.by.as_deref(), connection);
     let source = match args.from_file {
-        Some(file) => Source::records(records_of(file).await?),
+        Some(file) => Source::records(read_records(file).await?),
         None => Source::topics(args.topics.resolve(admin).await?),
     };
     let settings = ReplaySettings::default()

@@ -74,7 +74,7 @@ pub(super) async fn run(
     stop: Stop,
 ) -> anyhow::Result<Ending> {
     let position = args.position()?;
-    let replayed = replay_log::of_dead_letter(&cluster, admin, &position).await?;
+    let replayed = replay_log::replay_of_dead_letter(&cluster, admin, &position).await?;
     let wanted = position.clone();
     let token = stop.token().clone();
     let find = move || find(&cluster, &wanted, &token);

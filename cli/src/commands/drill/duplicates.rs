@@ -15,7 +15,7 @@ use clap::Args;
 use evenkeel::kafka::reader::Start;
 use evenkeel::recovery::{DeadLetterTopic, retry_topic};
 use evenkeel_ops::Cluster;
-use evenkeel_ops::drills::{DrillSettings, Duplicates, Judgement, Limits, Tally, TypeRow};
+use evenkeel_ops::drills::{DrillResult, DrillSettings, Duplicates, Limits, Tally, TypeRow};
 use evenkeel_program::duration::parse_duration_or_seconds;
 use evenkeel_program::exit::{Ending, NoAnswer, Usage};
 use evenkeel_program::stop::Stop;
@@ -195,21 +195,21 @@ async fn execute(
     if let Some(error) = outcome.error {
         return Err(error.into());
     }
-    say_left_out(&tally);
-    say_unanswered(&tally, group);
-    for named in tally.named() {
-        say!("{named}");
+    print_excluded(&tally);
+    print_unanswered(&tally, group);
+    for event in tally.handled_again() {
+        say!("{event}");
     }
     if outcome.is_stopped {
         say!("stopped");
         return Ok(stop.ending());
     }
-    let (judgement, text) = tally.judge(group);
-    let ending = match judgement {
-        Judgement::Idempotent => Ending::Done,
-        Judgement::NotIdempotent => Ending::FoundBad,
-        Judgement::Unproven => Ending::SomeFailed,
-        Judgement::Unanswered => return Err(NoAnswer(text).into()),
+    let (result, text) = tally.result(group);
+    let ending = match result {
+        DrillResult::Idempotent => Ending::Done,
+        DrillResult::NotIdempotent => Ending::FoundBad,
+        DrillResult::Unproven => Ending::SomeFailed,
+        DrillResult::Unanswered => return Err(NoAnswer(text).into()),
     };
     say!("{text}");
     Ok(ending)
@@ -226,7 +226,7 @@ async fn show(
         return Ok(stop.ending());
     };
     Listing::print(args.output, tally.rows(false))?;
-    say_left_out(&tally);
+    print_excluded(&tally);
     say!(
         "{} events would be delivered to {} at {} again; nothing was changed; deliver them with \
          --execute --not-production",
@@ -238,8 +238,8 @@ async fn show(
 }
 
 /// Names the numbers of events that the drill did not repeat, if there are any.
-fn say_left_out(tally: &Tally) {
-    if let (waits, died) = tally.left_out()
+fn print_excluded(tally: &Tally) {
+    if let (waits, died) = tally.excluded()
         && waits + died > 0
     {
         say!(
@@ -250,7 +250,7 @@ fn say_left_out(tally: &Tally) {
 }
 
 /// Names the retry topics that still hold repetitions.
-fn say_unanswered(tally: &Tally, group: &str) {
+fn print_unanswered(tally: &Tally, group: &str) {
     for topic in tally.unanswered_topics() {
         say!(
             "unanswered repetitions stay in {}, and are handled when {group} continues",

@@ -16,7 +16,7 @@ use clap::Args;
 use evenkeel::control::{ControlState, MemberInfo, Status};
 use evenkeel::kafka::KafkaError;
 use evenkeel::kafka::admin::{GroupDescription, MemberDescription, PartitionLag};
-use evenkeel_ops::groups::health::{self, InForce};
+use evenkeel_ops::groups::health::{self, Restriction};
 use evenkeel_ops::groups::lag::lag_of;
 use evenkeel_ops::groups::{control_log, members};
 use evenkeel_program::exit::{Ending, Usage};
@@ -61,9 +61,9 @@ struct Described {
     /// The partitions with their lag.
     offsets: Vec<PartitionLag>,
     /// The pauses in force.
-    paused: Vec<InForce>,
+    paused: Vec<Restriction>,
     /// The rate limit in force.
-    rate: Option<InForce>,
+    rate: Option<Restriction>,
     /// The dependencies that are down.
     down: Vec<Status>,
     /// The processes of the members, as published by the members.
@@ -115,10 +115,10 @@ impl Row for Described {
                 owner.map_or_else(absent, |member| member.member_id.clone()),
                 owner.map_or_else(absent, &host),
                 owner.map_or_else(absent, |member| member.client_id.clone()),
-                pauses::cell_of_one(
+                pauses::partition_cell(
                     self.control
                         .pause_of(&at.topic, at.partition)
-                        .map(InForce::pause)
+                        .map(Restriction::pause)
                         .as_ref(),
                 ),
             ]);
@@ -171,8 +171,8 @@ pub(super) async fn run(connection: &ConnectionArgs, args: DescribeArgs) -> anyh
             Err(error) => return Err(error.into()),
         };
         match args.check.check {
-            true => wrong.extend(health::found(&group, &control, &offsets)),
-            false => tell(&group, &control, &offsets),
+            true => wrong.extend(health::problems(&group, &control, &offsets)),
+            false => print_outages(&group, &control, &offsets),
         }
         let rate = control.rate();
         if let Some((rate, command)) = rate {
@@ -184,8 +184,8 @@ pub(super) async fn run(connection: &ConnectionArgs, args: DescribeArgs) -> anyh
         }
         rows.push(Described {
             paused: health::pauses(&control),
-            rate: rate.map(|(rate, command)| InForce::rate(rate.get(), command)),
-            down: health::down_of(&control, &group),
+            rate: rate.map(|(rate, command)| Restriction::rate(rate.get(), command)),
+            down: health::outages(&control, &group),
             processes: members::processes(&control, &group),
             group,
             offsets,
@@ -195,7 +195,7 @@ pub(super) async fn run(connection: &ConnectionArgs, args: DescribeArgs) -> anyh
     if !rows.is_empty() {
         Listing::print(args.output, rows)?;
     }
-    let checked = args.check.judge(&wrong);
+    let checked = args.check.ending_for(&wrong);
     all_groups_exist(&admin, &missing).await?;
     Ok(match refused {
         true => Ending::SomeFailed,
@@ -204,11 +204,11 @@ pub(super) async fn run(connection: &ConnectionArgs, args: DescribeArgs) -> anyh
 }
 
 /// Prints what the table does not contain: outages, and unreadable partitions.
-fn tell(group: &GroupDescription, control: &ControlState, lag: &[PartitionLag]) {
-    let down = health::down_of(control, group);
+fn print_outages(group: &GroupDescription, control: &ControlState, lag: &[PartitionLag]) {
+    let down = health::outages(control, group);
     let down = down
         .iter()
-        .map(|status| health::down_in_words(control, status));
+        .map(|status| health::outage_in_words(control, status));
     let unreadable = lag.iter().filter_map(|at| at.unreadable.clone());
     for line in down.chain(unreadable) {
         say!("{}: {line}", group.group);

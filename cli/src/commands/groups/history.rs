@@ -34,7 +34,7 @@ pub(super) struct HistoryArgs {
 
 /// A command with its answers.
 #[derive(Serialize)]
-struct Given {
+struct CommandRow {
     /// Id of the command; its answers refer to it.
     id: String,
     /// When the command was given.
@@ -98,7 +98,7 @@ impl Answer {
     }
 }
 
-impl From<Recorded> for Given {
+impl From<Recorded> for CommandRow {
     fn from(Recorded { command, acks, .. }: Recorded) -> Self {
         let records_per_second = match command.action {
             Action::Rate { records_per_second } => records_per_second,
@@ -118,7 +118,7 @@ impl From<Recorded> for Given {
     }
 }
 
-impl Row for Given {
+impl Row for CommandRow {
     const COLUMNS: &'static [Column] = &[
         name("at"),
         name("by"),
@@ -179,12 +179,12 @@ fn described(action: &Action) -> String {
 pub(super) async fn run(connection: &ConnectionArgs, args: HistoryArgs) -> anyhow::Result<Ending> {
     let admin = connection.admin().await?;
     let cluster = connection.cluster()?;
-    let log = control_log::required(&cluster, &admin, args.group.name()).await?;
+    let log = control_log::open_existing(&cluster, &admin, args.group.name()).await?;
     let rows = log
         .history
         .recorded()
         .filter(|at| args.since.is_none_or(|since| at.command.at >= since))
-        .map(Given::from);
+        .map(CommandRow::from);
     Listing::print(args.output, rows)?;
     Ok(Ending::Done)
 }

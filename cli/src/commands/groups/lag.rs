@@ -16,8 +16,8 @@ use clap::Args;
 use evenkeel::kafka::KafkaError;
 use evenkeel::kafka::admin::PartitionLag;
 use evenkeel_ops::groups::control_log;
-use evenkeel_ops::groups::health::{self, InForce};
-use evenkeel_ops::groups::lag::{LagLimits, age, excess, lag_of};
+use evenkeel_ops::groups::health::{self, Restriction};
+use evenkeel_ops::groups::lag::{LagLimits, age, lag_of, violated_limit};
 use evenkeel_ops::visibility;
 use evenkeel_program::duration::parse_duration_or_seconds;
 use evenkeel_program::exit::Ending;
@@ -60,16 +60,16 @@ pub(crate) struct LagArgs {
 
 /// A partition with its lag.
 #[derive(Serialize)]
-struct Lagging {
+struct LagRow {
     /// Name of the group.
     group: String,
     #[serde(flatten)]
     at: PartitionLag,
     /// The pause that covers the partition.
-    paused: Option<InForce>,
+    paused: Option<Restriction>,
 }
 
-impl Row for Lagging {
+impl Row for LagRow {
     const COLUMNS: &'static [Column] = &[
         name("group"),
         name("topic"),
@@ -93,7 +93,7 @@ impl Row for Lagging {
                 (Some(_), _) => "unreadable".to_owned(),
                 (None, age_ms) => or_dash(age_ms.map(age)),
             },
-            pauses::cell_of_one(self.paused.as_ref()),
+            pauses::partition_cell(self.paused.as_ref()),
         ]]
     }
 }
@@ -127,7 +127,7 @@ pub(super) async fn run(connection: &ConnectionArgs, args: LagArgs) -> anyhow::R
         }
     };
     let states = control_log::states(&connection.cluster()?, &admin, &groups, &Stderr).await?;
-    let (mut complaints, mut wrong) = (Vec::new(), Vec::new());
+    let (mut violations, mut wrong) = (Vec::new(), Vec::new());
     // Control topics that cannot be read may hide problems.
     let mut refused = args.check.check && states.is_partial;
     let limits = LagLimits::default()
@@ -146,28 +146,28 @@ pub(super) async fn run(connection: &ConnectionArgs, args: LagArgs) -> anyhow::R
             Err(error) => return Err(error.into()),
         };
         let control = states.of.get(&group.group).cloned().unwrap_or_default();
-        if let Some(complaint) = excess(&lag, &group.group, &args.topic, limits) {
-            complaints.push(format!("{}: {complaint}", group.group));
+        if let Some(violation) = violated_limit(&lag, &group.group, &args.topic, limits) {
+            violations.push(format!("{}: {violation}", group.group));
         }
         if args.check.check {
-            wrong.extend(health::found(&group, &control, &lag));
+            wrong.extend(health::problems(&group, &control, &lag));
         }
         for at in lag {
             let pause = control.pause_of(&at.topic, at.partition);
-            listing.push(&Lagging {
+            listing.push(&LagRow {
                 group: group.group.clone(),
-                paused: pause.map(InForce::pause),
+                paused: pause.map(Restriction::pause),
                 at,
             })?;
         }
     }
     listing.finish()?;
-    for complaint in &complaints {
-        say!("{complaint}");
+    for violation in &violations {
+        say!("{violation}");
     }
-    let checked = args.check.judge(&wrong);
+    let checked = args.check.ending_for(&wrong);
     all_groups_exist(&admin, &missing).await?;
-    Ok(match (refused, complaints.is_empty()) {
+    Ok(match (refused, violations.is_empty()) {
         (true, _) => Ending::SomeFailed,
         (false, true) => checked,
         (false, false) => Ending::FoundBad,

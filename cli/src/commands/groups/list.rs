@@ -12,7 +12,7 @@ use crate::output::{Column, Listing, OutputArgs, Row, name, number, or_dash, tex
 use clap::Args;
 use evenkeel::kafka::KafkaError;
 use evenkeel_ops::groups::control_log;
-use evenkeel_ops::groups::health::{self, InForce};
+use evenkeel_ops::groups::health::{self, Restriction};
 use evenkeel_ops::groups::lag::lag_of;
 use evenkeel_ops::visibility;
 use evenkeel_program::exit::Ending;
@@ -35,7 +35,7 @@ pub(super) struct ListArgs {
 
 /// A group as it is listed.
 #[derive(Serialize)]
-struct Listed {
+struct GroupRow {
     /// Name of the group.
     group: String,
     /// The brokers' state of the group, such as `Stable` or `Empty`.
@@ -45,10 +45,10 @@ struct Listed {
     /// `None` if it cannot be read.
     members: Option<usize>,
     /// The pauses in force.
-    paused: Vec<InForce>,
+    paused: Vec<Restriction>,
 }
 
-impl Row for Listed {
+impl Row for GroupRow {
     const COLUMNS: &'static [Column] = &[
         name("group"),
         name("state"),
@@ -91,9 +91,9 @@ pub(super) async fn run(connection: &ConnectionArgs, args: ListArgs) -> anyhow::
                 },
                 _ => Vec::new(),
             };
-            wrong.extend(health::found(&group, &control, &lag));
+            wrong.extend(health::problems(&group, &control, &lag));
         }
-        rows.push(Listed {
+        rows.push(GroupRow {
             members: group.are_members_known.then_some(group.members.len()),
             group: group.group,
             state: group.state,
@@ -102,7 +102,7 @@ pub(super) async fn run(connection: &ConnectionArgs, args: ListArgs) -> anyhow::
         });
     }
     Listing::print(args.output, rows)?;
-    let checked = args.check.judge(&wrong);
+    let checked = args.check.ending_for(&wrong);
     Ok(match refused {
         true => Ending::SomeFailed,
         false => checked,

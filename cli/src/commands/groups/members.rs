@@ -29,7 +29,7 @@ pub(super) struct MembersArgs {
 
 /// A member with the attributes from the brokers and from itself.
 #[derive(Serialize)]
-struct Known {
+struct MemberRow {
     /// Id of the member, by which the brokers know it.
     member_id: String,
     /// The member's `client.id`.
@@ -42,7 +42,7 @@ struct Known {
     process: Option<MemberInfo>,
 }
 
-impl Known {
+impl MemberRow {
     /// Joins what the brokers know about a member with what it published.
     fn new(member: &MemberDescription, process: Option<&MemberInfo>) -> Self {
         Self {
@@ -55,7 +55,7 @@ impl Known {
     }
 }
 
-impl Row for Known {
+impl Row for MemberRow {
     const COLUMNS: &'static [Column] = &[
         id("member-id"),
         name("client-id"),
@@ -69,20 +69,20 @@ impl Row for Known {
     ];
 
     fn cells(&self) -> Vec<Vec<String>> {
-        let told = |tell: fn(&MemberInfo) -> Option<String>| {
-            let told = self.process.as_ref().and_then(tell);
-            told.unwrap_or_else(|| "-".to_owned())
+        let cell = |attribute: fn(&MemberInfo) -> Option<String>| {
+            let value = self.process.as_ref().and_then(attribute);
+            value.unwrap_or_else(|| "-".to_owned())
         };
         let host = self.process.as_ref().map(|process| process.host.clone());
         vec![vec![
             self.member_id.clone(),
             self.client_id.clone(),
-            told(|process| process.instance_id.clone()),
+            cell(|process| process.instance_id.clone()),
             host.unwrap_or_else(|| self.client_host.clone()),
-            told(|process| Some(process.pid.to_string())),
-            told(|process| process.admin.clone()),
-            told(|process| Some(process.version.clone())),
-            told(|process| Some(seconds(process.at))),
+            cell(|process| Some(process.pid.to_string())),
+            cell(|process| process.admin.clone()),
+            cell(|process| Some(process.version.clone())),
+            cell(|process| Some(seconds(process.at))),
             self.partitions.to_string(),
         ]]
     }
@@ -99,7 +99,7 @@ pub(super) async fn run(connection: &ConnectionArgs, args: MembersArgs) -> anyho
     let rows = group
         .members
         .iter()
-        .map(|member| Known::new(member, control.member(&member.member_id)));
+        .map(|member| MemberRow::new(member, control.member(&member.member_id)));
     Listing::print(args.output, rows)?;
     Ok(Ending::Done)
 }

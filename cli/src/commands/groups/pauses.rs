@@ -1,10 +1,10 @@
 //! Pauses as table cells.
 
 use crate::output::{or_dash, seconds};
-use evenkeel_ops::groups::health::InForce;
+use evenkeel_ops::groups::health::Restriction;
 
 /// The cell for pauses. One pause: its scope and start. More: their number and the oldest.
-pub(super) fn cell(paused: &[InForce]) -> String {
+pub(super) fn cell(paused: &[Restriction]) -> String {
     match paused {
         [] => "-".to_owned(),
         [one] => format!("{} since {}", one.target, seconds(one.at)),
@@ -20,7 +20,7 @@ pub(super) fn cell(paused: &[InForce]) -> String {
 }
 
 /// The cell for the pause of one partition.
-pub(super) fn cell_of_one(pause: Option<&InForce>) -> String {
+pub(super) fn partition_cell(pause: Option<&Restriction>) -> String {
     or_dash(
         pause.map(|pause| format!("since {} by {}: {}", seconds(pause.at), pause.by, pause.why)),
     )

@@ -12,7 +12,7 @@ use crate::output::{AfterDone, Column, Listing, OutputArgs, Row, name, number, t
 use clap::Args;
 use evenkeel::consumer::{GroupTopicKind, GroupTopicState, GroupTopics, TopicFault};
 use evenkeel::recovery::DeadLetterTopic;
-use evenkeel_ops::groups::own_topics::{sources, unmendable};
+use evenkeel_ops::groups::own_topics::{irreparable_defect, sources};
 use evenkeel_program::duration::parse_duration_or_seconds;
 use evenkeel_program::exit::Ending;
 use serde::Serialize;
@@ -63,7 +63,7 @@ fn parse_retention(text: &str) -> Result<Duration, String> {
 
 /// One topic and its required changes.
 #[derive(Serialize)]
-struct Shown {
+struct TopicRow {
     /// Name of the topic.
     topic: String,
     /// Retry, dead-letter or control topic.
@@ -82,7 +82,7 @@ struct Shown {
     detail: String,
 }
 
-impl Row for Shown {
+impl Row for TopicRow {
     const COLUMNS: &'static [Column] = &[
         name("topic"),
         name("kind"),
@@ -132,9 +132,9 @@ pub(super) async fn run(connection: &ConnectionArgs, args: TopicsArgs) -> anyhow
         if done {
             topic.repair(&admin).await?;
         }
-        let remains = unmendable(&topic);
+        let remains = irreparable_defect(&topic);
         is_sound &= (done || to_do.is_none()) && remains.is_none();
-        rows.push(Shown {
+        rows.push(TopicRow {
             detail: [to_do, remains]
                 .into_iter()
                 .flatten()

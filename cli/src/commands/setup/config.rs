@@ -3,7 +3,7 @@
 //! Secrets are masked by `evenkeel::kafka::EffectiveSetting`, not here, so no output format can
 //! show them.
 
-use crate::arguments::connection::{ConnectionArgs, warn_of};
+use crate::arguments::connection::{ConnectionArgs, print_config_warnings};
 use crate::output::{Column, Listing, OutputArgs, Row, name, text};
 use clap::{Args, Subcommand};
 use evenkeel::kafka::EffectiveSetting;
@@ -75,7 +75,7 @@ impl Row for WithOrigin {
 pub(crate) fn run(args: ConfigArgs) -> anyhow::Result<Ending> {
     let ConfigCommand::Show(show) = args.command;
     let layers = args.connection.layers()?;
-    warn_of(&layers);
+    print_config_warnings(&layers);
     let settings = layers.effective()?.into_iter();
     match show.origin {
         true => Listing::print(show.output, settings.map(WithOrigin))?,

@@ -150,7 +150,7 @@ pub(super) async fn run(connection: &ConnectionArgs, args: ApplyArgs) -> anyhow:
         true => Vec::new(),
         false => vec![format!("not as declared: {}", to_do.join(", "))],
     };
-    let checked = args.check.judge(&drift);
+    let checked = args.check.ending_for(&drift);
     Ok(match (is_hidden, differs) {
         (true, _) => Ending::SomeFailed,
         (_, true) => Ending::FoundBad,

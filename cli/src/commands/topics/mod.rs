@@ -107,14 +107,14 @@ pub(crate) async fn run(args: TopicsArgs) -> anyhow::Result<Ending> {
 
 /// A topic as it is listed.
 #[derive(Serialize)]
-struct Listed {
+struct TopicRow {
     /// Name of the topic.
     topic: String,
     /// Its number of partitions.
     partitions: usize,
 }
 
-impl Row for Listed {
+impl Row for TopicRow {
     const COLUMNS: &'static [Column] = &[name("topic"), number("partitions")];
 
     fn cells(&self) -> Vec<Vec<String>> {
@@ -130,7 +130,7 @@ async fn list(connection: &ConnectionArgs, output: OutputArgs) -> anyhow::Result
     let counts = admin.partition_counts(&names).await?;
     let rows = counts
         .into_iter()
-        .map(|(topic, partitions)| Listed { topic, partitions });
+        .map(|(topic, partitions)| TopicRow { topic, partitions });
     Listing::print(output, rows)?;
     Ok(Ending::Done)
 }

@@ -5,7 +5,7 @@
 //! million ids. It keeps the suspicious completions, and a second read of the topic looks for their
 //! copies.
 
-use super::order_table::{Last, OrderTable};
+use super::order_table::{LatestCompletion, OrderTable};
 use crate::audit::identity::{Identity, Place};
 use crate::audit::report::Finding;
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ pub(super) struct ReorderCandidate {
     pub(super) lane: u128,
     pub(super) subject: Identity,
     pub(super) at_ms: i64,
-    pub(super) before: Last,
+    pub(super) before: LatestCompletion,
 }
 
 /// The suspicious completions of one pass.
@@ -41,8 +41,8 @@ impl ReorderCandidates {
     }
 
     /// Drops the candidates that a later pass will find again.
-    pub(super) fn keep(&mut self, order: &OrderTable) {
-        self.all.retain(|candidate| order.has(candidate.lane));
+    pub(super) fn drop_uncovered(&mut self, order: &OrderTable) {
+        self.all.retain(|candidate| order.covers(candidate.lane));
         self.bytes = self
             .all
             .iter()
@@ -66,7 +66,7 @@ impl ReorderCandidate {
     }
 
     pub(super) fn finding(&self) -> Finding {
-        let Last { offset, at_ms, .. } = self.before;
+        let LatestCompletion { offset, at_ms, .. } = self.before;
         let ms = at_ms - self.at_ms;
         let detail = format!("had its effect {ms} ms before offset {offset} of the same key");
         Finding::new(&self.subject, detail)

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 impl Audit<'_> {
     /// Checks a completion against the order of its lane.
-    pub(in crate::audit) fn see(
+    pub(in crate::audit) fn check_order(
         &mut self,
         lane: u128,
         subject: Identity,
@@ -19,7 +19,7 @@ impl Audit<'_> {
         order: &mut OrderTable,
     ) -> Result<(), AuditError> {
         let identity = subject.identity();
-        let Some(before) = order.see(lane, subject.place, at_ms, identity) else {
+        let Some(before) = order.add_completion(lane, subject.place, at_ms, identity) else {
             return Ok(());
         };
         if self.candidates.is_reported(lane, subject.place) {
@@ -33,7 +33,7 @@ impl Audit<'_> {
         });
         while self.candidates.bytes >= self.limits.candidates_bytes {
             let is_less = order.halve();
-            self.candidates.keep(order);
+            self.candidates.drop_uncovered(order);
             if !is_less {
                 self.report_early(order)?;
             }
@@ -55,7 +55,7 @@ impl Audit<'_> {
 
     /// Reports the candidates that are neither copies nor compared with one.
     pub(in crate::audit) fn verify(&mut self, order: &OrderTable) -> Result<(), AuditError> {
-        self.candidates.keep(order);
+        self.candidates.drop_uncovered(order);
         self.candidates.bytes = 0;
         let candidates = std::mem::take(&mut self.candidates.all);
         if candidates.is_empty() {
@@ -69,14 +69,14 @@ impl Audit<'_> {
             }
         }
         let mut is_copy = vec![false; candidates.len()];
-        let parts = self.whole();
+        let parts = self.all_offsets();
         let (sources, total) = (self.sources, length(&parts));
         let mut done = 0;
         sources.topic(&parts, &mut |record| {
             let other = Identity::of(&record);
             for (at, own) in by_identity.get(&other.identity()).into_iter().flatten() {
-                let stood_before = other.place.offset < own.offset;
-                is_copy[*at] |= other.place.partition != own.partition || stood_before;
+                let is_earlier = other.place.offset < own.offset;
+                is_copy[*at] |= other.place.partition != own.partition || is_earlier;
             }
             done += 1;
             if done % 65_536 == 0 {
@@ -95,7 +95,7 @@ impl Audit<'_> {
     }
 
     /// All offsets of the topic up to the end of the audited range: copies may precede the range.
-    fn whole(&self) -> Vec<Offsets> {
+    fn all_offsets(&self) -> Vec<Offsets> {
         let parts = self.report.partitions.iter().map(|part| Offsets {
             partition: part.partition,
             start: part.low,

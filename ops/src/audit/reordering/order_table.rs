@@ -14,17 +14,17 @@ use std::ops::RangeInclusive;
 pub(in crate::audit) struct OrderTable {
     lanes: RangeInclusive<u128>,
     /// Whether a later pass is needed for the remaining lanes.
-    has_rest: Cell<bool>,
+    needs_next_pass: Cell<bool>,
     entries_max: usize,
-    last: HashMap<u128, Last>,
+    last: HashMap<u128, LatestCompletion>,
     /// Records that lost their place in the order, with their lanes: they had been dead letters
     /// before they took effect.
-    late: HashMap<Place, u128>,
+    excused_places: HashMap<Place, u128>,
 }
 
 /// The latest completion of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::audit) struct Last {
+pub(in crate::audit) struct LatestCompletion {
     pub(in crate::audit) offset: i64,
     pub(in crate::audit) at_ms: i64,
     /// Fingerprint of the event's identity.
@@ -36,49 +36,49 @@ impl OrderTable {
     pub(in crate::audit) fn new(start: u128, entries_max: usize) -> Self {
         Self {
             lanes: start..=u128::MAX,
-            has_rest: Cell::new(false),
+            needs_next_pass: Cell::new(false),
             entries_max: entries_max.max(1),
             last: HashMap::new(),
-            late: HashMap::new(),
+            excused_places: HashMap::new(),
         }
     }
 
     /// Whether this pass covers the lane.
-    pub(in crate::audit) fn has(&self, lane: u128) -> bool {
+    pub(in crate::audit) fn covers(&self, lane: u128) -> bool {
         if lane > *self.lanes.end() {
-            self.has_rest.set(true);
+            self.needs_next_pass.set(true);
         }
         self.lanes.contains(&lane)
     }
 
     /// The lane at which the next pass begins. `None` if this pass covered every lane that
     /// occurred.
-    pub(in crate::audit) fn rest(&self) -> Option<u128> {
+    pub(in crate::audit) fn next_pass_start(&self) -> Option<u128> {
         let next = self.lanes.end().checked_add(1);
-        next.filter(|_| self.has_rest.get())
+        next.filter(|_| self.needs_next_pass.get())
     }
 
     /// Excuses a record from the order: it may take effect at any time.
     pub(in crate::audit) fn excuse(&mut self, lane: u128, place: Place) {
-        if self.has(lane) {
-            self.late.insert(place, lane);
+        if self.covers(lane) {
+            self.excused_places.insert(place, lane);
             self.shrink();
         }
     }
 
     /// Adds a completion. Call it in offset order within each partition. Returns the completion of
     /// an earlier record of the key if that is later than this one.
-    pub(in crate::audit) fn see(
+    pub(in crate::audit) fn add_completion(
         &mut self,
         lane: u128,
         place: Place,
         at_ms: i64,
         identity: u128,
-    ) -> Option<Last> {
-        if !self.has(lane) || self.late.contains_key(&place) {
+    ) -> Option<LatestCompletion> {
+        if !self.covers(lane) || self.excused_places.contains_key(&place) {
             return None;
         }
-        let now = Last {
+        let now = LatestCompletion {
             offset: place.offset,
             at_ms,
             identity,
@@ -102,7 +102,7 @@ impl OrderTable {
         let mut found: Vec<u128> = self
             .last
             .keys()
-            .chain(self.late.values())
+            .chain(self.excused_places.values())
             .copied()
             .collect();
         found.sort_unstable();
@@ -112,16 +112,16 @@ impl OrderTable {
         };
         let lanes = *self.lanes.start()..=*end;
         self.last.retain(|lane, _| lanes.contains(lane));
-        self.late.retain(|_, lane| lanes.contains(lane));
+        self.excused_places.retain(|_, lane| lanes.contains(lane));
         self.lanes = lanes;
         if found.len() > 1 {
-            self.has_rest.set(true);
+            self.needs_next_pass.set(true);
         }
         found.len() > 1
     }
 
     fn shrink(&mut self) {
-        while self.last.len() + self.late.len() > self.entries_max && self.halve() {}
+        while self.last.len() + self.excused_places.len() > self.entries_max && self.halve() {}
     }
 }
 
@@ -143,20 +143,24 @@ mod tests {
     fn a_later_record_completed_before_an_earlier_is_found() {
         let mut table = OrderTable::new(0, 10);
         let last = |offset, at_ms| {
-            Some(Last {
+            Some(LatestCompletion {
                 offset,
                 at_ms,
                 identity: 0,
             })
         };
-        assert_eq!(table.see(1, place(5), 100, 0), None);
-        assert_eq!(table.see(1, place(6), 100, 0), None);
-        assert_eq!(table.see(2, place(7), 50, 0), None, "another key");
-        assert_eq!(table.see(1, place(8), 99, 0), last(6, 100));
-        assert_eq!(table.see(1, place(9), 101, 0), None);
+        assert_eq!(table.add_completion(1, place(5), 100, 0), None);
+        assert_eq!(table.add_completion(1, place(6), 100, 0), None);
+        assert_eq!(
+            table.add_completion(2, place(7), 50, 0),
+            None,
+            "another key"
+        );
+        assert_eq!(table.add_completion(1, place(8), 99, 0), last(6, 100));
+        assert_eq!(table.add_completion(1, place(9), 101, 0), None);
         table.excuse(1, place(10));
-        assert_eq!(table.see(1, place(10), 500, 0), None);
-        assert_eq!(table.see(1, place(11), 102, 0), None);
+        assert_eq!(table.add_completion(1, place(10), 500, 0), None);
+        assert_eq!(table.add_completion(1, place(11), 102, 0), None);
     }
 
     proptest! {
@@ -180,18 +184,18 @@ mod tests {
                     }
                     let mut seen = BTreeSet::new();
                     for (offset, (lane, at_ms)) in (0..).zip(&events) {
-                        if let Some(last) = table.see(*lane, place(offset), *at_ms, 0) {
+                        if let Some(last) = table.add_completion(*lane, place(offset), *at_ms, 0) {
                             seen.insert((*lane, offset, last.offset));
                         }
                         // The entries of a single lane are kept whatever their number: no later
                         // pass can take them.
-                        let is_crowded = table.last.len() + table.late.len() > entries_max;
-                        let lanes = table.last.keys().chain(table.late.values());
+                        let is_crowded = table.last.len() + table.excused_places.len() > entries_max;
+                        let lanes = table.last.keys().chain(table.excused_places.values());
                         let lanes: BTreeSet<&u128> = lanes.collect();
                         assert!(!is_crowded || lanes.len() == 1, "{lanes:?}");
                     }
-                    found.extend(seen.into_iter().filter(|(lane, ..)| table.has(*lane)));
-                    start = table.rest();
+                    found.extend(seen.into_iter().filter(|(lane, ..)| table.covers(*lane)));
+                    start = table.next_pass_start();
                 }
                 (found, passes)
             };

@@ -1,11 +1,13 @@
 //! The report for each end that a record can have.
 
+mod model;
 mod simulation;
+mod world;
 
 use super::identity::Place;
 use super::verify::{Limits, verify};
-use super::{AuditError, AuditReport, AuditSettings, Handlers, Stretch};
-use simulation::{GROUP, Record, TOPIC, World};
+use super::{AuditError, AuditReport, AuditSettings, Handlers, PartitionRange};
+use world::{GROUP, Record, TOPIC, World};
 
 const TYPE: &str = "test.happened.v1";
 
@@ -23,14 +25,14 @@ fn cramped(world: &World) -> AuditReport {
         batch_bytes: 1,
         batch_records: 1,
     };
-    let stretch = Stretch {
+    let range = PartitionRange {
         partition: 0,
         low: 0,
         from: 0,
         to: world.end(0),
         committed: Some(world.end(0)),
     };
-    verify(world, &settings(), limits, vec![stretch], &mut |_| {}).expect("an audit")
+    verify(world, &settings(), limits, vec![range], &mut |_| {}).expect("an audit")
 }
 
 /// The audit of partition 0 up to `committed`. All of its records exist.
@@ -39,7 +41,7 @@ fn audited(
     settings: &AuditSettings,
     committed: i64,
 ) -> Result<AuditReport, AuditError> {
-    let stretch = Stretch {
+    let range = PartitionRange {
         partition: 0,
         low: 0,
         from: 0,
@@ -47,7 +49,7 @@ fn audited(
         committed: Some(committed),
     };
     let limits = Limits::of(settings.memory_bytes);
-    verify(world, settings, limits, vec![stretch], &mut |_| {})
+    verify(world, settings, limits, vec![range], &mut |_| {})
 }
 
 fn whole(world: &World) -> AuditReport {
@@ -58,7 +60,7 @@ fn whole(world: &World) -> AuditReport {
 fn event(key: &str, offset: i64) -> Record {
     Record::event(TYPE, &offset.to_string())
         .at(0, offset)
-        .keyed(key)
+        .with_key(key)
 }
 
 /// Offsets of findings.
@@ -71,14 +73,14 @@ fn offsets(findings: &super::Findings) -> Vec<i64> {
 fn each_end_proves_a_record_and_no_end_means_missing() {
     let mut world = World::default();
     for offset in 0..7 {
-        world.stands(event("a", offset));
+        world.add(event("a", offset));
     }
-    world.completes(&event("a", 0), TYPE, 1);
-    world.dies(&event("a", 1), "handler");
-    world.parks(&event("a", 2), 1);
-    world.dies(&event("a", 3), "skipped");
-    world.skips(&event("a", 4));
-    world.stands(Record::event("test.ignored.v1", "7").at(0, 7));
+    world.complete(&event("a", 0), TYPE, 1);
+    world.dead_letter(&event("a", 1), "handler");
+    world.park(&event("a", 2), 1);
+    world.dead_letter(&event("a", 3), "skipped");
+    world.skip(&event("a", 4));
+    world.add(Record::event("test.ignored.v1", "7").at(0, 7));
     let report = whole(&world);
     let total = report.total;
     assert_eq!(total.records, 8);
@@ -94,10 +96,10 @@ fn each_end_proves_a_record_and_no_end_means_missing() {
 fn records_above_the_committed_offset_are_lag() {
     let mut world = World::default();
     for offset in 0..5 {
-        world.stands(event("a", offset));
+        world.add(event("a", offset));
     }
-    world.completes(&event("a", 0), TYPE, 1);
-    world.completes(&event("a", 3), TYPE, 2);
+    world.complete(&event("a", 0), TYPE, 1);
+    world.complete(&event("a", 3), TYPE, 2);
     let report = audited(&world, &settings(), 1).expect("an audit");
     assert_eq!((report.lag, report.total.records), (4, 1));
     assert!(report.proven);
@@ -107,13 +109,13 @@ fn records_above_the_committed_offset_are_lag() {
 fn a_non_event_is_identified_by_position_and_never_ignored() {
     let mut world = World::default();
     for offset in 0..2 {
-        world.stands(Record::raw().at(0, offset));
+        world.add(Record::raw().at(0, offset));
     }
     for offset in 2..4 {
-        world.stands(Record::unreadable().at(0, offset));
+        world.add(Record::unreadable().at(0, offset));
     }
-    world.completes(&Record::raw().at(0, 0), "raw", 1);
-    world.dies(&Record::unreadable().at(0, 2), "decode");
+    world.complete(&Record::raw().at(0, 0), "raw", 1);
+    world.dead_letter(&Record::unreadable().at(0, 2), "decode");
     let report = whole(&world);
     assert_eq!(offsets(&report.missing), [1, 3]);
     assert_eq!(report.types["(raw)"].effects, 1);
@@ -124,9 +126,9 @@ fn a_non_event_is_identified_by_position_and_never_ignored() {
 fn an_event_of_a_fallback_handler_is_identified_by_position() {
     let mut world = World::default();
     for offset in 0..2 {
-        world.stands(event("a", offset));
+        world.add(event("a", offset));
     }
-    world.completes(&Record::raw().at(0, 0).keyed("a"), "fallback", 1);
+    world.complete(&Record::raw().at(0, 0).with_key("a"), "fallback", 1);
     let mut named = settings();
     named.handlers = Handlers::default().with(TYPE, "fallback");
     let report = audited(&world, &named, 2).expect("an audit");
@@ -141,26 +143,27 @@ fn a_type_is_handled_if_declared_or_if_one_failed() {
     let with = |change: &dyn Fn(&mut World), settings: AuditSettings| {
         let mut world = World::default();
         for offset in 0..3 {
-            world.stands(event("a", offset));
+            world.add(event("a", offset));
         }
-        world.stands(Record::event("test.known.v1", "known").at(0, 3));
+        world.add(Record::event("test.known.v1", "known").at(0, 3));
         let known = Record::event("test.known.v1", "known").at(0, 3);
-        world.completes(&known, "test.known.v1", 1);
+        world.complete(&known, "test.known.v1", 1);
         change(&mut world);
         let report = audited(&world, &settings, world.end(0)).expect("an audit");
         offsets(&report.missing)
     };
     assert_eq!(with(&|_| {}, settings()), [0; 0]);
-    let failed = |stage: &'static str| move |world: &mut World| world.dies(&event("a", 0), stage);
+    let failed =
+        |stage: &'static str| move |world: &mut World| world.dead_letter(&event("a", 0), stage);
     assert_eq!(with(&failed("handler"), settings()), [1, 2]);
     assert_eq!(with(&failed("skipped"), settings()), [0; 0]);
-    let parked = |rounds| move |world: &mut World| world.parks(&event("a", 0), rounds);
+    let parked = |rounds| move |world: &mut World| world.park(&event("a", 0), rounds);
     assert_eq!(with(&parked(1), settings()), [1, 2]);
     assert_eq!(with(&parked(0), settings()), [0; 0], "it only waits behind");
     let mut named = settings();
     named.handlers = Handlers::default().with(TYPE, "mailer");
     assert_eq!(with(&|_| {}, named.clone()), [0, 1, 2]);
-    let by_name = |world: &mut World| world.completes(&event("a", 1), "mailer", 1);
+    let by_name = |world: &mut World| world.complete(&event("a", 1), "mailer", 1);
     assert_eq!(with(&by_name, named), [0, 2]);
     assert_eq!(with(&by_name, settings()), [0; 0], "nobody said its name");
 }
@@ -169,20 +172,20 @@ fn a_type_is_handled_if_declared_or_if_one_failed() {
 fn an_effect_and_an_unreplayed_dead_letter_contradict_each_other() {
     let mut world = World::default();
     for offset in 0..4 {
-        world.stands(event("a", offset));
-        world.completes(&event("a", offset), TYPE, offset);
+        world.add(event("a", offset));
+        world.complete(&event("a", offset), TYPE, offset);
     }
-    world.dies(&event("a", 0), "handler");
-    world.dies(&event("a", 1), "handler");
-    world.dies(&event("a", 2), "handler");
-    world.dies(&event("a", 3), "skipped");
+    world.dead_letter(&event("a", 0), "handler");
+    world.dead_letter(&event("a", 1), "handler");
+    world.dead_letter(&event("a", 2), "handler");
+    world.dead_letter(&event("a", 3), "skipped");
     let dead_letter = |offset| Place {
         partition: 0,
         offset,
     };
-    world.marks.push((dead_letter(1), true));
-    world.marks.push((dead_letter(2), true));
-    world.marks.push((dead_letter(2), false));
+    world.replay_marks.push((dead_letter(1), true));
+    world.replay_marks.push((dead_letter(2), true));
+    world.replay_marks.push((dead_letter(2), false));
     let report = whole(&world);
     assert_eq!(offsets(&report.doubled), [0, 2]);
     assert_eq!((report.missing.count, report.out_of_order.count), (0, 0));
@@ -192,13 +195,13 @@ fn an_effect_and_an_unreplayed_dead_letter_contradict_each_other() {
 fn a_reused_id_is_found_unless_it_was_dead_lettered() {
     let mut world = World::default();
     let again = |offset| event("a", 0).at(0, offset);
-    let others = [again(1).saying("1"), again(2).saying("2"), again(3)];
-    world.stands(event("a", 0));
+    let others = [again(1).with_value("1"), again(2).with_value("2"), again(3)];
+    world.add(event("a", 0));
     for other in &others {
-        world.stands(other.clone());
+        world.add(other.clone());
     }
-    world.completes(&event("a", 0), TYPE, 1);
-    world.dies(&others[1], "inbox");
+    world.complete(&event("a", 0), TYPE, 1);
+    world.dead_letter(&others[1], "inbox");
     for report in [whole(&world), cramped(&world)] {
         assert_eq!(offsets(&report.reused), [1]);
         assert_eq!(report.missing.count + report.doubled.count, 0);
@@ -212,12 +215,12 @@ fn a_reused_id_is_found_unless_it_was_dead_lettered() {
 fn an_event_that_two_handlers_completed_is_doubled() {
     let mut world = World::default();
     for offset in 0..3 {
-        world.stands(event("a", offset));
+        world.add(event("a", offset));
     }
-    world.completes(&event("a", 0), "old", 1);
-    world.completes(&event("a", 1), "old", 2);
-    world.completes(&event("a", 1), "new", 9);
-    world.completes(&event("a", 2), "new", 3);
+    world.complete(&event("a", 0), "old", 1);
+    world.complete(&event("a", 1), "old", 2);
+    world.complete(&event("a", 1), "new", 9);
+    world.complete(&event("a", 2), "new", 3);
     let mut settings = settings();
     settings.handlers = Handlers::default().with(TYPE, "old").with(TYPE, "new");
     let report = audited(&world, &settings, 3).expect("an audit");
@@ -234,8 +237,8 @@ fn effects_follow_log_order_per_key_except_replays_and_copies() {
     let at = |times: &[(&str, i64)]| {
         let mut world = World::default();
         for (offset, (key, at_ms)) in (0..).zip(times) {
-            world.stands(event(key, offset));
-            world.completes(&event(key, offset), TYPE, *at_ms);
+            world.add(event(key, offset));
+            world.complete(&event(key, offset), TYPE, *at_ms);
         }
         world
     };
@@ -252,12 +255,12 @@ fn effects_follow_log_order_per_key_except_replays_and_copies() {
 
     let mut replayed = at(&[("a", 500), ("a", 6), ("a", 7)]);
     assert_eq!(found(&replayed), [1, 2]);
-    replayed.dies(&event("a", 0), "handler");
+    replayed.dead_letter(&event("a", 0), "handler");
     assert_eq!(found(&replayed), [0; 0]);
 
     let mut copied = at(&[("a", 1), ("a", 2)]);
     let copy = event("a", 0).at(0, 2);
-    copied.stands(copy);
+    copied.add(copy);
     assert_eq!(found(&copied), [0; 0]);
     assert_eq!(whole(&copied).total.effects, 3);
 }
@@ -266,38 +269,41 @@ fn effects_follow_log_order_per_key_except_replays_and_copies() {
 fn ends_count_for_their_own_group_topic_and_event_only() {
     let check = |change: &dyn Fn(&mut World), missing: &[i64]| {
         let mut world = World::default();
-        world.stands(event("a", 0));
-        world.stands(event("a", 1));
-        world.completes(&event("a", 1), TYPE, 1);
+        world.add(event("a", 0));
+        world.add(event("a", 1));
+        world.complete(&event("a", 1), TYPE, 1);
         change(&mut world);
         assert_eq!(offsets(&whole(&world).missing), missing);
     };
     check(&|_| {}, &[0]);
-    check(&|world| world.dies(&event("a", 0), "handler"), &[]);
+    check(&|world| world.dead_letter(&event("a", 0), "handler"), &[]);
     check(
-        &|world| world.dies_elsewhere(&event("a", 0), "another", TOPIC),
+        &|world| world.foreign_dead_letter(&event("a", 0), "another", TOPIC),
         &[0],
     );
     check(
-        &|world| world.dies_elsewhere(&event("a", 0), GROUP, "another"),
+        &|world| world.foreign_dead_letter(&event("a", 0), GROUP, "another"),
         &[0],
     );
     // Its topic was recreated: offsets began again.
     check(
-        &|world| world.dies(&event("a", 99).at(0, 0), "handler"),
+        &|world| world.dead_letter(&event("a", 99).at(0, 0), "handler"),
         &[0],
     );
-    check(&|world| world.parks(&event("a", 99).at(0, 0), 1), &[0]);
-    check(&|world| world.dies(&Record::raw().at(0, 0), "handler"), &[]);
+    check(&|world| world.park(&event("a", 99).at(0, 0), 1), &[0]);
+    check(
+        &|world| world.dead_letter(&Record::raw().at(0, 0), "handler"),
+        &[],
+    );
 }
 
 #[test]
 fn records_handled_during_the_audit_are_not_missing() {
     let mut world = World::default();
-    world.stands(event("a", 0));
-    world.stands(event("a", 1));
-    world.completes(&event("a", 0), TYPE, 1);
-    world.completes_later(&event("a", 1), TYPE, 2);
+    world.add(event("a", 0));
+    world.add(event("a", 1));
+    world.complete(&event("a", 0), TYPE, 1);
+    world.complete_later(&event("a", 1), TYPE, 2);
     let report = whole(&world);
     assert!(report.proven, "{report:?}");
     assert_eq!(report.total.effects, 2);
@@ -306,11 +312,11 @@ fn records_handled_during_the_audit_are_not_missing() {
 #[test]
 fn a_store_that_does_not_know_the_group_proves_nothing() {
     let mut world = World::default();
-    world.stands(event("a", 0));
+    world.add(event("a", 0));
     let audit = audited(&world, &settings(), 1);
     assert!(matches!(audit, Err(AuditError::UnknownToStore { .. })));
     let other = Record::event("test.other.v1", "7").at(0, 7);
-    world.completes(&other, "test.other.v1", 1);
+    world.complete(&other, "test.other.v1", 1);
     assert_eq!(whole(&world).total.ignored, 1);
 }
 
@@ -318,9 +324,9 @@ fn a_store_that_does_not_know_the_group_proves_nothing() {
 fn only_the_first_findings_are_listed_and_all_are_counted() {
     let mut world = World::default();
     for offset in 0..10 {
-        world.stands(event("a", offset));
+        world.add(event("a", offset));
     }
-    world.completes(&event("a", 9), TYPE, 1);
+    world.complete(&event("a", 9), TYPE, 1);
     let mut settings = settings();
     settings.listed_max = 3;
     let report = audited(&world, &settings, 10).expect("an audit");
@@ -337,8 +343,8 @@ fn findings_of_one_pass_are_not_repeated_in_the_next() {
         let mut world = World::default();
         for (offset, at_ms) in [(0, 9), (1, 8), (2, 9), (3, 7)] {
             let record = event(keys[(offset / 2) as usize], offset);
-            world.completes(&record, TYPE, at_ms);
-            world.stands(record);
+            world.complete(&record, TYPE, at_ms);
+            world.add(record);
         }
         let report = cramped(&world);
         assert_eq!(offsets(&report.out_of_order).len(), 2, "{report:?}");

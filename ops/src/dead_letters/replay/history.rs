@@ -6,7 +6,7 @@
 
 use super::source::Source;
 use crate::dead_letters::DeadLetterError;
-use crate::dead_letters::replay_log::{entry_of, of_topic, records};
+use crate::dead_letters::replay_log::{for_each_record, parse_entry, read_topic};
 use crate::{Cluster, blocking};
 use evenkeel::kafka::KafkaError;
 use evenkeel::kafka::RecordPosition;
@@ -42,7 +42,7 @@ pub(super) type Histories = BTreeMap<String, History>;
 /// Reads the replays. If `is_exclusive`, fails if another run is alive. A topic whose latest run is
 /// complete costs one read of its log; an unfinished run also costs a read of its destinations and
 /// the wait for a heartbeat.
-pub(super) async fn histories(
+pub(super) async fn read_histories(
     cluster: &Cluster,
     admin: &Admin,
     source: &Source,
@@ -50,7 +50,7 @@ pub(super) async fn histories(
 ) -> Result<Histories, DeadLetterError> {
     let mut histories = Histories::new();
     for topic in source.by_topic.keys() {
-        let log = of_topic(cluster, topic).await?;
+        let log = read_topic(cluster, topic).await?;
         let mut history = History {
             replays: log.replays,
             end: log.end,
@@ -62,9 +62,9 @@ pub(super) async fn histories(
             history.is_unfinished = true;
             history.until.clone_from(&run.until);
             if is_exclusive {
-                check_alone(cluster, topic).await?;
+                check_no_other_run(cluster, topic).await?;
             }
-            for entry in published(cluster, admin, topic, &run).await? {
+            for entry in find_published(cluster, admin, topic, &run).await? {
                 if !is_known(&history.replays, &entry) {
                     history.replays.apply(entry.clone());
                     history.unrecorded.push(entry);
@@ -91,32 +91,32 @@ fn is_known(replays: &ReplayLog, entry: &ReplayLogEntry) -> bool {
 }
 
 /// Waits for longer than a heartbeat interval. Fails if a heartbeat arrives.
-async fn check_alone(cluster: &Cluster, topic: &str) -> Result<(), DeadLetterError> {
+async fn check_no_other_run(cluster: &Cluster, topic: &str) -> Result<(), DeadLetterError> {
     let reading = Reading::whole(replay_topic(topic))
         .with_partitions([0])
         .with_start(Start::End)
         .with_end(None);
     let cluster = cluster.clone();
-    let heard = blocking::run(move || -> Result<Option<ReplayRun>, KafkaError> {
+    let other_run = blocking::run(move || -> Result<Option<ReplayRun>, KafkaError> {
         let mut reader = Reader::open(&cluster.kafka, &reading, cluster.timeout)?;
         let until = Instant::now() + HEARTBEAT_TIMEOUT;
         while Instant::now() < until {
             if let Some(ReplayLogEntry::Run(run)) =
-                reader.next(POLL_TIMEOUT)?.as_ref().and_then(entry_of)
+                reader.next(POLL_TIMEOUT)?.as_ref().and_then(parse_entry)
             {
                 return Ok(Some(run));
             }
         }
         Ok(None)
     });
-    match heard.await? {
-        Some(run) => Err(runs_already(topic, &run)),
+    match other_run.await? {
+        Some(run) => Err(already_running(topic, &run)),
         None => Ok(()),
     }
 }
 
-/// The error of a run that is not alone.
-pub(super) fn runs_already(topic: &str, run: &ReplayRun) -> DeadLetterError {
+/// The error of a run that meets another one.
+pub(super) fn already_running(topic: &str, run: &ReplayRun) -> DeadLetterError {
     DeadLetterError::ReplayRuns {
         topic: topic.to_owned(),
         by: run.by.clone(),
@@ -126,7 +126,7 @@ pub(super) fn runs_already(topic: &str, run: &ReplayRun) -> DeadLetterError {
 
 /// Every record that a run published, as entries of the replay log. A destination that was deleted
 /// meanwhile is left out: its records are gone.
-async fn published(
+async fn find_published(
     cluster: &Cluster,
     admin: &Admin,
     topic: &str,
@@ -164,7 +164,7 @@ async fn replays_of(
     let read = move || {
         let mut reader = Reader::open(&cluster.kafka, &reading, cluster.timeout)?;
         let mut entries = Vec::new();
-        records(&mut reader, |record| {
+        for_each_record(&mut reader, |record| {
             entries.extend(entry_for(&record, &topic, &run));
             true
         })?;

@@ -10,7 +10,7 @@
 //! use evenkeel_ops::dead_letters::DeadLetterError;
 //! use evenkeel_ops::dead_letters::replay::{Limits, Replay, ReplaySettings, Source, Target};
 //! use evenkeel_ops::dead_letters::select::Filter;
-//! use evenkeel_ops::{Cluster, Silent};
+//! use evenkeel_ops::{Cluster, SilentObserver};
 //! use tokio_util::sync::CancellationToken;
 //!
 //! # async fn example(cluster: Cluster, admin: Admin) -> Result<(), DeadLetterError> {
@@ -20,11 +20,11 @@
 //!     .with_target(Target::Retry)
 //!     .with_execute(true);
 //! let stop = CancellationToken::new();
-//! let plan = Replay::plan(&cluster, &admin, source, settings, &stop, &Silent);
+//! let plan = Replay::plan(&cluster, &admin, source, settings, &stop, &SilentObserver);
 //! if let Some(mut replay) = plan.await? {
 //!     replay.check()?;
 //!     let limits = Limits::default().with_rate(100).with_records(1_000);
-//!     let outcome = replay.execute("jane", limits, &stop, &Silent).await?;
+//!     let outcome = replay.execute("jane", limits, &stop, &SilentObserver).await?;
 //!     println!("{} of {} replayed", outcome.replayed, replay.to_replay());
 //! }
 //! # Ok(())

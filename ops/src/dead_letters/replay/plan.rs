@@ -60,7 +60,7 @@ impl FromStr for Target {
 }
 
 /// Selection and destination of a replay.
-pub(super) struct Choice {
+pub(super) struct ReplaySelection {
     pub(super) filter: Filter,
     pub(super) target: Target,
     /// Whether to include dead letters that were replayed before.
@@ -73,22 +73,22 @@ pub(super) struct Choice {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// The filter does not admit it.
-    Unwanted,
+    Excluded,
     /// It was replayed before.
-    Before(Destination),
+    ReplayedBefore(Destination),
     /// It has no destination: its headers do not name the topic on which it failed, or there is no
     /// retry topic.
-    Homeless,
+    WithoutDestination,
     /// It is replayed to this destination.
-    Goes(Destination),
+    Replay(Destination),
 }
 
-impl Choice {
+impl ReplaySelection {
     /// The fate of a dead letter, by its headers and the replays so far. Pure, so that plan and
     /// execution agree.
     pub(super) fn fate(&self, dead_letter: &DeadLetterRecord, replays: &ReplayLog) -> Fate {
         if !self.filter.admits(dead_letter) {
-            return Fate::Unwanted;
+            return Fate::Excluded;
         }
         let count = |topic: &str| self.partitions.get(topic).copied().unwrap_or_default();
         let to = match &self.target {
@@ -107,9 +107,9 @@ impl Choice {
             replays.contains(record.partition, record.offset, record.timestamp_ms)
         };
         match to {
-            Some(to) if before && !self.again => Fate::Before(to),
-            Some(to) => Fate::Goes(to),
-            None => Fate::Homeless,
+            Some(to) if before && !self.again => Fate::ReplayedBefore(to),
+            Some(to) => Fate::Replay(to),
+            None => Fate::WithoutDestination,
         }
     }
 }
@@ -182,25 +182,25 @@ impl Batch {
 
 /// The plan for all topics.
 pub(super) struct Plan {
-    pub(super) choice: Arc<Choice>,
+    pub(super) selection: Arc<ReplaySelection>,
     pub(super) batches: BTreeMap<String, Batch>,
     /// Number of dead letters without a destination, and the position of one of them.
-    homeless: Option<(u64, RecordPosition)>,
+    without_destination: Option<(u64, RecordPosition)>,
 }
 
 impl Plan {
     /// Reads all dead letters. `None` if cancelled before the end.
-    pub(super) async fn make(
+    pub(super) async fn read(
         cluster: &Cluster,
         source: Source,
-        choice: Choice,
+        selection: ReplaySelection,
         histories: &mut Histories,
         stop: &CancellationToken,
     ) -> Result<Option<Self>, DeadLetterError> {
         let mut plan = Self {
-            choice: Arc::new(choice),
+            selection: Arc::new(selection),
             batches: BTreeMap::new(),
-            homeless: None,
+            without_destination: None,
         };
         for (topic, dead_letters) in source.by_topic {
             let replays = histories
@@ -209,7 +209,7 @@ impl Plan {
             let replays = replays.unwrap_or_default();
             let (cluster, stop) = (cluster.clone(), stop.clone());
             let read = move || {
-                let end = plan.read(&cluster, topic.clone(), dead_letters, &replays, &stop);
+                let end = plan.count_topic(&cluster, topic.clone(), dead_letters, &replays, &stop);
                 (plan, topic, replays, end)
             };
             let (with_topic, topic, replays, end) = blocking::run(read).await;
@@ -226,7 +226,7 @@ impl Plan {
 
     /// Counts the dead letters of one topic. Fixes the end offsets up to which the execution reads.
     /// Blocks.
-    fn read(
+    fn count_topic(
         &mut self,
         cluster: &Cluster,
         topic: String,
@@ -239,15 +239,15 @@ impl Plan {
             source: dead_letters.clone(),
             routes: BTreeMap::new(),
         };
-        let end = dead_letters.each(cluster, &topic, stop, |record| {
+        let end = dead_letters.for_each(cluster, &topic, stop, |record| {
             let dead_letter = DeadLetterRecord::new(record);
-            match self.choice.fate(&dead_letter, replays) {
-                Fate::Unwanted => {}
-                Fate::Before(to) => batch.route(&to.topic).replayed_before += 1,
-                Fate::Goes(to) => batch.route(&to.topic).to_replay += 1,
-                Fate::Homeless => {
+            match self.selection.fate(&dead_letter, replays) {
+                Fate::Excluded => {}
+                Fate::ReplayedBefore(to) => batch.route(&to.topic).replayed_before += 1,
+                Fate::Replay(to) => batch.route(&to.topic).to_replay += 1,
+                Fate::WithoutDestination => {
                     let example = || (0, dead_letter.position());
-                    self.homeless.get_or_insert_with(example).0 += 1;
+                    self.without_destination.get_or_insert_with(example).0 += 1;
                 }
             }
             true
@@ -261,7 +261,7 @@ impl Plan {
     /// that does not exist, or a topic that would be replayed to itself. The error contains a
     /// remedy.
     pub(super) fn check(&self) -> Result<(), DeadLetterError> {
-        if let Some((count, example)) = &self.homeless {
+        if let Some((count, example)) = &self.without_destination {
             return Err(DeadLetterError::NoDestination {
                 count: *count,
                 example: example.clone(),
@@ -269,7 +269,7 @@ impl Plan {
         }
         for batch in self.batches.values() {
             for to in batch.destinations() {
-                if !self.choice.partitions.contains_key(to) {
+                if !self.selection.partitions.contains_key(to) {
                     return Err(KafkaError::UnknownTopic { topic: to.clone() }.into());
                 }
                 if *to == batch.topic {

@@ -1,16 +1,18 @@
 //! Records the progress of a run in the replay log, from which the next run continues.
 //!
-//! Owns the order of the entries. First: the run begins, with the end offsets of its destinations;
-//! written before any record is published. Then, for each dead letter: it was replayed; written
-//! after the brokers acknowledged the record. Last: everything is recorded.
+//! Owns the order of the entries:
+//! - The first one, written before any record is published, contains the end offsets of the run's
+//!   destinations.
+//! - One for each replayed dead letter, written after the brokers acknowledged the record.
+//! - The last one states that every replay is recorded.
 //!
-//! Run entries go to partition 0 of the log, so that their order is total: it decides which of two
-//! runs that began together goes on.
+//! The entries of runs go to partition 0 of the log, so that their order is total: of two runs that
+//! began together, the one whose entry is first continues.
 
-use super::history::{HEARTBEAT_INTERVAL, History, runs_already};
+use super::history::{HEARTBEAT_INTERVAL, History, already_running};
 use super::plan::Batch;
 use crate::dead_letters::DeadLetterError;
-use crate::dead_letters::replay_log::{entry_of, records};
+use crate::dead_letters::replay_log::{for_each_record, parse_entry};
 use crate::{Cluster, blocking};
 use evenkeel::event::{Headers, OutgoingRecord, new_id};
 use evenkeel::kafka::KafkaError;
@@ -63,9 +65,9 @@ impl Recorder {
         };
         let record = record(&log, &ReplayLogEntry::Run(run.clone()))?;
         let receipt = publisher.publish_record(record.clone()).await;
-        let receipt = receipt.map_err(doing("recording the start of the replay"))?;
-        if let Some(rival) = rival(cluster, &log, history.end, &receipt).await? {
-            return Err(runs_already(&batch.topic, &rival));
+        let receipt = receipt.map_err(while_doing("recording the start of the replay"))?;
+        if let Some(other) = find_competing_run(cluster, &log, history.end, &receipt).await? {
+            return Err(already_running(&batch.topic, &other));
         }
         let heartbeats = tokio::spawn(send_heartbeats(publisher.clone(), record));
         Ok(Self {
@@ -77,11 +79,11 @@ impl Recorder {
     }
 
     /// Records that a dead letter was replayed, with the position of the published record. Returns
-    /// when the entry is enqueued. `letter_ms` is the dead letter's own timestamp.
+    /// when the entry is enqueued. `written_ms` is the dead letter's own timestamp.
     pub(super) async fn replayed(
         &self,
         dead_letter: &RecordPosition,
-        letter_ms: Option<i64>,
+        written_ms: Option<i64>,
         at: Timestamp,
         receipt: Receipt,
     ) -> Result<PendingReceipt, DeadLetterError> {
@@ -95,11 +97,13 @@ impl Recorder {
             at,
             to: to.to_string(),
             run: self.run.run.clone(),
-            dead_letter_ms: letter_ms,
+            dead_letter_ms: written_ms,
         };
         let record = record(&self.log, &ReplayLogEntry::of(dead_letter, Some(replayed)))?;
         let pending = self.publisher.enqueue_record(record).await;
-        pending.map_err(doing(format!("recording the replay of {dead_letter}")))
+        pending.map_err(while_doing(format!(
+            "recording the replay of {dead_letter}"
+        )))
     }
 
     /// Ends the run. Only a clean run records that everything is recorded; after any other, the
@@ -117,9 +121,9 @@ impl Recorder {
             ..self.run
         };
         let record = record(&self.log, &ReplayLogEntry::Run(done))?;
-        let noted = self.publisher.publish_record(record).await;
-        noted
-            .map_err(doing("recording the end of the replay"))
+        let written = self.publisher.publish_record(record).await;
+        written
+            .map_err(while_doing("recording the end of the replay"))
             .map(drop)
     }
 }
@@ -135,20 +139,22 @@ pub(in crate::dead_letters) async fn write(
         let mut pending = Vec::with_capacity(entries.len());
         for entry in entries {
             let enqueued = publisher.enqueue_record(record(log, entry)?).await;
-            pending.push(enqueued.map_err(doing(RECORDING))?);
+            pending.push(enqueued.map_err(while_doing(RECORDING_REPLAYS))?);
         }
         for receipt in pending {
-            receipt.await.map_err(doing(RECORDING))?;
+            receipt.await.map_err(while_doing(RECORDING_REPLAYS))?;
         }
     }
     Ok(())
 }
 
 /// The action of an entry's error: writing entries.
-pub(super) const RECORDING: &str = "recording replays";
+pub(super) const RECORDING_REPLAYS: &str = "recording replays";
 
-/// The error of an entry that could not be written. `doing` completes "while …".
-pub(super) fn doing(doing: impl Into<String>) -> impl FnOnce(PublishError) -> DeadLetterError {
+/// The error of an entry that could not be written. `doing` completes the sentence "while …".
+pub(super) fn while_doing(
+    doing: impl Into<String>,
+) -> impl FnOnce(PublishError) -> DeadLetterError {
     let doing = doing.into();
     |source| DeadLetterError::ReplayLog { doing, source }
 }
@@ -168,8 +174,8 @@ fn record(log: &str, entry: &ReplayLogEntry) -> Result<OutgoingRecord, DeadLette
 /// Creates the replay log if it is missing, compacted, with as many partitions as the dead-letter
 /// topic and the brokers' default replication.
 async fn create(admin: &Admin, topic: &str, log: &str) -> Result<(), KafkaError> {
-    let asked = [topic.to_owned(), log.to_owned()];
-    let counts = admin.partition_counts(&asked).await?;
+    let topics = [topic.to_owned(), log.to_owned()];
+    let counts = admin.partition_counts(&topics).await?;
     if counts.contains_key(log) {
         return Ok(());
     }
@@ -198,7 +204,7 @@ async fn ends(admin: &Admin, batch: &Batch) -> Result<PartitionEnds, KafkaError>
 /// Another run that recorded an entry between `from` and our own entry. `from` is the end of the
 /// log when its unfinished runs were checked, so that no run goes unnoticed between the check and
 /// our entry.
-async fn rival(
+async fn find_competing_run(
     cluster: &Cluster,
     log: &str,
     from: i64,
@@ -211,14 +217,14 @@ async fn rival(
     let cluster = cluster.clone();
     let read = move || {
         let mut reader = Reader::open(&cluster.kafka, &reading, cluster.timeout)?;
-        let mut rival = None;
-        records(&mut reader, |record| {
-            if let Some(ReplayLogEntry::Run(run)) = entry_of(&record) {
-                rival = Some(run);
+        let mut other = None;
+        for_each_record(&mut reader, |record| {
+            if let Some(ReplayLogEntry::Run(run)) = parse_entry(&record) {
+                other = Some(run);
             }
-            rival.is_none()
+            other.is_none()
         })?;
-        Ok(rival)
+        Ok(other)
     };
     blocking::run(read).await
 }

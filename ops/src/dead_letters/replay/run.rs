@@ -1,8 +1,8 @@
 //! A replay from plan to end.
 
 use super::execution::{Limits, ReplayOutcome};
-use super::history::{Histories, histories};
-use super::plan::{Choice, Plan, Route, Target};
+use super::history::{Histories, read_histories};
+use super::plan::{Plan, ReplaySelection, Route, Target};
 use super::recorder::Recorder;
 use super::sender::Sender;
 use super::source::Source;
@@ -102,17 +102,17 @@ impl<'a> Replay<'a> {
         observer: &dyn Observer,
     ) -> Result<Option<Self>, DeadLetterError> {
         let names = admin.topics().await?;
-        let choice = Choice {
+        let selection = ReplaySelection {
             filter: settings.filter,
             target: settings.target,
             again: settings.again,
             partitions: admin.partition_counts(&names).await?,
         };
-        let mut histories = histories(cluster, admin, &source, settings.execute).await?;
-        if !choice.again {
+        let mut histories = read_histories(cluster, admin, &source, settings.execute).await?;
+        if !selection.again {
             resume(&mut source, &histories, observer);
         }
-        let plan = Plan::make(cluster, source, choice, &mut histories, stop).await?;
+        let plan = Plan::read(cluster, source, selection, &mut histories, stop).await?;
         Ok(plan.map(|plan| Self {
             cluster,
             admin,
@@ -170,17 +170,17 @@ impl<'a> Replay<'a> {
         let log = Publisher::new(&self.cluster.kafka, settings)?;
         let mut sender = Sender::new(publisher, by, stop.clone(), self.cluster, observer);
         sender.limit(limits);
-        let executed = self.each_topic(&log, &mut sender).await;
+        let executed = self.replay_topics(&log, &mut sender).await;
         Ok(sender.outcome(executed.err()))
     }
 
     /// Replays one topic after the other, each with a run of its own in its replay log.
-    async fn each_topic(
+    async fn replay_topics(
         &mut self,
         log: &Publisher,
         sender: &mut Sender<'_>,
     ) -> Result<(), DeadLetterError> {
-        let choice = Arc::clone(&self.plan.choice);
+        let selection = Arc::clone(&self.plan.selection);
         for (topic, history) in std::mem::take(&mut self.histories) {
             let Some(batch) = self.plan.batches.get_mut(&topic) else {
                 continue;
@@ -193,7 +193,7 @@ impl<'a> Replay<'a> {
                     .await?;
             let records = batch.read(self.cluster, sender.stop().clone());
             let sent = sender
-                .all(records, &choice, &history.replays, &recorder, batch)
+                .send_all(records, &selection, &history.replays, &recorder, batch)
                 .await;
             let is_clean = sent.as_ref().is_ok_and(|is_clean| *is_clean);
             recorder.end(is_clean, sender.stop().is_cancelled()).await?;

@@ -11,8 +11,8 @@
 //! timeout to be acknowledged.
 
 use super::execution::{Limits, ReplayOutcome};
-use super::plan::{Batch, Choice, Fate};
-use super::recorder::{RECORDING, Recorder, doing};
+use super::plan::{Batch, Fate, ReplaySelection};
+use super::recorder::{RECORDING_REPLAYS, Recorder, while_doing};
 use crate::dead_letters::originals::{Restored, restore};
 use crate::dead_letters::{DeadLetterError, DeadLetterRecord};
 use crate::sending::rate_limit::RateLimit;
@@ -30,7 +30,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// Maximum number of records in flight. A kill leaves at most this many replays unrecorded.
-const UNDERWAY_MAX: usize = 100;
+const IN_FLIGHT_MAX: usize = 100;
 /// Number of failures after which the run ends.
 const FAILURES_MAX: u64 = 100;
 
@@ -38,7 +38,7 @@ const FAILURES_MAX: u64 = 100;
 type Lane = (String, Vec<u8>);
 
 /// A record in flight.
-struct Underway {
+struct InFlight {
     dead_letter: RecordPosition,
     /// The dead letter's own timestamp, for its mark.
     written_ms: Option<i64>,
@@ -63,12 +63,12 @@ pub(super) struct Sender<'a> {
     tried: u64,
     replayed: u64,
     failed: u64,
-    /// Number of dead letters without content whose originals are gone. They do not count towards
+    /// Number of dead letters without content whose originals are lost. They do not count towards
     /// [`FAILURES_MAX`]: a topic may be full of them, and the cluster is not at fault.
-    gone: u64,
+    originals_lost: u64,
     held_back: u64,
     /// In the order of sending.
-    underway: VecDeque<Underway>,
+    in_flight: VecDeque<InFlight>,
     /// Lanes with a record in flight.
     busy: HashSet<Lane>,
     /// Lanes after a failure: nothing more is sent.
@@ -77,9 +77,9 @@ pub(super) struct Sender<'a> {
     entries: VecDeque<PendingReceipt>,
     is_stopped: bool,
     /// Whether the producer accepts no more records.
-    broken: bool,
+    is_producer_broken: bool,
     /// Whether the outcome of every record so far is known.
-    clean: bool,
+    is_clean: bool,
     observer: &'a dyn Observer,
 }
 
@@ -103,15 +103,15 @@ impl<'a> Sender<'a> {
             tried: 0,
             replayed: 0,
             failed: 0,
-            gone: 0,
+            originals_lost: 0,
             held_back: 0,
-            underway: VecDeque::new(),
+            in_flight: VecDeque::new(),
             busy: HashSet::new(),
             held: HashSet::new(),
             entries: VecDeque::new(),
             is_stopped: false,
-            broken: false,
-            clean: true,
+            is_producer_broken: false,
+            is_clean: true,
             observer,
         }
     }
@@ -134,43 +134,49 @@ impl<'a> Sender<'a> {
 
     /// Whether the run ends: nothing more is tried.
     pub(super) fn is_over(&self) -> bool {
-        self.is_stopped || self.broken || self.tried >= self.limit || self.failed >= FAILURES_MAX
+        self.is_stopped
+            || self.is_producer_broken
+            || self.tried >= self.limit
+            || self.failed >= FAILURES_MAX
     }
 
     /// Publishes the dead letters of a batch. Returns whether the outcome of every record is known
     /// and recorded.
-    pub(super) async fn all(
+    pub(super) async fn send_all(
         &mut self,
         records: mpsc::Receiver<Result<LogRecord, DeadLetterError>>,
-        choice: &Choice,
+        selection: &ReplaySelection,
         replays: &ReplayLog,
         recorder: &Recorder,
         batch: &mut Batch,
     ) -> Result<bool, DeadLetterError> {
-        self.clean = true;
+        self.is_clean = true;
         let sent = self
-            .send_each(records, choice, replays, recorder, batch)
+            .send_each(records, selection, replays, recorder, batch)
             .await;
         self.settle(recorder, batch).await?;
         sent?;
-        Ok(self.clean)
+        Ok(self.is_clean)
     }
 
     /// Publishes until no dead letter is left or the run is over. Records may still be in flight.
     async fn send_each(
         &mut self,
         mut records: mpsc::Receiver<Result<LogRecord, DeadLetterError>>,
-        choice: &Choice,
+        selection: &ReplaySelection,
         replays: &ReplayLog,
         recorder: &Recorder,
         batch: &mut Batch,
     ) -> Result<(), DeadLetterError> {
         while !self.is_over() {
-            let Some(Some(record)) = self.until(records.recv(), recorder, batch).await? else {
+            let Some(Some(record)) = self
+                .wait_while_settling(records.recv(), recorder, batch)
+                .await?
+            else {
                 break;
             };
             let dead_letter = DeadLetterRecord::new(record?);
-            if let Fate::Goes(to) = choice.fate(&dead_letter, replays) {
+            if let Fate::Replay(to) = selection.fate(&dead_letter, replays) {
                 self.send(dead_letter, to, recorder, batch).await?;
             }
         }
@@ -178,8 +184,8 @@ impl<'a> Sender<'a> {
     }
 
     /// Publishes one dead letter in its turn, unless its key is held back or the run is stopped.
-    /// The key is checked after the wait: the record that it waited for may have failed. A dead
-    /// letter counts as tried from here on, whatever becomes of it.
+    /// The key is checked after the wait: the record that it waited for may have failed. From
+    /// then on a dead letter counts as tried, whether it is published or not.
     async fn send(
         &mut self,
         dead_letter: DeadLetterRecord,
@@ -216,7 +222,7 @@ impl<'a> Sender<'a> {
         match self.publisher.enqueue_record(record).await {
             Ok(receipt) => {
                 self.busy.extend(lane.clone());
-                self.underway.push_back(Underway {
+                self.in_flight.push_back(InFlight {
                     dead_letter: position,
                     written_ms,
                     to: topic,
@@ -250,7 +256,7 @@ impl<'a> Sender<'a> {
             Restored::Whole(dead_letter) => return Ok(Some(dead_letter)),
             Restored::Stopped => self.is_stopped = true,
             Restored::Gone(dead_letter, why) => {
-                self.gone += 1;
+                self.originals_lost += 1;
                 batch.route(&to.topic).failed += 1;
                 let position = dead_letter.position();
                 self.observer.notice(&format!("{position}: {why}"));
@@ -268,21 +274,22 @@ impl<'a> Sender<'a> {
         batch: &mut Batch,
     ) -> Result<(), DeadLetterError> {
         if let Some(due) = self.rate.as_ref().map(RateLimit::due) {
-            self.until(sleep_until(due), recorder, batch).await?;
+            self.wait_while_settling(sleep_until(due), recorder, batch)
+                .await?;
         }
         let waits = |sender: &Self| {
-            sender.underway.len() >= UNDERWAY_MAX
+            sender.in_flight.len() >= IN_FLIGHT_MAX
                 || lane.is_some_and(|lane| sender.busy.contains(lane))
         };
         while !self.is_stopped && waits(self) {
-            self.settle_front(recorder, batch).await?;
+            self.settle_oldest(recorder, batch).await?;
         }
         Ok(())
     }
 
     /// Waits for `event`, and settles acknowledged records meanwhile. `None` if the run is stopped
     /// first.
-    async fn until<T>(
+    async fn wait_while_settling<T>(
         &mut self,
         event: impl Future<Output = T>,
         recorder: &Recorder,
@@ -290,66 +297,66 @@ impl<'a> Sender<'a> {
     ) -> Result<Option<T>, DeadLetterError> {
         let mut event = pin!(event);
         loop {
-            let front = self.underway.front_mut().map(|front| &mut front.receipt);
+            let oldest = self.in_flight.front_mut().map(|oldest| &mut oldest.receipt);
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {
                     self.is_stopped = true;
                     return Ok(None);
                 }
-                outcome = ready_or_never(front) => self.receive(outcome, recorder, batch).await?,
-                happened = &mut event => return Ok(Some(happened)),
+                outcome = ready_or_never(oldest) => self.receive(outcome, recorder, batch).await?,
+                output = &mut event => return Ok(Some(output)),
             }
         }
     }
 
     /// Settles the oldest record in flight, unless the run is stopped first. Pending for ever if
     /// none is in flight: the caller checks.
-    async fn settle_front(
+    async fn settle_oldest(
         &mut self,
         recorder: &Recorder,
         batch: &mut Batch,
     ) -> Result<(), DeadLetterError> {
-        let front = self.underway.front_mut().map(|front| &mut front.receipt);
+        let oldest = self.in_flight.front_mut().map(|oldest| &mut oldest.receipt);
         tokio::select! {
             biased;
             () = self.stop.cancelled() => self.is_stopped = true,
-            outcome = ready_or_never(front) => self.receive(outcome, recorder, batch).await?,
+            outcome = ready_or_never(oldest) => self.receive(outcome, recorder, batch).await?,
         }
         Ok(())
     }
 
     /// Records the outcome of the oldest record in flight. Its entry in the replay log is enqueued
-    /// and not awaited, except that at most [`UNDERWAY_MAX`] entries are unacknowledged.
+    /// and not awaited, except that at most [`IN_FLIGHT_MAX`] entries are unacknowledged.
     async fn receive(
         &mut self,
         outcome: Result<Receipt, PublishError>,
         recorder: &Recorder,
         batch: &mut Batch,
     ) -> Result<(), DeadLetterError> {
-        let Some(front) = self.underway.pop_front() else {
+        let Some(oldest) = self.in_flight.pop_front() else {
             return Ok(());
         };
-        if let Some(lane) = &front.lane {
+        if let Some(lane) = &oldest.lane {
             self.busy.remove(lane);
         }
         match outcome {
             Ok(receipt) => {
                 self.replayed += 1;
-                batch.route(&front.to).replayed += 1;
+                batch.route(&oldest.to).replayed += 1;
                 self.observer.advance();
                 let recorded =
-                    recorder.replayed(&front.dead_letter, front.written_ms, front.at, receipt);
+                    recorder.replayed(&oldest.dead_letter, oldest.written_ms, oldest.at, receipt);
                 self.entries.push_back(recorded.await?);
-                if self.entries.len() > UNDERWAY_MAX
+                if self.entries.len() > IN_FLIGHT_MAX
                     && let Some(entry) = self.entries.pop_front()
                 {
-                    entry.await.map_err(doing(RECORDING))?;
+                    entry.await.map_err(while_doing(RECORDING_REPLAYS))?;
                 }
             }
             Err(error) => {
-                batch.route(&front.to).failed += 1;
-                self.fail(&front.dead_letter, front.lane, &error);
+                batch.route(&oldest.to).failed += 1;
+                self.fail(&oldest.dead_letter, oldest.lane, &error);
             }
         }
         Ok(())
@@ -359,8 +366,8 @@ impl<'a> Sender<'a> {
     /// one that leaves the outcome open, the run is not clean: the next one looks for the record.
     fn fail(&mut self, position: &RecordPosition, lane: Option<Lane>, error: &PublishError) {
         self.failed += 1;
-        self.broken |= matches!(error, PublishError::Fatal(_));
-        self.clean &= !matches!(error, PublishError::Fatal(_) | PublishError::Unknown { .. });
+        self.is_producer_broken |= matches!(error, PublishError::Fatal(_));
+        self.is_clean &= !matches!(error, PublishError::Fatal(_) | PublishError::Unknown { .. });
         let followers = if lane.is_some() {
             "; later dead letters of its key are held back"
         } else {
@@ -384,28 +391,31 @@ impl<'a> Sender<'a> {
         recorder: &Recorder,
         batch: &mut Batch,
     ) -> Result<(), DeadLetterError> {
-        while !self.is_stopped && !self.underway.is_empty() {
-            self.settle_front(recorder, batch).await?;
+        while !self.is_stopped && !self.in_flight.is_empty() {
+            self.settle_oldest(recorder, batch).await?;
         }
         let deadline = Instant::now() + self.cluster.timeout;
-        while let Some(front) = self.underway.front_mut() {
-            match timeout_at(deadline, &mut front.receipt).await {
+        while let Some(oldest) = self.in_flight.front_mut() {
+            match timeout_at(deadline, &mut oldest.receipt).await {
                 Ok(outcome) => self.receive(outcome, recorder, batch).await?,
                 Err(_) => {
-                    let dead_letters = self.underway.len();
+                    let dead_letters = self.in_flight.len();
                     self.observer.notice(&format!(
                         "{dead_letters} dead letters were not acknowledged in time; the next \
                          replay checks whether they were published"
                     ));
-                    self.underway.clear();
-                    self.clean = false;
+                    self.in_flight.clear();
+                    self.is_clean = false;
                 }
             }
         }
         while let Some(entry) = self.entries.pop_front() {
             match self.is_stopped {
-                false => entry.await.map_err(doing(RECORDING)).map(drop)?,
-                true => self.clean &= matches!(timeout_at(deadline, entry).await, Ok(Ok(_))),
+                false => entry
+                    .await
+                    .map_err(while_doing(RECORDING_REPLAYS))
+                    .map(drop)?,
+                true => self.is_clean &= matches!(timeout_at(deadline, entry).await, Ok(Ok(_))),
             }
         }
         self.busy.clear();
@@ -416,7 +426,7 @@ impl<'a> Sender<'a> {
     pub(super) fn outcome(self, error: Option<DeadLetterError>) -> ReplayOutcome {
         ReplayOutcome {
             replayed: self.replayed,
-            failed: self.failed + self.gone,
+            failed: self.failed + self.originals_lost,
             held_back: self.held_back,
             is_stopped: self.is_stopped,
             error,

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Number of dead letters that are read ahead.
-const AHEAD_MAX: usize = 64;
+const READ_AHEAD_MAX: usize = 64;
 
 /// The dead letters of a replay, by topic.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(super) enum TopicDeadLetters {
     /// All dead letters on the topic, up to these end offsets once they are known.
     Log { ends: BTreeMap<i32, i64> },
     /// These records, which may have been edited.
-    Given(Arc<Vec<LogRecord>>),
+    Records(Arc<Vec<LogRecord>>),
 }
 
 impl Source {
@@ -53,9 +53,9 @@ impl Source {
     /// position of its dead letter. They may have been edited, so their replays are marked as
     /// edited. All of them stay in memory.
     pub fn records(by_topic: BTreeMap<String, Vec<LogRecord>>) -> Self {
-        let given = |(topic, records)| (topic, TopicDeadLetters::Given(Arc::new(records)));
+        let with_records = |(topic, records)| (topic, TopicDeadLetters::Records(Arc::new(records)));
         Self {
-            by_topic: by_topic.into_iter().map(given).collect(),
+            by_topic: by_topic.into_iter().map(with_records).collect(),
         }
     }
 }
@@ -65,7 +65,7 @@ impl TopicDeadLetters {
     pub(super) fn ends(&self) -> BTreeMap<i32, i64> {
         match self {
             Self::Log { ends } => ends.clone(),
-            Self::Given(_) => BTreeMap::new(),
+            Self::Records(_) => BTreeMap::new(),
         }
     }
 
@@ -78,22 +78,22 @@ impl TopicDeadLetters {
 
     /// Whether the dead letters may have been edited.
     pub(super) fn are_edited(&self) -> bool {
-        matches!(self, Self::Given(_))
+        matches!(self, Self::Records(_))
     }
 
     /// Passes the dead letters to the closure. The first call fixes the end offsets; later calls
     /// pass no more.
-    pub(super) fn each(
+    pub(super) fn for_each(
         &mut self,
         cluster: &Cluster,
         topic: &str,
         stop: &CancellationToken,
-        mut take: impl FnMut(LogRecord) -> bool,
+        mut handle: impl FnMut(LogRecord) -> bool,
     ) -> Result<End, KafkaError> {
         let ends = match self {
-            Self::Given(records) => {
-                let wanted = records.iter().all(|record| take(record.clone()));
-                return Ok(if wanted { End::Whole } else { End::Enough });
+            Self::Records(records) => {
+                let all_handled = records.iter().all(|record| handle(record.clone()));
+                return Ok(if all_handled { End::Whole } else { End::Enough });
             }
             Self::Log { ends } => ends,
         };
@@ -105,14 +105,14 @@ impl TopicDeadLetters {
             *ends = known.collect();
         }
         drain(&mut reader, stop, |record| {
-            let inside = ends
+            let is_in_range = ends
                 .get(&record.partition)
                 .is_some_and(|end| record.offset < *end);
-            Ok::<bool, KafkaError>(!inside || take(record))
+            Ok::<bool, KafkaError>(!is_in_range || handle(record))
         })
     }
 
-    /// [`TopicDeadLetters::each`] on a thread of its own. The thread ends when the receiver is
+    /// [`TopicDeadLetters::for_each`] on a thread of its own. The thread ends when the receiver is
     /// dropped.
     pub(super) fn stream(
         &self,
@@ -120,11 +120,11 @@ impl TopicDeadLetters {
         topic: &str,
         stop: CancellationToken,
     ) -> mpsc::Receiver<Result<LogRecord, DeadLetterError>> {
-        let (sender, receiver) = mpsc::channel(AHEAD_MAX);
+        let (sender, receiver) = mpsc::channel(READ_AHEAD_MAX);
         let (mut dead_letters, cluster, topic) = (self.clone(), cluster.clone(), topic.to_owned());
         tokio::task::spawn_blocking(move || {
-            let take = |record| sender.blocking_send(Ok(record)).is_ok();
-            if let Err(error) = dead_letters.each(&cluster, &topic, &stop, take) {
+            let handle = |record| sender.blocking_send(Ok(record)).is_ok();
+            if let Err(error) = dead_letters.for_each(&cluster, &topic, &stop, handle) {
                 // The receiver may be gone.
                 let _ = sender.blocking_send(Err(error.into()));
             }

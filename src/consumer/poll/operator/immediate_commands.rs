@@ -20,7 +20,7 @@ pub(super) fn execute(shared: &Shared, member: &RebalanceContext, command: &Comm
     let mut partitions = Vec::new();
     for assigned in member.assignments().all() {
         let partition = &assigned.partition;
-        if scope.touches(&partition.topic, partition.partition) {
+        if scope.may_affect(&partition.topic, partition.partition) {
             partitions.push(Arc::clone(partition));
         }
     }

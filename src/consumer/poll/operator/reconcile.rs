@@ -4,7 +4,7 @@
 //! | command | desired state | actual state | acknowledged when |
 //! |---|---|---|---|
 //! | pause, resume | paused partitions | `held` of an assignment | nothing runs, or read again |
-//! | rate | records per second | the [`Pace`] | at once |
+//! | rate | records per second | the [`TokenBucket`] | at once |
 //! | skip | records to skip | marks in [`Control`] | the record is settled |
 //! | retry, drop, accept loss | – | executed once | it is done |
 //!
@@ -24,7 +24,7 @@ use crate::consumer::shared::Shared;
 use crate::consumer::shared::control::Control;
 use crate::consumer::state::partition::Partition;
 use crate::consumer::state::retry_partition::RetryPartition;
-use crate::control::{CommandOutcome, Pace, Scope};
+use crate::control::{CommandOutcome, Scope, TokenBucket};
 use crate::telemetry::Metric;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use std::collections::BTreeMap;
@@ -46,7 +46,7 @@ pub(crate) struct Reconciler {
     /// The start of the rate limit's clock.
     clock_start: Instant,
     /// The rate limit in force.
-    pace: Option<Pace>,
+    pace: Option<TokenBucket>,
     /// The latest epoch and the number of partitions at the last comparison.
     compared: (u64, usize),
     has_changes: bool,
@@ -111,7 +111,7 @@ impl Reconciler {
     /// Counts taken records for the rate limit.
     pub(crate) fn count_taken(&mut self, records: usize) {
         if let Some(pace) = &mut self.pace {
-            pace.took(records);
+            pace.remove_tokens(records);
         }
     }
 
@@ -227,9 +227,9 @@ impl Reconciler {
     /// Applies the rate limit of the topic. A new limit starts with a full bucket.
     fn apply_rate(&mut self) {
         let rate = self.control().state().rate().map(|(rate, _)| rate);
-        if rate != self.pace.as_ref().map(Pace::rate) {
+        if rate != self.pace.as_ref().map(TokenBucket::rate) {
             telemetry::rate_set(&self.shared.group, rate);
-            self.pace = rate.map(|rate| Pace::new(rate, self.clock_start.elapsed()));
+            self.pace = rate.map(|rate| TokenBucket::new(rate, self.clock_start.elapsed()));
             self.is_throttled = false;
         }
     }

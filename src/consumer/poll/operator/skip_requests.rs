@@ -55,7 +55,7 @@ impl SkipRequests {
             let topic_id = shared.control.topic_id(&record.topic);
             // After the topic was recreated, the offset belongs to another record, for which no
             // skip was requested.
-            if is_ours && !skip.is_outlived_by(topic_id.as_deref()) {
+            if is_ours && !skip.is_of_other_topic(topic_id.as_deref()) {
                 let open = || OpenRequest {
                     since: Instant::now(),
                     is_acknowledged: skip.outcome.is_some(),

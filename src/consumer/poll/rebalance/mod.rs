@@ -200,7 +200,7 @@ impl ClientContext for RebalanceContext {
     /// Called by the client on any of its threads. The poll thread takes the complaint.
     fn error(&self, error: KafkaError, reason: &str) {
         self.last_fault.note_error(&error, reason);
-        error_log::complain(&error, reason);
+        error_log::report_client_error(&error, reason);
         self.complaints
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

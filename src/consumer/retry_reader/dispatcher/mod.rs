@@ -360,7 +360,7 @@ impl Dispatcher {
             self.read_past.remove(&(epoch, ticket.offset));
             telemetry::record_lost(logged, ticket.offset);
             retry.change(|state| {
-                state.lose(*ticket);
+                state.mark_lost(*ticket);
                 // If it was not the first of its key, it is found missing again in its turn.
                 state.hand_back(*ticket, 0);
             });

@@ -17,7 +17,7 @@ use crate::consumer::state::commit_metadata::{self, Decoded, Log, Tag};
 use crate::consumer::state::partition::Partition;
 use crate::consumer::state::retry_partition::{APPEARED, RetryPartition, WITHOUT};
 use crate::kafka::native::{Committed, TopicId, forward, set_leader_epoch};
-use crate::recovery::parking::Parking;
+use crate::recovery::parking::ParkedSet;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError as ClientError, KafkaResult};
 use rdkafka::{Offset, TopicPartitionList};
@@ -147,10 +147,10 @@ impl RetryReader {
             decoded.settled_above.runs(),
             decoded.settled_above.leader_epoch(),
         );
-        let mut state = Parking::new(start, end, settled, wait_max_ms, is_committed);
-        state.settled_under(leader_epoch);
+        let mut state = ParkedSet::new(start, end, settled, wait_max_ms, is_committed);
+        state.settled_in_epoch(leader_epoch);
         if let Some(committed) = committed {
-            state.begins_at(low, committed);
+            state.log_begins_at(low, committed);
         }
         if let Some(first) = state.first_lost() {
             telemetry::entries_lost(self.logged(retry, number), state.lost(), first);

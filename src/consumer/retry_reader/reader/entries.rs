@@ -87,7 +87,7 @@ impl RetryReader {
                 );
                 match message.error() {
                     None => {
-                        if state.led_by(message.leader_epoch()) {
+                        if state.observe_leader_epoch(message.leader_epoch()) {
                             truncated_at = Some(message.offset());
                         }
                         let headers: Headers = message.take_headers().iter().collect();
@@ -165,7 +165,7 @@ impl RetryReader {
             .bounds()
             .add_foreign_entry(&retry.topic, number, offset)
         {
-            let (group, topic) = Owner::said(headers);
+            let (group, topic) = Owner::named_in(headers);
             telemetry::foreign_entry(self.logged(retry, number), offset, &group, &topic);
         }
     }

@@ -287,7 +287,7 @@ impl Breakers {
                     closed.push(dependency.clone());
                 }
             }
-            tries_others |= entry.breaker.tries_others();
+            tries_others |= entry.breaker.may_try_others();
         }
         drop(state);
         for dependency in closed {

@@ -150,7 +150,7 @@ impl Control {
             partition: record.partition,
         };
         for id in open {
-            self.state().skip_was(&id, outcome);
+            self.state().set_skip_outcome(&id, outcome);
             self.acknowledge(&id, vec![partition.clone()], outcome, detail);
         }
     }

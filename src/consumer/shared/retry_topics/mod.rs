@@ -1,8 +1,8 @@
 //! The state of the retry topics that the threads share: counts of waiting records, committed
 //! offsets, and wakers.
 //!
-//! It makes no decision; [`Parking`](crate::recovery::parking::Parking), one per retry partition,
-//! does.
+//! It makes no decision; [`ParkedSet`](crate::recovery::parking::ParkedSet), one per retry
+//! partition, does.
 //!
 //! Workers, reader and dispatcher wake each other here. A wake sends a message to the queue on
 //! which the other thread waits. `is_notified` makes many wakes one message. The dispatcher resets

@@ -88,7 +88,7 @@ fn span(record: &Record) -> Span {
 /// Blocks, for up to ten seconds twice. Creates a client for one record: this path is rare.
 fn read(kafka: &KafkaConfig, place: Span) -> Result<Option<LogRecord>, KafkaError> {
     let offset = place.start;
-    let mut reader = Reader::over(kafka, vec![place], READ_WITHIN)?;
+    let mut reader = Reader::of_spans(kafka, vec![place], READ_WITHIN)?;
     let found = reader.next(READ_WITHIN)?;
     if found.is_none() && !reader.at_end() {
         return Err(KafkaError::Timeout {

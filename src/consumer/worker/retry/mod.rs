@@ -168,7 +168,7 @@ where
         let outcome = match outcome {
             Some(outcome) => outcome,
             // The instance that waited for room holds a place in the layers' queues.
-            None => match handler.exchanged() {
+            None => match handler.replace_with_clone() {
                 Ok(ready) => unsettled.attempt(ready).await,
                 Err(reason) => Outcome::Dead(reason),
             },
@@ -329,7 +329,7 @@ impl UnsettledRecord {
             let _runs = attempt_clock.start();
             match AssertUnwindSafe(handled).catch_unwind().await {
                 Ok(outcome) => outcome,
-                Err(panic) => Outcome::Dead(panics::told("the handler", panic)),
+                Err(panic) => Outcome::Dead(panics::reason_of("the handler", panic)),
             }
         }
     }
@@ -339,7 +339,7 @@ impl UnsettledRecord {
         match Settlement::of(outcome) {
             Ok(settlement) => AttemptResult::Settled(settlement),
             Err(Outcome::Retry(error)) => {
-                AttemptResult::Failed(error.judged(&self.shared.classifier))
+                AttemptResult::Failed(error.into_failure(&self.shared.classifier))
             }
             Err(Outcome::Dead(reason)) => AttemptResult::Dead(reason),
             // Settlement::of has mapped successes.
@@ -397,7 +397,7 @@ impl UnsettledRecord {
         *failures = failures.saturating_add(1);
         let (policy, rounds) = (&self.shared.settings.retry, self.retry_state.rounds);
         let decided = policy.decide(class, *failures, rounds, rand::random());
-        match policy.no_sooner(decided, failure.retry_after) {
+        match policy.apply_retry_after(decided, failure.retry_after) {
             RetryDecision::RetryAfter(delay) => {
                 telemetry::attempt_failed(self.logged(), &failure, delay);
                 Step::RetryAfter(delay, outage_of)

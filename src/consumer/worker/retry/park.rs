@@ -7,10 +7,10 @@
 //! # Order of steps
 //!
 //! The parked set learns of a record before it is written
-//! ([`Parking`](crate::recovery::parking::Parking): `begin` or `joins`), and cancels it if the
-//! write is refused. So a later record of the key that arrives meanwhile is parked behind it, and
-//! never handled before it. The source offset is settled after the acknowledgement: a crash in
-//! between leaves the record in both topics, and the inbox recognises the second delivery.
+//! ([`ParkedSet`](crate::recovery::parking::ParkedSet): `begin` or `begin_if_waiting`), and cancels
+//! it if the write is refused. So a later record of the key that arrives meanwhile is parked behind
+//! it, and never handled before it. The source offset is settled after the acknowledgement: a crash
+//! in between leaves the record in both topics, and the inbox recognises the second delivery.
 //!
 //! # Example
 //!

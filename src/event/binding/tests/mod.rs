@@ -71,7 +71,7 @@ fn the_trace_of_the_hop_is_written_as_plain_headers() {
 
 #[test]
 fn attributes_that_no_reader_could_take_back_are_not_written() {
-    let spoil: [(&str, Spoil); 7] = [
+    let spoil: [(&str, Corrupt); 7] = [
         ("id", |attributes| attributes.id.clear()),
         ("source", |attributes| attributes.source.clear()),
         ("type", |attributes| attributes.ty.clear()),
@@ -106,7 +106,7 @@ fn an_untyped_event_keeps_its_payload_byte_for_byte() {
     }
 }
 
-type Spoil = fn(&mut Attributes);
+type Corrupt = fn(&mut Attributes);
 
 fn extend(attributes: &mut Attributes, name: &str) {
     attributes

@@ -34,18 +34,18 @@ const SDKS: [(&str, &str); 6] = [
 ];
 
 /// A record in a fixture.
-struct Written {
+struct FixtureRecord {
     event: String,
     mode: String,
     headers: Headers,
     value: Option<Vec<u8>>,
 }
 
-fn written(fixture: &str) -> Vec<Written> {
+fn written(fixture: &str) -> Vec<FixtureRecord> {
     let fixture: Value = serde_json::from_str(fixture).expect("a fixture");
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
     let bytes = |value: &Value| Some(base64::decode(value.as_str()?.as_bytes()).expect("base64"));
-    let record = |record: &Value| Written {
+    let record = |record: &Value| FixtureRecord {
         event: text(&record["event"]),
         mode: text(&record["mode"]),
         headers: record["headers"]
@@ -64,7 +64,7 @@ fn written(fixture: &str) -> Vec<Written> {
 }
 
 /// The event that each SDK was given under this name.
-fn given(event: &str) -> (Attributes, Option<&'static [u8]>) {
+fn fixture_event(event: &str) -> (Attributes, Option<&'static [u8]>) {
     let mut attributes = Attributes::new(
         "A234-1234-1234",
         "https://example.com/orders",
@@ -106,8 +106,8 @@ fn given(event: &str) -> (Attributes, Option<&'static [u8]>) {
 }
 
 /// The same, with the changes that this SDK makes.
-fn as_written_by(sdk: &str, record: &Written) -> (Attributes, Option<Vec<u8>>) {
-    let (mut attributes, data) = given(&record.event);
+fn expected_from(sdk: &str, record: &FixtureRecord) -> (Attributes, Option<Vec<u8>>) {
+    let (mut attributes, data) = fixture_event(&record.event);
     let mut data = data.map(<[u8]>::to_vec);
     let is_binary = record.mode == "binary";
     let is_python = sdk.starts_with("python");
@@ -142,7 +142,7 @@ fn events_of_every_sdk_are_read() {
             let name = format!("{sdk} {} {}", record.event, record.mode);
             let envelope = decode(record.headers.iter(), record.value.as_deref());
             let mut envelope = envelope.unwrap_or_else(|error| panic!("{name}: {error}"));
-            let (expected, data) = as_written_by(sdk, &record);
+            let (expected, data) = expected_from(sdk, &record);
             // Some cut a time to milli- or microseconds.
             let cut = |time: Option<Timestamp>| time.map(|time| time.as_millisecond());
             assert_eq!(cut(envelope.attributes.time), cut(expected.time), "{name}");
@@ -195,17 +195,16 @@ fn dotnet_sdk_events_with_doubled_attributes_are_read() {
 fn an_unmarked_event_is_raw_unless_its_type_is_requested() {
     let value = br#" {"specversion":"1.0","id":"1","source":"/s","type":"t","data":{}}"#;
     let none = Headers::new();
-    let read =
-        |value: &'static [u8], asks: bool| match decode_asked(none.iter(), Some(value), |ty| {
-            (asks && ty == "t").then_some(())
-        }) {
-            Ok(Decoded::Asked((), envelope)) => Some(envelope.attributes.id),
-            Ok(Decoded::Other { .. }) => panic!("neither event nor raw"),
-            Err(error) => {
-                assert_eq!(error, DecodeError::NotAnEvent);
-                None
-            }
-        };
+    let read = |value: &'static [u8], asks: bool| match decode_for(none.iter(), Some(value), |ty| {
+        (asks && ty == "t").then_some(())
+    }) {
+        Ok(Decoded::Asked((), envelope)) => Some(envelope.attributes.id),
+        Ok(Decoded::Other { .. }) => panic!("neither event nor raw"),
+        Err(error) => {
+            assert_eq!(error, DecodeError::NotAnEvent);
+            None
+        }
+    };
     assert_eq!(read(value, true).as_deref(), Some("1"));
     assert_eq!(read(value, false), None);
     for raw in [
@@ -224,7 +223,7 @@ fn an_unmarked_event_is_raw_unless_its_type_is_requested() {
 /// (docs/src/service/cloudevents.md).
 #[test]
 fn events_of_ours_are_those_that_the_sdks_read() {
-    let (attributes, data) = given("json");
+    let (attributes, data) = fixture_event("json");
     let data = String::from_utf8(data.expect("data").to_vec()).expect("the bytes are UTF-8");
     let event = JsonEvent {
         attributes,

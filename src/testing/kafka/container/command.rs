@@ -11,13 +11,13 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 pub(super) async fn run_kafka(name: &str) -> Result<String, StartError> {
     let mut arguments = vec!["run".to_owned(), "--detach".to_owned()];
     arguments.push(format!("--name={name}"));
-    arguments.push(format!("--publish={}", publication()));
+    arguments.push(format!("--publish={}", publish_argument()));
     arguments.extend(environment_arguments());
     arguments.push(image());
     arguments.extend(["sh", "-c", RUN_WHEN_ADVERTISED].map(str::to_owned));
     run(&arguments).await?;
     let port = published_port(name).await?;
-    let host = reachable(port).await;
+    let host = reachable_host(port).await;
     let listeners = advertised(&host, port);
     run(&["exec", name, "sh", "-c", ADVERTISE, "sh", &listeners]).await?;
     await_ready(name).await?;
@@ -25,7 +25,7 @@ pub(super) async fn run_kafka(name: &str) -> Result<String, StartError> {
 }
 
 /// The port to publish, as an argument of `--publish`: any free port of [`publish_address`].
-fn publication() -> String {
+fn publish_argument() -> String {
     match publish_address() {
         Some(address) => format!("{address}::{PORT}"),
         None => PORT.to_string(),
@@ -50,7 +50,7 @@ fn mapped_port(printed: &str) -> Option<u16> {
 
 /// The address of a published port: that of a remote engine, else 127.0.0.1 if it is reached there,
 /// else the gateway of Docker's bridge.
-async fn reachable(port: u16) -> String {
+async fn reachable_host(port: u16) -> String {
     if let Some(host) = remote_engine() {
         return host;
     }

@@ -62,7 +62,7 @@ pub(in crate::testing) async fn await_ready(name: &str) -> Result<(), StartError
             return Ok(());
         }
         if !running || started.elapsed() > START_LIMIT {
-            let reason = subprocess::last_words(&log, "");
+            let reason = subprocess::last_line(&log, "");
             return Err(StartError::docker(format!("Kafka did not start: {reason}")));
         }
         tokio::time::sleep(10 * wait::POLL_INTERVAL).await;

@@ -21,7 +21,7 @@ pub(in crate::testing) mod docker;
 mod testcontainer;
 
 use super::broker::VERSION;
-use super::cluster::{Backing, Freezer};
+use super::cluster::{ClusterOwner, Freezer};
 use crate::kafka::KafkaConfig;
 use crate::testing::process::reaper::Reaper;
 use crate::testing::{KafkaKind, StartError, TestKafka, unique};
@@ -50,14 +50,14 @@ pub(in crate::testing) async fn start() -> Result<TestKafka, StartError> {
     let name = unique("evenkeel-kafka");
     // Started before the container exists, so that the container is removed even if we are killed
     // during its start.
-    let reaper = Reaper::hold(REMOVE, [&name], Stdio::null())
+    let reaper = Reaper::spawn(REMOVE, [&name], Stdio::null())
         .map_err(|error| StartError::docker(error.to_string()))?;
     let brokers = run_kafka(&name).await?;
     Ok(TestKafka {
         kind: KafkaKind::Docker,
         description: format!("Apache Kafka {VERSION} in {engine} at {brokers}"),
         config: KafkaConfig::new(brokers),
-        backing: Backing::Started {
+        backing: ClusterOwner::Started {
             _reaper: reaper,
             freezer: Freezer::Container(name),
         },

@@ -19,7 +19,7 @@ pub(super) async fn run_kafka(name: &str) -> Result<String, StartError> {
     let container = KafkaImage
         .with_container_name(name)
         .with_startup_timeout(START_LIMIT)
-        .with_host_config_modifier(publish_narrowly)
+        .with_host_config_modifier(bind_to_loopback)
         .start()
         .await
         .map_err(failed)?;
@@ -28,11 +28,11 @@ pub(super) async fn run_kafka(name: &str) -> Result<String, StartError> {
     // Its drop needs a runtime, and a static is never dropped. The reaper removes the container in
     // every case.
     std::mem::forget(container);
-    Ok(format!("{}:{port}", reachable(&host, port)))
+    Ok(format!("{}:{port}", reachable_host(&host, port)))
 }
 
 /// Binds the port to [`publish_address`].
-fn publish_narrowly(host: &mut HostConfig) {
+fn bind_to_loopback(host: &mut HostConfig) {
     let Some(address) = publish_address() else {
         return;
     };
@@ -49,7 +49,7 @@ fn publish_narrowly(host: &mut HostConfig) {
 
 /// The address of a published port: 127.0.0.1 if it is reached there, else the address from
 /// testcontainers, which is the bridge's gateway if this process runs in a container.
-fn reachable(host: &str, port: u16) -> String {
+fn reachable_host(host: &str, port: u16) -> String {
     match is_reached_at_loopback(port, host != "localhost") {
         true => Ipv4Addr::LOCALHOST.to_string(),
         false => host.to_owned(),
@@ -105,7 +105,7 @@ impl Image for KafkaImage {
         state: ContainerState,
     ) -> Result<Vec<ExecCommand>, TestcontainersError> {
         let port = state.host_port_ipv4(ContainerPort::Tcp(PORT))?;
-        let host = reachable(&state.host().to_string(), port);
+        let host = reachable_host(&state.host().to_string(), port);
         let listeners = advertised(&host, port);
         Ok(vec![ExecCommand::new([
             "sh", "-c", ADVERTISE, "sh", &listeners,

@@ -89,9 +89,9 @@ pub(crate) struct ConsumeArgs {
         long,
         value_name = "FORMAT",
         allow_hyphen_values = true,
-        value_parser = WrittenParser
+        value_parser = OutputOrPositionParser
     )]
-    output: Vec<Written>,
+    output: Vec<OutputOrPosition>,
 
     /// One JSON object per line, as --output jsonl.
     #[arg(short = 'J')]
@@ -118,33 +118,33 @@ enum RecordOutput {
 
 /// What follows `-o`: a format, as in every command, or a position, as in kcat. No text is both.
 #[derive(Debug, Clone, Copy)]
-enum Written {
+enum OutputOrPosition {
     /// An output format.
     Format(RecordOutput),
     /// A start or an end.
     From(Position),
 }
 
-/// Parses [`Written`], and lists the formats for help and shell completion.
+/// Parses [`OutputOrPosition`], and lists the formats for help and shell completion.
 #[derive(Debug, Clone, Copy)]
-struct WrittenParser;
+struct OutputOrPositionParser;
 
-impl TypedValueParser for WrittenParser {
-    type Value = Written;
+impl TypedValueParser for OutputOrPositionParser {
+    type Value = OutputOrPosition;
 
     fn parse_ref(
         &self,
         command: &clap::Command,
         argument: Option<&clap::Arg>,
         value: &OsStr,
-    ) -> Result<Written, clap::Error> {
+    ) -> Result<OutputOrPosition, clap::Error> {
         let formats = EnumValueParser::<RecordOutput>::new();
         let wrong = match formats.parse_ref(command, argument, value) {
-            Ok(format) => return Ok(Written::Format(format)),
+            Ok(format) => return Ok(OutputOrPosition::Format(format)),
             Err(wrong) => wrong,
         };
         match value.to_str().map(str::parse) {
-            Some(Ok(position)) => Ok(Written::From(position)),
+            Some(Ok(position)) => Ok(OutputOrPosition::From(position)),
             Some(Err(reason)) if value == "stored" => {
                 let error = clap::Error::raw(clap::error::ErrorKind::ValueValidation, reason);
                 Err(error.with_cmd(command))
@@ -164,24 +164,24 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Reads on a thread of its own, because reading blocks.
 pub(crate) async fn run(args: ConsumeArgs, stop: Stop) -> anyhow::Result<Ending> {
-    let work = Work {
+    let plan = ConsumePlan {
         kafka: args.connection.kafka()?,
         timeout: args.connection.timeout(),
         follow: !args.until_end,
         count: args.count.unwrap_or(u64::MAX),
         filters: Filters::new(args.filter.clone()),
         unbuffered: args.unbuffered,
-        shape: shape(&args)?,
+        form: form(&args)?,
         reading: reading(args)?,
     };
-    tokio::task::spawn_blocking(move || work.run(&stop)).await?
+    tokio::task::spawn_blocking(move || plan.run(&stop)).await?
 }
 
 /// The form of the output. Rejects flags that contradict each other.
-fn shape(args: &ConsumeArgs) -> Result<Shape, Usage> {
-    let formats = args.output.iter().filter_map(|written| match written {
-        Written::Format(format) => Some(*format),
-        Written::From(_) => None,
+fn form(args: &ConsumeArgs) -> Result<RecordForm, Usage> {
+    let formats = args.output.iter().filter_map(|given| match given {
+        OutputOrPosition::Format(format) => Some(*format),
+        OutputOrPosition::From(_) => None,
     });
     let formats: Vec<RecordOutput> = formats.collect();
     let usage = |text: &str| Err(Usage(text.to_owned()));
@@ -189,11 +189,11 @@ fn shape(args: &ConsumeArgs) -> Result<Shape, Usage> {
         ([_, _, ..], ..) => usage("--output is given twice"),
         ([_], true, _) => usage("-J is short for --output jsonl: give one of them"),
         ([_], _, Some(_)) => usage("--format is for text: give it or --output"),
-        ([RecordOutput::Jsonl], ..) | ([], true, _) => Ok(Shape::JsonLines),
-        ([RecordOutput::Json], ..) => Ok(Shape::JsonArray),
+        ([RecordOutput::Jsonl], ..) | ([], true, _) => Ok(RecordForm::JsonLines),
+        ([RecordOutput::Json], ..) => Ok(RecordForm::JsonArray),
         ([RecordOutput::Text] | [], ..) => {
             let format = args.format.clone();
-            Ok(Shape::Text(format.unwrap_or_else(Format::value_lines)))
+            Ok(RecordForm::Text(format.unwrap_or_else(Format::value_lines)))
         }
     }
 }
@@ -202,11 +202,11 @@ fn shape(args: &ConsumeArgs) -> Result<Shape, Usage> {
 fn reading(args: ConsumeArgs) -> anyhow::Result<Reading> {
     let mut start = None;
     let mut end = args.until_end.then_some(Start::End);
-    let also = args.output.iter().filter_map(|written| match written {
-        Written::Format(_) => None,
-        Written::From(position) => Some(*position),
+    let from_output = args.output.iter().filter_map(|given| match given {
+        OutputOrPosition::Format(_) => None,
+        OutputOrPosition::From(position) => Some(*position),
     });
-    for position in args.from.into_iter().chain(also) {
+    for position in args.from.into_iter().chain(from_output) {
         match position {
             Position::Start(at) if start.replace(at).is_none() => {}
             Position::Until(at) if end.is_none() => end = Some(at),
@@ -226,7 +226,7 @@ fn reading(args: ConsumeArgs) -> anyhow::Result<Reading> {
 }
 
 /// The topics to read and the format.
-struct Work {
+struct ConsumePlan {
     kafka: KafkaConfig,
     timeout: Duration,
     reading: Reading,
@@ -235,47 +235,48 @@ struct Work {
     /// How many records to print at most.
     count: u64,
     filters: Filters,
-    shape: Shape,
+    form: RecordForm,
     /// Whether to flush after each record.
     unbuffered: bool,
 }
 
-impl Work {
-    /// Reads and prints until the end, the count, a signal, or the reader of the output has left.
+impl ConsumePlan {
+    /// Reads and prints until the end, the count or a signal, or until the reader of the output has
+    /// closed it.
     fn run(self, stop: &Stop) -> anyhow::Result<Ending> {
-        let mut screen = Screen::new(self.shape, self.unbuffered);
+        let mut writer = RecordWriter::new(self.form, self.unbuffered);
         let mut reader = Reader::open(&self.kafka, &self.reading, self.timeout)?;
-        let (mut shown, mut is_whole) = (0, true);
-        while shown < self.count && !reader.at_end() && !screen.has_left() {
+        let (mut written, mut is_whole) = (0, true);
+        while written < self.count && !reader.at_end() && !writer.is_closed() {
             if let Some(signal) = stop.requested() {
-                screen.finish()?;
+                writer.finish()?;
                 return Ok(Ending::Stopped(signal));
             }
             match reader.next(POLL_TIMEOUT) {
                 Ok(Some(record)) => {
                     if self.filters.admit(&record) {
-                        screen.show(&record)?;
-                        shown += 1;
+                        writer.write(&record)?;
+                        written += 1;
                     }
                 }
-                Ok(None) => screen.flush()?,
+                Ok(None) => writer.flush()?,
                 // The other partitions continue.
                 Err(KafkaError::UnreadableBatch(batch)) => {
-                    screen.flush()?;
+                    writer.flush()?;
                     say!("{batch}; the rest of this partition is left out");
                     is_whole = false;
                 }
                 Err(error) if self.follow && is_outage(&error) => {
-                    screen.flush()?;
+                    writer.flush()?;
                     say!("{error}; retrying");
                 }
                 Err(error) => {
-                    screen.finish()?;
+                    writer.finish()?;
                     return Err(error.into());
                 }
             }
         }
-        screen.finish()?;
+        writer.finish()?;
         match is_whole {
             true => Ok(Ending::Done),
             false => Ok(Ending::SomeFailed),
@@ -292,7 +293,7 @@ fn is_outage(error: &KafkaError) -> bool {
 }
 
 /// The form of a record on standard output.
-enum Shape {
+enum RecordForm {
     /// The tokens of a format, by default the value and a line end.
     Text(Format),
     /// One object per line.
@@ -301,60 +302,60 @@ enum Shape {
     JsonArray,
 }
 
-/// Standard output. A terminal receives each record immediately, with control characters escaped; a
-/// pipe receives blocks.
-struct Screen {
+/// Writes records to standard output. A terminal receives each record at once, with control
+/// characters escaped; a pipe receives blocks.
+struct RecordWriter {
     out: Stdout,
-    shape: Shape,
+    form: RecordForm,
     /// Whether to flush after each record.
-    at_once: bool,
+    flush_each: bool,
     /// The number of records so far.
-    shown: u64,
+    written: u64,
     /// Buffer of a rendered record, reused.
     scratch: Vec<u8>,
 }
 
-impl Screen {
-    fn new(shape: Shape, unbuffered: bool) -> Self {
+impl RecordWriter {
+    fn new(form: RecordForm, unbuffered: bool) -> Self {
         let out = Stdout::new();
         Self {
-            at_once: out.is_terminal() || unbuffered,
+            flush_each: out.is_terminal() || unbuffered,
             out,
-            shape,
-            shown: 0,
+            form,
+            written: 0,
             scratch: Vec::new(),
         }
     }
 
     /// Whether the reader has closed the output.
-    fn has_left(&self) -> bool {
-        self.out.has_left()
+    fn is_closed(&self) -> bool {
+        self.out.is_closed()
     }
 
     /// Prints one record. The text format escapes control characters on a terminal only.
-    fn show(&mut self, record: &LogRecord) -> anyhow::Result<()> {
+    fn write(&mut self, record: &LogRecord) -> anyhow::Result<()> {
         self.scratch.clear();
-        match &self.shape {
-            Shape::Text(format) => {
+        match &self.form {
+            RecordForm::Text(format) => {
                 format.render(record, self.out.is_terminal(), &mut self.scratch);
                 self.out.write_all(&self.scratch)?;
             }
-            shape @ (Shape::JsonLines | Shape::JsonArray) => {
+            form @ (RecordForm::JsonLines | RecordForm::JsonArray) => {
                 let json = serde_json::to_string(&record_json::of(record, None))?;
-                let before: &[u8] = match shape {
-                    Shape::JsonArray if self.shown == 0 => b"[\n",
-                    Shape::JsonArray => b",\n",
+                let before: &[u8] = match form {
+                    RecordForm::JsonArray if self.written == 0 => b"[\n",
+                    RecordForm::JsonArray => b",\n",
                     _ => b"",
                 };
                 self.out.write_all(before)?;
                 self.out.write_json(&json)?;
-                if matches!(shape, Shape::JsonLines) {
+                if matches!(form, RecordForm::JsonLines) {
                     self.out.write_all(b"\n")?;
                 }
             }
         }
-        self.shown += 1;
-        if self.at_once {
+        self.written += 1;
+        if self.flush_each {
             self.out.flush()?;
         }
         Ok(())
@@ -367,8 +368,8 @@ impl Screen {
     /// Writes the end of a JSON array, and the buffer. Every way out of a read calls it, so the
     /// output is valid JSON after a signal as well.
     fn finish(&mut self) -> io::Result<()> {
-        if matches!(self.shape, Shape::JsonArray) {
-            let end: &[u8] = if self.shown == 0 { b"[]\n" } else { b"\n]\n" };
+        if matches!(self.form, RecordForm::JsonArray) {
+            let end: &[u8] = if self.written == 0 { b"[]\n" } else { b"\n]\n" };
             self.out.write_all(end)?;
         }
         self.out.flush()

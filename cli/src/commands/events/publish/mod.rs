@@ -131,7 +131,7 @@ pub(crate) async fn run(args: PublishArgs, stop: Stop) -> anyhow::Result<Ending>
     let publisher = Publisher::new(&kafka, PublisherSettings::new("/evenkeel/cli"))?;
     let patience = connection.timeout();
     run::Run::new(publisher, admin, drafter, output, keep_going)
-        .all(source, stop, patience)
+        .publish_all(source, stop, patience)
         .await
 }
 
@@ -145,9 +145,9 @@ fn prepare(args: PublishArgs) -> anyhow::Result<(Drafter, Source)> {
         return Err(Usage(format!("no schema for event type {ty}; there are: {known}")).into());
     }
     let source = match (&args.ty, &args.json) {
-        (_, Some(text)) => Source::One(payload::parse(text.as_bytes()).map_err(Usage)?),
+        (_, Some(text)) => Source::Payload(payload::parse(text.as_bytes()).map_err(Usage)?),
         (Some(ty), None) if !args.data.is_empty() => {
-            Source::One(payload::from_fields(&catalogue, ty, &args.data).map_err(Usage)?)
+            Source::Payload(payload::from_fields(&catalogue, ty, &args.data).map_err(Usage)?)
         }
         _ => Source::Lines(input_lines::open(args.from_file)?),
     };

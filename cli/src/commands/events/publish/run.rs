@@ -26,7 +26,7 @@ const PENDING_MAX: usize = 10_000;
 /// The input.
 pub(super) enum Source {
     /// One payload.
-    One(Box<RawValue>),
+    Payload(Box<RawValue>),
     /// Lines.
     Lines(Box<dyn BufRead + Send>),
 }
@@ -97,7 +97,7 @@ pub(super) struct Run {
     topics: HashSet<String>,
     listing: StdoutListing<Published>,
     /// The error that ended the listing of receipts.
-    unlisted: Option<io::Error>,
+    listing_error: Option<io::Error>,
     /// Whether a failed event leaves the input open.
     keep_going: bool,
     /// Events in flight, in the order of sending.
@@ -142,7 +142,7 @@ impl Run {
             admin,
             drafter,
             listing: Listing::stdout(output),
-            unlisted: None,
+            listing_error: None,
             keep_going,
             pending: VecDeque::new(),
             published: 0,
@@ -154,7 +154,7 @@ impl Run {
 
     /// Publishes all events of the source. After a signal it sends nothing more, and waits for
     /// receipts at most for `patience`.
-    pub(super) async fn all(
+    pub(super) async fn publish_all(
         mut self,
         source: Source,
         stop: Stop,
@@ -162,17 +162,17 @@ impl Run {
     ) -> anyhow::Result<Ending> {
         let is_many = matches!(source, Source::Lines(_));
         let signal = match source {
-            Source::One(input) => {
+            Source::Payload(input) => {
                 self.closed = true;
                 self.send(None, input).await;
-                self.settle(None, &stop).await?
+                self.process(None, &stop).await?
             }
-            Source::Lines(input) => self.settle(Some(input_lines::read(input)), &stop).await?,
+            Source::Lines(input) => self.process(Some(input_lines::read(input)), &stop).await?,
         };
         if signal.is_some() {
-            self.give_up_after(patience).await;
+            self.await_receipts_for(patience).await;
         }
-        let listed = match self.unlisted.take() {
+        let listed = match self.listing_error.take() {
             Some(error) => Err(error),
             None => self.listing.finish_rows(),
         };
@@ -209,22 +209,22 @@ impl Run {
 
     /// Processes lines and receipts as they arrive, until there are no more, or until a signal
     /// arrives.
-    async fn settle(
+    async fn process(
         &mut self,
         mut input: Option<tokio::sync::mpsc::Receiver<std::io::Result<Line>>>,
         stop: &Stop,
     ) -> anyhow::Result<Option<u8>> {
         loop {
-            let room = !self.closed && self.pending.len() < PENDING_MAX;
-            let lines = input.as_mut().filter(|_| room);
-            let front = self.pending.front_mut().map(|front| &mut front.receipt);
-            if lines.is_none() && front.is_none() {
+            let has_room = !self.closed && self.pending.len() < PENDING_MAX;
+            let lines = input.as_mut().filter(|_| has_room);
+            let oldest = self.pending.front_mut().map(|oldest| &mut oldest.receipt);
+            if lines.is_none() && oldest.is_none() {
                 return Ok(None);
             }
             tokio::select! {
                 biased;
                 number = stop.signalled() => return Ok(Some(number)),
-                outcome = ready_or_never(front) => self.receive(outcome),
+                outcome = ready_or_never(oldest) => self.receive(outcome),
                 line = next_or_never(lines) => match line {
                     Some(line) => {
                         let Line { number, content } = line?;
@@ -293,7 +293,7 @@ impl Run {
                 self.list(&listed);
             }
             Err(error @ PublishError::Unknown { .. }) => {
-                self.leave_open(line, &event, &error.to_string());
+                self.report_unknown(line, &event, &error.to_string());
             }
             Err(error) => {
                 self.closed |= matches!(error, PublishError::Fatal(_));
@@ -305,7 +305,7 @@ impl Run {
     /// Lists a receipt. If that fails, nothing more is sent, but events in flight are still
     /// awaited.
     fn list(&mut self, published: &Published) {
-        if self.unlisted.is_some() {
+        if self.listing_error.is_some() {
             return;
         }
         let listed = self.listing.push(published);
@@ -314,13 +314,13 @@ impl Run {
             false => Ok(()),
         });
         if let Err(error) = listed {
-            self.unlisted = Some(error);
+            self.listing_error = Some(error);
             self.closed = true;
         }
     }
 
     /// Reports an event that may or may not be on the log.
-    fn leave_open(&mut self, line: Option<u64>, event: &JsonEvent, reason: &str) {
+    fn report_unknown(&mut self, line: Option<u64>, event: &JsonEvent, reason: &str) {
         self.unknown += 1;
         self.closed |= !self.keep_going;
         let attributes = &event.attributes;
@@ -329,34 +329,34 @@ impl Run {
              with this id and the source {}",
             attributes.id, attributes.source
         );
-        name_line(line, &text);
+        print_reason(line, &text);
     }
 
     /// Reports an event that is not on the log.
     fn fail(&mut self, line: Option<u64>, reason: &str) {
         self.failed += 1;
         self.closed |= !self.keep_going;
-        name_line(line, reason);
+        print_reason(line, reason);
     }
 
     /// After a signal: lists the receipts that arrive in time, then reports the events that may or
     /// may not be on the log.
-    async fn give_up_after(&mut self, patience: Duration) {
+    async fn await_receipts_for(&mut self, patience: Duration) {
         let deadline = tokio::time::Instant::now() + patience;
-        while let Some(front) = self.pending.front_mut() {
-            match tokio::time::timeout_at(deadline, &mut front.receipt).await {
+        while let Some(oldest) = self.pending.front_mut() {
+            match tokio::time::timeout_at(deadline, &mut oldest.receipt).await {
                 Ok(outcome) => self.receive(outcome),
                 Err(_) => break,
             }
         }
         for Pending { line, event, .. } in std::mem::take(&mut self.pending) {
-            self.leave_open(line, &event, "stopped before its acknowledgement");
+            self.report_unknown(line, &event, "stopped before its acknowledgement");
         }
     }
 }
 
 /// Prints a reason, with the number of its line if there is one.
-fn name_line(line: Option<u64>, reason: &str) {
+fn print_reason(line: Option<u64>, reason: &str) {
     match line {
         Some(number) => say!("line {number}: {reason}"),
         None => say!("{reason}"),

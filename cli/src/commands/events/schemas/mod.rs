@@ -52,7 +52,7 @@ pub(crate) fn run(args: SchemasArgs) -> anyhow::Result<Ending> {
 
 /// An event type as it is listed.
 #[derive(Serialize)]
-struct Listed {
+struct SchemaRow {
     /// The event type.
     #[serde(rename = "type")]
     ty: String,
@@ -64,7 +64,7 @@ struct Listed {
     description: Option<String>,
 }
 
-impl Row for Listed {
+impl Row for SchemaRow {
     const COLUMNS: &'static [Column] = &[
         name("type"),
         name("topic"),
@@ -92,7 +92,7 @@ fn list(catalogue: &CatalogueArgs, output: OutputArgs) -> anyhow::Result<Ending>
         let description = catalogue
             .schema(ty)
             .and_then(|schema| schema.get("description"));
-        Listed {
+        SchemaRow {
             ty: ty.to_owned(),
             topic: declaration.map(|topic| topic.name.clone()),
             key: declaration.map(|topic| topic.key.clone()),

@@ -11,7 +11,7 @@ use crate::output::{AfterDone, Column, Listing, OutputArgs, Row, id, name, text}
 use clap::Args;
 use evenkeel::control::{Action, Command, control_topic};
 use evenkeel_ops::groups::GroupError;
-use evenkeel_ops::groups::control_command::{self, Request, Verdict};
+use evenkeel_ops::groups::control_command::{AnswerSummary, Request, publish_command};
 use evenkeel_ops::groups::scope::{Partitions, ranges};
 use evenkeel_program::duration::parse_duration_or_seconds;
 use evenkeel_program::exit::{Ending, NoAnswer, Usage};
@@ -92,32 +92,32 @@ impl ControlCommand<'_> {
         let admin = connection.admin_to_change().await?;
         let cluster = connection.cluster()?;
         let request = Request::new(group, &by, &flags.why, action).with_wait(flags.wait);
-        let given = control_command::give(&cluster, &admin, request, &Stderr).await;
-        let given = given.map_err(|error| match error {
+        let published = publish_command(&cluster, &admin, request, &Stderr).await;
+        let published = published.map_err(|error| match error {
             GroupError::Malformed(error) => anyhow::Error::from(Usage(error.to_string())),
             error => error.into(),
         })?;
-        let id = given.command().id.clone();
+        let id = published.command().id.clone();
         say!("command {id} was given");
-        if given.is_unowned() {
-            let when = match given.command().action {
+        if published.is_unowned() {
+            let when = match published.command().action {
                 Action::Skip { .. } => "the record is skipped when a member reaches it",
                 _ => "the command applies to members that start",
             };
             say!("no member of {group} is running: {when}");
             return Ok(Ending::Done);
         }
-        let answered = given.answers().await?;
-        let rows = answered.acks.into_iter().map(Answer::from);
+        let answers = published.wait_for_answers().await?;
+        let rows = answers.acks.into_iter().map(Answer::from);
         Listing::print(flags.output, rows).after_done(|| format!("the command {id} was given"))?;
-        match answered.verdict {
-            Verdict::Answered => Ok(Ending::Done),
-            Verdict::Refused => Ok(Ending::SomeFailed),
-            Verdict::Pending => {
+        match answers.summary {
+            AnswerSummary::Answered => Ok(Ending::Done),
+            AnswerSummary::Refused => Ok(Ending::SomeFailed),
+            AnswerSummary::Pending => {
                 say!("pending; the final answer will be in: evenkeel groups history {group}");
                 Ok(Ending::Done)
             }
-            Verdict::Silent {
+            AnswerSummary::Unanswered {
                 members,
                 partitions,
             } => Err(no_answer(group, flags.wait, &members, &partitions).into()),

@@ -8,25 +8,25 @@ use serde::{Deserialize, Serialize};
 
 /// An order. The check reads `key` and `place`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Sample {
+pub(crate) struct OrderEvent {
     pub(crate) key: u32,
     pub(crate) place: u64,
     pub(crate) customer: String,
     pub(crate) total_cents: i64,
     pub(crate) express: bool,
-    pub(crate) lines: Vec<SampleLine>,
+    pub(crate) lines: Vec<OrderLine>,
     pub(crate) note: String,
 }
 
 /// A line of an order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct SampleLine {
+pub(crate) struct OrderLine {
     pub(crate) article: String,
     pub(crate) quantity: u32,
     pub(crate) price_cents: i64,
 }
 
-/// The JSON schema of a [`Sample`].
+/// The JSON schema of an [`OrderEvent`].
 const SCHEMA: &str = r#"{
   "$schema": "https://json-schema.org/draft/2020-12/schema",
   "title": "bench.sample.v1",
@@ -57,19 +57,19 @@ const SCHEMA: &str = r#"{
   }
 }"#;
 
-impl EventType for Sample {
+impl EventType for OrderEvent {
     const TYPE: &'static str = "bench.sample.v1";
     const TOPIC: &'static str = "bench.samples";
 
     fn key(&self) -> String {
-        crate::turns::check::key(self.key as usize)
+        crate::measure::result_check::key(self.key as usize)
     }
 }
 
-impl Sample {
+impl OrderEvent {
     /// The order with this key and position, with `size` bytes of JSON.
     pub(crate) fn new(key: usize, place: u64, size: usize) -> Self {
-        let line = |number: u64| SampleLine {
+        let line = |number: u64| OrderLine {
             article: format!("article-{:04}", (place + number) % 10_000),
             quantity: 1 + (number as u32),
             price_cents: 1_000 + place as i64 % 1_000,
@@ -84,7 +84,7 @@ impl Sample {
             note: String::new(),
         };
         let bare = serde_json::to_vec(&sample).map_or(0, |json| json.len());
-        sample.note = crate::turns::check::noise(place, size.saturating_sub(bare));
+        sample.note = crate::measure::result_check::noise(place, size.saturating_sub(bare));
         sample
     }
 
@@ -116,12 +116,12 @@ mod tests {
 
     #[test]
     fn a_sample_has_the_requested_size_and_follows_its_schema() {
-        let sample = Sample::new(7, 42, 328);
+        let sample = OrderEvent::new(7, 42, 328);
         let json = serde_json::to_value(&sample).expect("it serialises");
         assert_eq!(json.to_string().len(), 328);
-        let catalogue = Sample::catalogue().expect("the schema compiles");
+        let catalogue = OrderEvent::catalogue().expect("the schema compiles");
         catalogue
-            .validate(Sample::TYPE, &json)
+            .validate(OrderEvent::TYPE, &json)
             .expect("it is valid");
     }
 }

@@ -1,7 +1,7 @@
 //! Shared code of turns: the loop of a raw consumer, a run of evenkeel's consumer, a rate.
 
+use crate::measure::usage::{Usage, resident_max_mib};
 use crate::spec::{Spec, Turn};
-use crate::turns::usage::{Spent, resident_max_mib};
 use anyhow::{Context, bail};
 use evenkeel::consumer::{Consumer, ConsumerSettings, StopWhen};
 use evenkeel::handler::Router;
@@ -26,11 +26,11 @@ pub(crate) fn raw_config(spec: &Spec) -> ClientConfig {
     ])
 }
 
-/// A program without a framework: polls and handles one record after the other, until `see` returns
-/// true.
+/// A program without a framework: polls and handles one record after the other, until `handle`
+/// returns true.
 pub(crate) fn raw_loop(
     spec: &Spec,
-    mut see: impl FnMut(&BorrowedMessage<'_>) -> anyhow::Result<bool>,
+    mut handle: impl FnMut(&BorrowedMessage<'_>) -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
     let consumer: BaseConsumer = raw_config(spec).create()?;
     consumer.subscribe(&[&spec.topic])?;
@@ -43,7 +43,7 @@ pub(crate) fn raw_loop(
             continue;
         };
         silent_since = None;
-        if see(&record.context("cannot read")?)? {
+        if handle(&record.context("cannot read")?)? {
             break;
         }
     }
@@ -70,7 +70,7 @@ pub(crate) async fn evenkeel(
 }
 
 /// A turn whose value is messages per second.
-pub(crate) fn rate(messages: u64, spent: Spent) -> anyhow::Result<Turn> {
+pub(crate) fn rate(messages: u64, spent: Usage) -> anyhow::Result<Turn> {
     Ok(Turn {
         value: messages as f64 / spent.wall.as_secs_f64(),
         us_per_message: Some(spent.processor.as_secs_f64() * 1e6 / messages as f64),

@@ -16,7 +16,7 @@ pub(in crate::handler) enum RouteId {
 }
 
 /// The settings of a router that its handlers' contexts read.
-pub(in crate::handler) trait RouterView: Send + Sync {
+pub(in crate::handler) trait RouterSettings: Send + Sync {
     /// The handler's name in the inbox.
     fn handler_name(&self, route: RouteId) -> &str;
     /// The inbox that claims deliveries.
@@ -35,11 +35,11 @@ pub(in crate::handler) trait RouterView: Send + Sync {
 /// that takes its context.
 pub(in crate::handler) trait SharedRouter: Send + Sync {
     /// Returns a new reference.
-    fn share(&self) -> Arc<dyn RouterView>;
+    fn share(&self) -> Arc<dyn RouterSettings>;
 }
 
-impl SharedRouter for Arc<dyn RouterView> {
-    fn share(&self) -> Arc<dyn RouterView> {
+impl SharedRouter for Arc<dyn RouterSettings> {
+    fn share(&self) -> Arc<dyn RouterSettings> {
         Arc::clone(self)
     }
 }

@@ -38,7 +38,7 @@ impl EventType for Taken {
 
 /// How a handler adds one to a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum WriteStyle {
     Update,
     SelectForUpdate,
     Upsert,
@@ -49,23 +49,23 @@ enum Way {
     Permanent,
 }
 
-async fn add(tx: &mut PgConnection, article: i64, way: Way) -> Result<(), sqlx::Error> {
-    let before = match way {
-        Way::SelectForUpdate => Some("SELECT n FROM stock WHERE article = $1 FOR UPDATE"),
-        Way::AdvisoryLock => Some("SELECT pg_advisory_xact_lock($1)"),
+async fn add(tx: &mut PgConnection, article: i64, style: WriteStyle) -> Result<(), sqlx::Error> {
+    let before = match style {
+        WriteStyle::SelectForUpdate => Some("SELECT n FROM stock WHERE article = $1 FOR UPDATE"),
+        WriteStyle::AdvisoryLock => Some("SELECT pg_advisory_xact_lock($1)"),
         _ => None,
     };
     if let Some(before) = before {
         sqlx::query(before).bind(article).execute(&mut *tx).await?;
     }
-    let add = match way {
-        Way::Upsert => {
+    let add = match style {
+        WriteStyle::Upsert => {
             "INSERT INTO stock VALUES ($1, 1) ON CONFLICT (article) DO UPDATE SET n = stock.n + 1"
         }
         _ => "UPDATE stock SET n = n + 1 WHERE article = $1",
     };
     sqlx::query(add).bind(article).execute(tx).await?;
-    if way == Way::Sleep {
+    if style == WriteStyle::Sleep {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Ok(())
@@ -73,26 +73,26 @@ async fn add(tx: &mut PgConnection, article: i64, way: Way) -> Result<(), sqlx::
 
 /// Errors that the handlers of a test received.
 #[derive(Clone, Default)]
-struct Met(Arc<AtomicUsize>);
+struct HandlerErrors(Arc<AtomicUsize>);
 
-impl Met {
-    fn failed(&self, error: sqlx::Error, way: Way) -> HandlerError {
+impl HandlerErrors {
+    fn failed(&self, error: sqlx::Error, style: WriteStyle) -> HandlerError {
         self.0.fetch_add(1, Ordering::Relaxed);
-        match way {
-            Way::Permanent => HandlerError::permanent(error),
+        match style {
+            WriteStyle::Permanent => HandlerError::permanent(error),
             _ => error.into(),
         }
     }
 }
 
-fn router(inbox: &PostgresInbox, way: Way, met: &Met) -> Router {
-    let met = met.clone();
+fn router(inbox: &PostgresInbox, style: WriteStyle, errors: &HandlerErrors) -> Router {
+    let errors = errors.clone();
     let router = Router::new().on(move |event: Event<Taken>, mut tx: PostgresTx| {
-        let met = met.clone();
+        let errors = errors.clone();
         async move {
             for article in event.data.articles {
-                let added = add(&mut tx, article, way).await;
-                added.map_err(|error| met.failed(error, way))?;
+                let added = add(&mut tx, article, style).await;
+                added.map_err(|error| errors.failed(error, style))?;
             }
             Ok::<_, HandlerError>(())
         }
@@ -100,18 +100,18 @@ fn router(inbox: &PostgresInbox, way: Way, met: &Met) -> Router {
     router.with_inbox(inbox.clone())
 }
 
-fn batch_router(inbox: &PostgresInbox, way: Way, met: &Met) -> Router {
-    let met = met.clone();
+fn batch_router(inbox: &PostgresInbox, style: WriteStyle, errors: &HandlerErrors) -> Router {
+    let errors = errors.clone();
     let router =
         Router::new().on_batch(move |events: Vec<Delivered<Taken>>, mut tx: PostgresTx| {
-            let met = met.clone();
+            let errors = errors.clone();
             async move {
                 for article in events
                     .into_iter()
                     .flat_map(|taken| taken.event.data.articles)
                 {
-                    let added = add(&mut tx, article, way).await;
-                    added.map_err(|error| met.failed(error, way))?;
+                    let added = add(&mut tx, article, style).await;
+                    added.map_err(|error| errors.failed(error, style))?;
                 }
                 Ok::<_, HandlerError>(())
             }
@@ -213,12 +213,12 @@ async fn sum(inbox: &PostgresInbox) -> usize {
 async fn check(
     url: &str,
     instances: usize,
-    way: Way,
+    style: WriteStyle,
     events: &[Taken],
-    route: impl Fn(&PostgresInbox, Way, &Met) -> Router,
+    route: impl Fn(&PostgresInbox, WriteStyle, &HandlerErrors) -> Router,
     settings: impl Fn(PostgresSettings) -> PostgresSettings,
 ) {
-    let met = Met::default();
+    let errors = HandlerErrors::default();
     let mut inboxes = Vec::new();
     for _ in 0..instances {
         inboxes.push(open(url, &settings).await);
@@ -226,11 +226,11 @@ async fn check(
     let before = sum(&inboxes[0]).await;
     let routers: Vec<_> = inboxes
         .iter()
-        .map(|inbox| route(inbox, way, &met))
+        .map(|inbox| route(inbox, style, &errors))
         .collect();
     let failed = deliver(&routers, events).await;
-    let collisions = met.0.load(Ordering::Relaxed);
-    let case = format!("{way:?}, {instances} instances, {collisions} collisions");
+    let collisions = errors.0.load(Ordering::Relaxed);
+    let case = format!("{style:?}, {instances} instances, {collisions} collisions");
     assert!(
         failed.is_empty(),
         "{case}: {} failed: {:?}",
@@ -247,33 +247,68 @@ async fn check(
 #[tokio::test(flavor = "multi_thread")]
 async fn one_instance_fails_none_of_the_events_that_share_rows() {
     let Some(url) = database().await else { return };
-    for way in [
-        Way::Update,
-        Way::SelectForUpdate,
-        Way::Upsert,
-        Way::AdvisoryLock,
-        Way::Permanent,
+    for style in [
+        WriteStyle::Update,
+        WriteStyle::SelectForUpdate,
+        WriteStyle::Upsert,
+        WriteStyle::AdvisoryLock,
+        WriteStyle::Permanent,
     ] {
-        check(&url, 1, way, &events(1_000, 1), router, |settings| settings).await;
+        check(&url, 1, style, &events(1_000, 1), router, |settings| {
+            settings
+        })
+        .await;
     }
-    check(&url, 1, Way::Sleep, &events(200, 1), router, |s| s).await;
+    check(&url, 1, WriteStyle::Sleep, &events(200, 1), router, |s| s).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_instances_fail_none_of_the_events_that_share_rows() {
     let Some(url) = database().await else { return };
-    check(&url, 2, Way::Update, &events(2_000, 1), router, |s| s).await;
-    check(&url, 2, Way::Upsert, &events(1_000, 1), router, |s| s).await;
-    check(&url, 2, Way::Sleep, &events(200, 1), router, |s| s).await;
+    check(
+        &url,
+        2,
+        WriteStyle::Update,
+        &events(2_000, 1),
+        router,
+        |s| s,
+    )
+    .await;
+    check(
+        &url,
+        2,
+        WriteStyle::Upsert,
+        &events(1_000, 1),
+        router,
+        |s| s,
+    )
+    .await;
+    check(&url, 2, WriteStyle::Sleep, &events(200, 1), router, |s| s).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn handlers_may_take_rows_in_different_orders() {
     let Some(url) = database().await else { return };
-    check(&url, 1, Way::Update, &events(1_000, 3), router, |s| s).await;
-    check(&url, 2, Way::Update, &events(1_000, 3), router, |s| s).await;
+    check(
+        &url,
+        1,
+        WriteStyle::Update,
+        &events(1_000, 3),
+        router,
+        |s| s,
+    )
+    .await;
+    check(
+        &url,
+        2,
+        WriteStyle::Update,
+        &events(1_000, 3),
+        router,
+        |s| s,
+    )
+    .await;
     let alone = |settings: PostgresSettings| settings.with_group_max(1);
-    check(&url, 2, Way::Update, &events(500, 3), router, alone).await;
+    check(&url, 2, WriteStyle::Update, &events(500, 3), router, alone).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,11 +318,11 @@ async fn stricter_isolation_fails_none_of_the_events() {
         let separator = if url.contains('?') { '&' } else { '?' };
         let option = level.replace("%20", "\\%20");
         let url = format!("{url}{separator}options=-c%20default_transaction_isolation%3D{option}");
-        check(&url, 1, Way::Update, &events(500, 2), router, |s| s).await;
+        check(&url, 1, WriteStyle::Update, &events(500, 2), router, |s| s).await;
         check(
             &url,
             2,
-            Way::SelectForUpdate,
+            WriteStyle::SelectForUpdate,
             &events(500, 2),
             router,
             |s| s,
@@ -299,7 +334,15 @@ async fn stricter_isolation_fails_none_of_the_events() {
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_that_share_rows_fail_none_of_their_events() {
     let Some(url) = database().await else { return };
-    check(&url, 3, Way::Update, &events(2_000, 1), batch_router, |s| s).await;
+    check(
+        &url,
+        3,
+        WriteStyle::Update,
+        &events(2_000, 1),
+        batch_router,
+        |s| s,
+    )
+    .await;
 }
 
 /// Another program locks the same rows in another order: PostgreSQL ends one of the two after a
@@ -308,8 +351,8 @@ async fn batches_that_share_rows_fail_none_of_their_events() {
 async fn another_program_that_takes_the_same_rows_costs_no_attempt() {
     let Some(url) = database().await else { return };
     let inbox = open(&url, |settings| settings).await;
-    let met = Met::default();
-    let routers = [router(&inbox, Way::Update, &met)];
+    let errors = HandlerErrors::default();
+    let routers = [router(&inbox, WriteStyle::Update, &errors)];
     let is_over = Arc::new(AtomicBool::new(false));
     let other = tokio::spawn({
         let (url, is_over) = (url.clone(), Arc::clone(&is_over));
@@ -446,7 +489,7 @@ fn collisions_are_counted_and_named_with_the_setting() {
         metrics::with_local_recorder(&recorder, || {
             // A group holds its rows longer than others wait for them.
             let events = events(200, 2);
-            runtime.block_on(check(&url, 1, Way::Sleep, &events, router, |s| s));
+            runtime.block_on(check(&url, 1, WriteStyle::Sleep, &events, router, |s| s));
         });
     });
     let counted = recorder.handle().render();

@@ -1,6 +1,6 @@
 //! Records at a steady rate, and the time of each from its publication to its handler.
 
-use crate::turns::run::quantile;
+use crate::measure::run::quantile;
 use anyhow::bail;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -9,39 +9,39 @@ use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 
 /// Time limit for the last records to arrive.
-const STRAGGLERS: Duration = Duration::from_secs(30);
+const ARRIVAL_LIMIT: Duration = Duration::from_secs(30);
 
 /// The rate in records per second. Records of the first seconds, while the group forms, do not
 /// count.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pace {
+pub(crate) struct SteadyRate {
     pub(crate) per_second: u64,
     pub(crate) warm_up: Duration,
-    pub(crate) for_: Duration,
+    pub(crate) counted_time: Duration,
 }
 
 /// The publication time and the handler's start time of each record, by number.
-pub(crate) struct Paced {
-    pace: Pace,
+pub(crate) struct LatencyTracker {
+    rate: SteadyRate,
     begun: Instant,
     /// Nanoseconds since `begun`. 0: not yet.
     sent: Vec<AtomicU64>,
-    seen: Vec<AtomicU64>,
-    left: AtomicU64,
-    twice: AtomicU64,
+    handled: Vec<AtomicU64>,
+    unhandled: AtomicU64,
+    duplicates: AtomicU64,
 }
 
-impl Paced {
-    pub(crate) fn new(pace: Pace) -> Self {
-        let records = pace.per_second * (pace.warm_up + pace.for_).as_secs();
+impl LatencyTracker {
+    pub(crate) fn new(rate: SteadyRate) -> Self {
+        let records = rate.per_second * (rate.warm_up + rate.counted_time).as_secs();
         let empty = || (0..records).map(|_| AtomicU64::new(0)).collect();
         Self {
-            pace,
+            rate,
             begun: Instant::now(),
             sent: empty(),
-            seen: empty(),
-            left: AtomicU64::new(records),
-            twice: AtomicU64::new(0),
+            handled: empty(),
+            unhandled: AtomicU64::new(records),
+            duplicates: AtomicU64::new(0),
         }
     }
 
@@ -55,7 +55,7 @@ impl Paced {
         &self,
         mut publish: impl FnMut(u64) -> F,
     ) -> anyhow::Result<()> {
-        let mut ticks = tokio::time::interval(Duration::from_secs(1) / self.pace.per_second as u32);
+        let mut ticks = tokio::time::interval(Duration::from_secs(1) / self.rate.per_second as u32);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         for number in 0..self.sent.len() {
             ticks.tick().await;
@@ -66,17 +66,17 @@ impl Paced {
     }
 
     /// Registers the start of a record's handler. The value is the record's number.
-    pub(crate) fn see(&self, value: Option<&[u8]>) {
+    pub(crate) fn record_handled(&self, value: Option<&[u8]>) {
         let number = std::str::from_utf8(value.unwrap_or_default())
             .ok()
             .and_then(|value| value.parse::<usize>().ok());
-        let Some(seen) = number.and_then(|number| self.seen.get(number)) else {
+        let Some(handled) = number.and_then(|number| self.handled.get(number)) else {
             return;
         };
         let now = self.now();
-        match seen.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => self.left.fetch_sub(1, Ordering::Relaxed),
-            Err(_) => self.twice.fetch_add(1, Ordering::Relaxed),
+        match handled.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => self.unhandled.fetch_sub(1, Ordering::Relaxed),
+            Err(_) => self.duplicates.fetch_add(1, Ordering::Relaxed),
         };
     }
 
@@ -85,55 +85,55 @@ impl Paced {
     /// # Errors
     /// If a record does not arrive, or arrived before it was published: another process writes to
     /// the topic.
-    pub(crate) async fn all_seen(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + STRAGGLERS;
-        while self.left.load(Ordering::Relaxed) > 0 {
+    pub(crate) async fn wait_until_handled(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + ARRIVAL_LIMIT;
+        while self.unhandled.load(Ordering::Relaxed) > 0 {
             if Instant::now() > deadline {
-                let left = self.left.load(Ordering::Relaxed);
+                let unhandled = self.unhandled.load(Ordering::Relaxed);
                 bail!(
-                    "wrong answer: {left} of {} records did not come",
+                    "wrong answer: {unhandled} of {} records did not come",
                     self.sent.len()
                 );
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let at = |of: &AtomicU64| of.load(Ordering::Relaxed);
-        if (self.seen.iter().zip(&self.sent)).any(|(seen, sent)| at(seen) < at(sent)) {
+        if (self.handled.iter().zip(&self.sent)).any(|(handled, sent)| at(handled) < at(sent)) {
             bail!("wrong answer: a record came before it was published");
         }
         Ok(())
     }
 
     /// Fails if a record was handled more than once.
-    pub(crate) fn none_twice(&self) -> anyhow::Result<()> {
-        match self.twice() {
+    pub(crate) fn fail_on_duplicates(&self) -> anyhow::Result<()> {
+        match self.duplicates() {
             0 => Ok(()),
-            twice => bail!("wrong answer: {twice} records were handled more than once"),
+            duplicates => bail!("wrong answer: {duplicates} records were handled more than once"),
         }
     }
 
     /// The number of records that were handled more than once.
-    pub(crate) fn twice(&self) -> u64 {
-        self.twice.load(Ordering::Relaxed)
+    pub(crate) fn duplicates(&self) -> u64 {
+        self.duplicates.load(Ordering::Relaxed)
     }
 
     /// The number of records in the counted time.
     pub(crate) fn counted(&self) -> u64 {
-        self.pace.per_second * self.pace.for_.as_secs()
+        self.rate.per_second * self.rate.counted_time.as_secs()
     }
 
-    /// Milliseconds from publication to handler of the counted records that `pick` selects: median,
-    /// 99th percentile and maximum, as details with this prefix.
+    /// Milliseconds from publication to handler of the counted records for which `select` is true:
+    /// median, 99th percentile and maximum, as details with this prefix.
     pub(crate) fn latency(
         &self,
         prefix: &str,
-        pick: impl Fn(u64) -> bool,
+        select: impl Fn(u64) -> bool,
     ) -> BTreeMap<String, f64> {
-        let first = (self.pace.per_second * self.pace.warm_up.as_secs()) as usize;
+        let first = (self.rate.per_second * self.rate.warm_up.as_secs()) as usize;
         let at = |of: &AtomicU64| of.load(Ordering::Relaxed) as f64;
         let mut milliseconds: Vec<f64> = (first..self.sent.len())
-            .filter(|number| pick(*number as u64))
-            .map(|number| (at(&self.seen[number]) - at(&self.sent[number])) / 1e6)
+            .filter(|number| select(*number as u64))
+            .map(|number| (at(&self.handled[number]) - at(&self.sent[number])) / 1e6)
             .collect();
         [("p50_ms", 0.5), ("p99_ms", 0.99), ("max_ms", 1.0)]
             .map(|(name, share)| {
@@ -156,22 +156,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn warm_up_is_not_counted_and_duplicates_are() {
-        let paced = Paced::new(Pace {
+        let tracker = LatencyTracker::new(SteadyRate {
             per_second: 10,
             warm_up: Duration::from_secs(1),
-            for_: Duration::from_secs(2),
+            counted_time: Duration::from_secs(2),
         });
-        paced
+        tracker
             .publish(|number| {
-                paced.see(Some(number.to_string().as_bytes()));
+                tracker.record_handled(Some(number.to_string().as_bytes()));
                 std::future::ready(Ok(()))
             })
             .await
             .expect("published");
-        paced.all_seen().await.expect("all came");
-        paced.see(Some(b"29"));
-        paced.see(Some(b"nonsense"));
-        assert_eq!((paced.counted(), paced.twice()), (20, 1));
-        assert!(paced.latency("", |_| true)["max_ms"] < 1_000.0);
+        tracker.wait_until_handled().await.expect("all came");
+        tracker.record_handled(Some(b"29"));
+        tracker.record_handled(Some(b"nonsense"));
+        assert_eq!((tracker.counted(), tracker.duplicates()), (20, 1));
+        assert!(tracker.latency("", |_| true)["max_ms"] < 1_000.0);
     }
 }

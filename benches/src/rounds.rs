@@ -1,5 +1,5 @@
-//! Runs a contest. Contestants take turns, so that other load of the machine affects all of them.
-//! Each turn is a process of its own, so that none inherits the memory of another.
+//! Runs the rounds of a workload. Contestants take turns, so that other load of the machine affects
+//! all of them. Each turn is a process of its own, so that none inherits the memory of another.
 
 use crate::cluster::Cluster;
 use crate::spec::{Spec, Turn};
@@ -11,40 +11,40 @@ use tokio::process::Command;
 
 /// All turns of one contestant.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct Score {
+pub(crate) struct ContestantTurns {
     pub(crate) name: String,
     pub(crate) turns: Vec<Turn>,
 }
 
 /// A contestant and its topic.
-pub(crate) struct Entrant {
+pub(crate) struct PreparedContestant {
     pub(crate) spec: Spec,
     /// Whether it writes to its topic itself. Each of its turns then has an empty topic.
     pub(crate) writes: bool,
 }
 
 /// Runs `turns` turns of each contestant. Every second round reverses their order.
-pub(crate) async fn hold(
+pub(crate) async fn run_rounds(
     cluster: &Cluster,
-    entrants: &[Entrant],
+    contestants: &[PreparedContestant],
     turns: usize,
     unit: &str,
-) -> anyhow::Result<Vec<Score>> {
-    let mut scores: Vec<Score> = entrants
+) -> anyhow::Result<Vec<ContestantTurns>> {
+    let mut results: Vec<ContestantTurns> = contestants
         .iter()
-        .map(|entrant| Score {
-            name: entrant.spec.contestant.clone(),
+        .map(|contestant| ContestantTurns {
+            name: contestant.spec.contestant.clone(),
             turns: Vec::new(),
         })
         .collect();
     for round in 0..turns {
-        let mut order: Vec<usize> = (0..entrants.len()).collect();
+        let mut order: Vec<usize> = (0..contestants.len()).collect();
         if round % 2 == 1 {
             order.reverse();
         }
         for number in order {
-            let name = &entrants[number].spec.contestant;
-            let turn = entrants[number]
+            let name = &contestants[number].spec.contestant;
+            let turn = contestants[number]
                 .turn(cluster)
                 .await
                 .with_context(|| format!("{name} in round {}", round + 1))?;
@@ -53,16 +53,16 @@ pub(crate) async fn hold(
                 round + 1,
                 turn.value
             );
-            scores[number].turns.push(turn);
+            results[number].turns.push(turn);
         }
     }
-    Ok(scores)
+    Ok(results)
 }
 
-impl Entrant {
+impl PreparedContestant {
     async fn turn(&self, cluster: &Cluster) -> anyhow::Result<Turn> {
         if !self.writes {
-            return take(&self.spec).await;
+            return run_in_process(&self.spec).await;
         }
         let topic = unique("evenkeel-bench");
         cluster.create(&topic, self.spec.data.partitions).await?;
@@ -70,14 +70,14 @@ impl Entrant {
             topic: topic.clone(),
             ..self.spec.clone()
         };
-        let taken = take(&spec).await;
+        let taken = run_in_process(&spec).await;
         cluster.delete(&topic).await?;
         taken
     }
 }
 
 /// Runs a turn in a process of its own.
-pub(crate) async fn take(spec: &Spec) -> anyhow::Result<Turn> {
+pub(crate) async fn run_in_process(spec: &Spec) -> anyhow::Result<Turn> {
     let output = Command::new(std::env::current_exe()?)
         .arg("--turn")
         .arg(serde_json::to_string(spec)?)

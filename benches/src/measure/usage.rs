@@ -8,19 +8,19 @@ const TICKS_PER_SECOND: u64 = 100;
 
 /// A point in time, with the processor time of all threads so far.
 #[derive(Debug, Clone)]
-pub(crate) struct Moment {
+pub(crate) struct UsageReading {
     at: Instant,
     processor: Option<Duration>,
 }
 
 /// The difference of two moments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Spent {
+pub(crate) struct Usage {
     pub(crate) wall: Duration,
     pub(crate) processor: Duration,
 }
 
-impl Moment {
+impl UsageReading {
     /// The current moment.
     pub(crate) fn now() -> Self {
         let stat = std::fs::read_to_string("/proc/self/stat").ok();
@@ -31,10 +31,10 @@ impl Moment {
     }
 
     /// The difference to `earlier`.
-    pub(crate) fn since(&self, earlier: &Self) -> anyhow::Result<Spent> {
+    pub(crate) fn since(&self, earlier: &Self) -> anyhow::Result<Usage> {
         let until = self.processor.zip(earlier.processor);
         let (until, from) = until.context("/proc/self/stat cannot be read: this needs Linux")?;
-        Ok(Spent {
+        Ok(Usage {
             wall: self.at.duration_since(earlier.at),
             processor: until.saturating_sub(from),
         })

@@ -70,7 +70,7 @@ pub(crate) async fn prepare(
             migrate.execute(&mut *connection).await.map_err(&failed)?;
         }
     }
-    one_by_one(connection).await
+    check_sequence_cache(connection).await
 }
 
 /// The SQL that upgrades the outbox from this version to the newest one. The last statement sets
@@ -88,17 +88,17 @@ pub(super) fn migration(from: usize) -> String {
 /// Refuses a sequence that caches numbers per session: a later commit of a key would have the lower
 /// number. Some databases configure every sequence so, and an administrator may have set it for
 /// speed.
-async fn one_by_one(connection: &mut PgConnection) -> Result<(), OutboxError> {
-    let stock: Option<i64> = sqlx::query_scalar(
+async fn check_sequence_cache(connection: &mut PgConnection) -> Result<(), OutboxError> {
+    let cached: Option<i64> = sqlx::query_scalar(
         "SELECT seqcache FROM pg_sequence WHERE seqrelid = pg_get_serial_sequence('evenkeel_outbox', 'sequence')::regclass",
     )
     .fetch_optional(connection)
     .await
     .map_err(OutboxError::during("check its sequence"))?;
-    match stock {
-        Some(stock) if stock > 1 => Err(OutboxError::Foreign {
+    match cached {
+        Some(cached) if cached > 1 => Err(OutboxError::Foreign {
             reason: format!(
-                "caches {stock} numbers of its sequence for each session, so that events of one \
+                "caches {cached} numbers of its sequence for each session, so that events of one \
                  key would be published out of order; fix it with: ALTER TABLE evenkeel_outbox \
                  ALTER COLUMN sequence SET CACHE 1"
             ),

@@ -5,8 +5,8 @@
 //! among those of its key. The check parses two short numbers and accesses one array slot. Its cost
 //! is the same for every contestant.
 
+use crate::measure::usage::{Usage, UsageReading};
 use crate::spec::Data;
-use crate::turns::usage::{Moment, Spent};
 use anyhow::bail;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -41,18 +41,18 @@ pub(crate) fn key(number: usize) -> String {
 
 /// Receives every record of a turn, from any thread, and measures the time from the first to the
 /// last.
-pub(crate) struct Check {
+pub(crate) struct ResultCheck {
     /// A position fits into less than a word, so a million keys fit into the processor's cache.
     next: Vec<AtomicU32>,
     per_key: u64,
     open_keys: AtomicUsize,
     wrong: AtomicU64,
     begun: AtomicBool,
-    first: OnceLock<Moment>,
-    last: OnceLock<Moment>,
+    first: OnceLock<UsageReading>,
+    last: OnceLock<UsageReading>,
 }
 
-impl Check {
+impl ResultCheck {
     /// A check for this data.
     pub(crate) fn of(data: &Data) -> Self {
         Self::new(data.keys, data.records / data.keys as u64)
@@ -72,14 +72,14 @@ impl Check {
     }
 
     /// Checks a record. Returns whether it was the last one.
-    pub(crate) fn see(&self, key: Option<&[u8]>, value: Option<&[u8]>) -> bool {
+    pub(crate) fn check_record(&self, key: Option<&[u8]>, value: Option<&[u8]>) -> bool {
         let place = number(
             value
                 .unwrap_or_default()
                 .get(PLACE_START..PLACE_START + PLACE_DIGITS),
         );
         match number(key.unwrap_or_default().get(1..)).zip(place) {
-            Some((key, place)) => self.see_place(key, place),
+            Some((key, place)) => self.check_position(key, place),
             None => {
                 self.wrong.fetch_add(1, Ordering::Relaxed);
                 false
@@ -87,10 +87,10 @@ impl Check {
         }
     }
 
-    /// [`Check::see`] for a record whose key number and position are known.
-    pub(crate) fn see_place(&self, key: u64, place: u64) -> bool {
+    /// [`ResultCheck::check_record`] for a record whose key number and position are known.
+    pub(crate) fn check_position(&self, key: u64, place: u64) -> bool {
         if !self.begun.load(Ordering::Relaxed) && !self.begun.swap(true, Ordering::Relaxed) {
-            self.first.get_or_init(Moment::now);
+            self.first.get_or_init(UsageReading::now);
         }
         let Some(slot) = self.next.get(key as usize) else {
             self.wrong.fetch_add(1, Ordering::Relaxed);
@@ -103,7 +103,7 @@ impl Check {
             self.wrong.fetch_add(1, Ordering::Relaxed);
         }
         if place + 1 == self.per_key && self.open_keys.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.last.get_or_init(Moment::now);
+            self.last.get_or_init(UsageReading::now);
             return true;
         }
         false
@@ -113,7 +113,7 @@ impl Check {
     ///
     /// # Errors
     /// If records are missing, duplicated, or out of their key's order.
-    pub(crate) fn finish(&self) -> anyhow::Result<Spent> {
+    pub(crate) fn finish(&self) -> anyhow::Result<Usage> {
         let wrong = self.wrong.load(Ordering::Relaxed);
         let seen: u64 = self
             .next
@@ -150,10 +150,10 @@ mod tests {
     const RIGHT: [(usize, u64); 6] = [(0, 0), (1, 0), (1, 1), (0, 1), (1, 2), (0, 2)];
 
     fn check(records: &[(usize, u64)], expected: bool) {
-        let check = Check::new(2, 3);
+        let check = ResultCheck::new(2, 3);
         for (number, place) in records {
             let (key, value) = (key(*number), value(*place, 60));
-            check.see(Some(key.as_bytes()), Some(value.as_bytes()));
+            check.check_record(Some(key.as_bytes()), Some(value.as_bytes()));
         }
         assert_eq!(check.finish().is_ok(), expected, "{records:?}");
     }
@@ -183,20 +183,21 @@ mod tests {
 
     #[test]
     fn the_last_record_is_known_as_such() {
-        let check = Check::new(1, 2);
-        let see = |place| check.see(Some(b"k0"), Some(value(place, 60).as_bytes()));
-        assert_eq!((see(0), see(1)), (false, true));
+        let check = ResultCheck::new(1, 2);
+        let check_value =
+            |place| check.check_record(Some(b"k0"), Some(value(place, 60).as_bytes()));
+        assert_eq!((check_value(0), check_value(1)), (false, true));
     }
 
     #[test]
     fn a_strange_record_is_wrong_and_no_panic() {
-        let check = Check::new(1, 1);
+        let check = ResultCheck::new(1, 1);
         for (key, value) in [
             (None, None),
             (Some(&b"k"[..]), Some(&b"{"[..])),
             (Some(&b"k9"[..]), None),
         ] {
-            assert!(!check.see(key, value));
+            assert!(!check.check_record(key, value));
         }
         assert!(check.finish().is_err());
     }

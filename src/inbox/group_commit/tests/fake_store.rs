@@ -1,0 +1,174 @@
+//! A store in memory, whose faults the tests switch on.
+
+use super::super::transaction_handoff::Completed;
+use super::super::{Cause, CompletedRow, GroupStore, HandedOut, Known, Level};
+use crate::event::OutgoingRecord;
+use crate::inbox::shared::sent_replies::Sent;
+use crate::inbox::{InboxError, InboxKey};
+use std::any::Any;
+use std::collections::HashSet;
+use std::error::Error;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use tokio::sync::Semaphore;
+
+/// A store that keeps committed deliveries in memory.
+pub(super) struct FakeStore {
+    pub(super) committed: Mutex<HashSet<InboxKey>>,
+    pub(super) transactions: AtomicUsize,
+    /// Transactions may begin while there are permits.
+    pub(super) gate: Semaphore,
+    pub(super) fails_to_commit: AtomicBool,
+    /// The next commit is refused because of the written data.
+    pub(super) refuses_to_commit: AtomicBool,
+    /// The level of each transaction.
+    pub(super) levels: Mutex<Vec<Level>>,
+    pub(super) is_silent: AtomicBool,
+    pub(super) sent: Sent,
+}
+
+/// A handler's error when another transaction is in its way.
+#[derive(Debug, thiserror::Error)]
+#[error("a deadlock")]
+pub(super) struct Deadlock;
+
+#[derive(Default)]
+pub(super) struct Open {
+    pub(super) claims: HashSet<InboxKey>,
+    pub(super) savepoints: usize,
+    /// The handler rolled it back.
+    pub(super) is_ended: bool,
+}
+
+impl Default for FakeStore {
+    fn default() -> Self {
+        Self {
+            committed: Mutex::default(),
+            transactions: AtomicUsize::new(0),
+            gate: Semaphore::new(Semaphore::MAX_PERMITS),
+            fails_to_commit: AtomicBool::new(false),
+            refuses_to_commit: AtomicBool::new(false),
+            levels: Mutex::default(),
+            is_silent: AtomicBool::new(false),
+            sent: Sent::default(),
+        }
+    }
+}
+
+pub(super) fn down() -> InboxError {
+    InboxError::Unavailable("the store is down".into())
+}
+
+fn check_open(open: &Open) -> Result<(), InboxError> {
+    match open.is_ended {
+        true => Err(InboxError::Transaction {
+            reason: "it has ended".to_owned(),
+        }),
+        false => Ok(()),
+    }
+}
+
+fn known(committed: &HashSet<InboxKey>, key: &InboxKey) -> Known {
+    let row = committed.get(key).map(|completed| CompletedRow {
+        replies: Vec::new(),
+        content: completed.content.map(|digest| digest.as_bytes().to_vec()),
+    });
+    Known::of(key, row)
+}
+
+impl GroupStore for FakeStore {
+    type Open = Open;
+
+    fn to_handler(handed_out: HandedOut<Open>) -> Box<dyn Any + Send> {
+        Box::new(handed_out)
+    }
+
+    async fn find(&self, key: &InboxKey) -> Result<Known, InboxError> {
+        Ok(known(&self.committed.lock().unwrap(), key))
+    }
+
+    async fn begin(
+        &self,
+        keys: &[InboxKey],
+        level: Level,
+    ) -> Result<(Open, Vec<Known>), InboxError> {
+        self.gate.acquire().await.expect("never closed").forget();
+        self.transactions.fetch_add(1, Ordering::Relaxed);
+        let committed = self.committed.lock().unwrap();
+        let known = keys.iter().map(|key| known(&committed, key)).collect();
+        let claims = keys.iter().cloned().collect();
+        self.levels.lock().unwrap().push(level);
+        let open = Open {
+            claims,
+            ..Open::default()
+        };
+        Ok((open, known))
+    }
+
+    async fn savepoint(&self, open: &mut Open) -> Result<(), InboxError> {
+        open.savepoints += 1;
+        check_open(open)
+    }
+
+    async fn complete(&self, _: &mut Open, _: &InboxKey, _: Vec<OutgoingRecord>) -> Completed {
+        Ok(Vec::new())
+    }
+
+    async fn rollback_to_savepoint(
+        &self,
+        open: &mut Open,
+        key: &InboxKey,
+    ) -> Result<(), InboxError> {
+        open.claims.remove(key);
+        check_open(open)
+    }
+
+    async fn release_claims(&self, open: &mut Open, keys: &[InboxKey]) -> Result<(), InboxError> {
+        keys.iter().for_each(|key| {
+            open.claims.remove(key);
+        });
+        check_open(open)
+    }
+
+    async fn prepare(&self, open: &mut Open) -> Result<(), InboxError> {
+        check_open(open)
+    }
+
+    async fn check(&self) -> Result<(), InboxError> {
+        match self.is_silent() {
+            true => Err(down()),
+            false => Ok(()),
+        }
+    }
+
+    fn is_silent(&self) -> bool {
+        self.is_silent.load(Ordering::Relaxed)
+    }
+
+    async fn commit(&self, open: Open) -> Result<(), InboxError> {
+        if self.fails_to_commit.swap(false, Ordering::Relaxed) {
+            return Err(down());
+        }
+        if self.refuses_to_commit.swap(false, Ordering::Relaxed) {
+            return Err(InboxError::Other("a constraint".into()));
+        }
+        self.committed.lock().unwrap().extend(open.claims);
+        Ok(())
+    }
+
+    fn sent(&self) -> &Sent {
+        &self.sent
+    }
+
+    async fn forget_replies(&self, _: &[InboxKey]) -> Result<(), InboxError> {
+        Ok(())
+    }
+
+    async fn roll_back(&self, _: Open) -> Result<(), InboxError> {
+        Ok(())
+    }
+
+    fn cause(_: Option<&Open>, error: &(dyn Error + 'static)) -> Option<Cause> {
+        error.is::<Deadlock>().then_some(Cause::Deadlock)
+    }
+}

@@ -1,0 +1,419 @@
+//! The connections to the server, and the transactions of groups on them.
+//!
+//! A transaction that is dropped is rolled back before its connection is used again, so
+//! cancellation at any await undoes the group. A returned connection of evenkeel's own pool is used
+//! again only if it answers and no transaction is open on it.
+//!
+//! Every call of the server has a time limit. The lock timeout is part of each transaction
+//! (`lock_timeout` of PostgreSQL), so a wait for a lock ends on the server and leaves the
+//! connection usable. The limit of the answer is the second line, for a server that does not answer
+//! at all.
+
+use super::settings::PostgresSettings;
+use super::statements::{self, Locking};
+use super::transaction::{Open, PostgresTx};
+use super::{error, tables};
+use crate::durations::CALL_MAX;
+use crate::event::OutgoingRecord;
+use crate::inbox::group_commit::{Cause, GroupStore, HandedOut, Known, Level, of_outbox};
+use crate::inbox::shared::purge_watermark::PurgeWatermark;
+use crate::inbox::shared::replies;
+use crate::inbox::shared::sent_replies::Sent;
+use crate::inbox::{InboxError, InboxKey};
+use crate::outbox::{self, PostgresOutbox};
+use crate::postgres::Database;
+use sqlx::{Postgres, Transaction};
+use std::any::Any;
+use std::error::Error;
+use std::pin::pin;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+/// Minimum time to wait for an answer of the server, which may itself wait for a lock.
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long to wait for an answer before a fresh connection checks whether the server answers at
+/// all, and the time limit of that check. A server that hangs is detected sooner than by waiting
+/// for a lock.
+const CHECK_AFTER: Duration = Duration::from_secs(2);
+
+/// How long the result of that check is valid.
+const CHECK_VALID_FOR: Duration = Duration::from_secs(1);
+
+/// How long handlers of a group wait for a lock beside other groups. Those groups commit within
+/// little more. A transaction that waits longer probably blocks the one it waits for, which
+/// PostgreSQL would detect only after a second (`deadlock_timeout`).
+const SHORT_LOCK_TIMEOUT: Duration = Duration::from_millis(30);
+
+/// How often to try a lock that must not be waited for.
+const LOCK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// The connections, and the known state of the server.
+pub(super) struct Store {
+    pub(super) database: Database,
+    /// The time and result of the last check whether the server answers.
+    pub(super) checked: Mutex<Option<(Instant, bool)>>,
+    /// Whether the server failed to answer when it was last used.
+    pub(super) is_silent: AtomicBool,
+    /// Host, port and database, without user and password.
+    pub(super) name: String,
+    /// How long to wait for an answer.
+    pub(super) answer_limit: Duration,
+    /// How long to wait for a lock, in PostgreSQL's format.
+    pub(super) lock_timeout: String,
+    /// The same for handlers of concurrent groups.
+    pub(super) short_lock_timeout: String,
+    /// Whether transactions see data that others committed since they began.
+    pub(super) sees_commits: AtomicBool,
+    pub(super) outbox: OnceLock<PostgresOutbox>,
+    pub(super) purge_watermark: PurgeWatermark,
+    pub(super) sent: Sent,
+}
+
+impl Store {
+    /// Derives the limits of time from the settings. Opens no connection.
+    pub(super) fn new(database: Database, settings: &PostgresSettings) -> Self {
+        let timeout = lock_timeout(settings);
+        Self {
+            name: database.name(),
+            database,
+            checked: Mutex::default(),
+            is_silent: AtomicBool::new(false),
+            answer_limit: ANSWER_LIMIT.max(2 * timeout),
+            lock_timeout: milliseconds(timeout),
+            short_lock_timeout: milliseconds(timeout.min(SHORT_LOCK_TIMEOUT)),
+            sees_commits: AtomicBool::new(true),
+            outbox: OnceLock::new(),
+            purge_watermark: PurgeWatermark::default(),
+            sent: Sent::default(),
+        }
+    }
+
+    /// Creates or upgrades the tables and learns the default isolation, in one transaction under
+    /// the schema lock.
+    pub(super) async fn migrate(&self, settings: &PostgresSettings) -> Result<(), InboxError> {
+        let failed = |error| self.failed("open", error);
+        let mut transaction = self.database.begin("").await.map_err(failed)?;
+        let prepared = tables::migrate(&mut transaction, settings).await;
+        prepared.map_err(|problem| match problem {
+            tables::Problem::Foreign(reason) => InboxError::Foreign {
+                path: self.name.clone(),
+                reason,
+            },
+            tables::Problem::Postgres(error) => self.failed("prepare", error),
+        })?;
+        let sees_commits = statements::sees_commits(&mut transaction).await;
+        self.sees_commits
+            .store(sees_commits.map_err(failed)?, Ordering::Relaxed);
+        transaction.commit().await.map_err(failed)
+    }
+
+    /// Cancels `work` if the server does not answer: after a while, or as soon as it answers no
+    /// other connection either. The connection of `work` is not used again: the system would wait
+    /// for an answer on it for a quarter of an hour, or for ever.
+    pub(super) async fn cancel_if_silent<T>(
+        &self,
+        doing: &'static str,
+        work: impl Future<Output = Result<T, InboxError>>,
+    ) -> Result<T, InboxError> {
+        let mut work = pin!(work);
+        let began = Instant::now();
+        let until = async {
+            while began.elapsed() < self.answer_limit {
+                tokio::time::sleep(CHECK_AFTER.min(self.answer_limit)).await;
+                if !self.answers().await {
+                    self.is_silent.store(true, Ordering::Relaxed);
+                    break;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            done = work.as_mut() => {
+                if done.is_ok() {
+                    self.is_silent.store(false, Ordering::Relaxed);
+                }
+                done
+            }
+            () = until => Err(error::no_answer(&self.name, doing, began.elapsed())),
+        }
+    }
+
+    /// Whether the server answers at all; a refusal is an answer. One check serves all callers.
+    async fn answers(&self) -> bool {
+        let mut checked = self.checked.lock().await;
+        if let Some((at, answered)) = *checked
+            && at.elapsed() < CHECK_VALID_FOR
+        {
+            return answered;
+        }
+        let answered = self.database.answers(CHECK_AFTER).await;
+        *checked = Some((Instant::now(), answered));
+        answered
+    }
+
+    /// Begins a transaction. A transaction that sees nothing committed after its first statement
+    /// must not wait for the group's lock, because it would collide with the transactions it waited
+    /// for: it is begun again until the lock is free.
+    async fn begin_transaction(
+        &self,
+        keys: &[InboxKey],
+        is_exclusive: bool,
+    ) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        loop {
+            let mut transaction = self.database.begin(statements::GUARD).await?;
+            if self.sees_commits.load(Ordering::Relaxed)
+                || statements::try_lock(&mut transaction, keys, is_exclusive).await?
+            {
+                return Ok(transaction);
+            }
+            transaction.rollback().await?;
+            tokio::time::sleep(LOCK_INTERVAL).await;
+        }
+    }
+
+    /// Writes the published events to the outbox, at the end of a transaction. After the locks of
+    /// their keys only the commit follows, so two groups that publish on the same keys cannot wait
+    /// for each other.
+    async fn append(&self, open: &mut Open) -> Result<(), InboxError> {
+        if open.staged.is_empty() {
+            return Ok(());
+        }
+        self.reset(open, "publish").await?;
+        let is_open = statements::is_open(&mut open.transaction, &self.lock_timeout).await;
+        if !is_open.map_err(|error| self.ended("publish", error))? {
+            return Err(error::ended_by_hand("its claim is gone"));
+        }
+        let is_prepared = !self.database.is_pooled();
+        let (transaction, staged) = (&mut open.transaction, &open.staged);
+        let appended = outbox::postgres::append(transaction, staged, is_prepared).await;
+        appended.map_err(|error| of_outbox(error, |error| self.ended("publish", error)))
+    }
+
+    /// Resets the settings that a handler changed, if the store is configured to do so.
+    async fn reset(&self, open: &mut Open, doing: &'static str) -> Result<(), InboxError> {
+        let timeout = self.timeout_in(open);
+        let reset = statements::reset(&mut open.transaction, self.database.reset(), timeout).await;
+        reset.map_err(|error| self.ended(doing, error))
+    }
+
+    /// How long handlers of this transaction wait for a lock.
+    fn timeout_in(&self, open: &Open) -> &str {
+        match open.has_short_timeout {
+            true => &self.short_lock_timeout,
+            false => &self.lock_timeout,
+        }
+    }
+
+    pub(super) fn failed(&self, doing: &'static str, error: sqlx::Error) -> InboxError {
+        error::failed(&self.name, doing, error)
+    }
+
+    /// Maps an error of a transaction that the handler may have ended.
+    fn ended(&self, doing: &'static str, error: sqlx::Error) -> InboxError {
+        error::misuse(&error).unwrap_or_else(|| self.failed(doing, error))
+    }
+}
+
+/// How long to wait for a lock. PostgreSQL counts it in milliseconds of 31 bits, as librdkafka
+/// does.
+pub(super) fn lock_timeout(settings: &PostgresSettings) -> Duration {
+    settings.lock_timeout.min(CALL_MAX)
+}
+
+fn milliseconds(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis())
+}
+
+impl GroupStore for Store {
+    type Open = Open;
+
+    fn to_handler(handed_out: HandedOut<Open>) -> Box<dyn Any + Send> {
+        Box::new(PostgresTx::new(handed_out))
+    }
+
+    async fn find(&self, key: &InboxKey) -> Result<Known, InboxError> {
+        let work = async {
+            let failed = |error| self.failed("look up", error);
+            let mut session = self.database.session().await.map_err(failed)?;
+            let known = statements::find(&mut session, key).await;
+            let known = known.map(|row| Known::of(key, row)).map_err(failed)?;
+            session.done().await.map_err(failed)?;
+            Ok(known)
+        };
+        self.cancel_if_silent("look up", work).await
+    }
+
+    async fn begin(
+        &self,
+        keys: &[InboxKey],
+        level: Level,
+    ) -> Result<(Open, Vec<Known>), InboxError> {
+        let work = async {
+            let failed = |error| self.failed("claim", error);
+            let locking = Locking {
+                is_exclusive: level > Level::Parallel,
+                timeout: &self.lock_timeout,
+            };
+            let begun = self.begin_transaction(keys, locking.is_exclusive).await;
+            let mut transaction = begun.map_err(failed)?;
+            let claimed = statements::claim(&mut transaction, keys, locking).await;
+            let known = claimed.map_err(failed)?;
+            let is_single = known.iter().filter(|row| row.is_none()).count() == 1;
+            // A single delivery holds nothing while it waits for its first row.
+            let has_short_timeout = !is_single && !locking.is_exclusive;
+            if !is_single {
+                let timeout = has_short_timeout.then_some(self.short_lock_timeout.as_str());
+                let set = statements::first_savepoint(&mut transaction, timeout).await;
+                set.map_err(failed)?;
+            }
+            if self.purge_watermark.is_due() {
+                let purged_before = statements::purged_before(&mut transaction).await;
+                self.purge_watermark
+                    .reach(purged_before.map_err(failed)?.as_deref());
+            }
+            let open = Open {
+                transaction,
+                is_single,
+                has_short_timeout,
+                staged: Vec::new(),
+                staged_before: 0,
+            };
+            Ok((open, Known::of_all(keys, known)))
+        };
+        self.cancel_if_silent("claim", work).await
+    }
+
+    async fn savepoint(&self, open: &mut Open) -> Result<(), InboxError> {
+        let work = async {
+            let timeout = self.timeout_in(open);
+            let reset = self.database.reset();
+            let set = statements::savepoint(&mut open.transaction, reset, timeout).await;
+            set.map_err(|error| self.ended("complete", error))?;
+            open.staged_before = open.staged.len();
+            Ok(())
+        };
+        self.cancel_if_silent("complete", work).await
+    }
+
+    async fn complete(
+        &self,
+        open: &mut Open,
+        key: &InboxKey,
+        published: Vec<OutgoingRecord>,
+    ) -> Result<Vec<OutgoingRecord>, InboxError> {
+        let work = async {
+            if published.is_empty() {
+                return Ok(published);
+            }
+            if self.outbox.get().is_some() {
+                open.staged.extend(published);
+                return Ok(Vec::new());
+            }
+            self.reset(open, "complete").await?;
+            let replies = replies::encode(&published);
+            let kept = statements::store_replies(&mut open.transaction, key, &replies).await;
+            kept.map_err(|error| self.ended("complete", error))?;
+            Ok(published)
+        };
+        self.cancel_if_silent("publish", work).await
+    }
+
+    async fn rollback_to_savepoint(
+        &self,
+        open: &mut Open,
+        key: &InboxKey,
+    ) -> Result<(), InboxError> {
+        open.staged.truncate(open.staged_before);
+        let work = async {
+            if open.is_single {
+                // The transaction has no other delivery: it is rolled back as a whole.
+                return Ok(());
+            }
+            let undone = statements::rollback_to_savepoint(&mut open.transaction, key).await;
+            undone.map_err(|error| self.ended("abandon", error))
+        };
+        self.cancel_if_silent("abandon", work).await
+    }
+
+    async fn release_claims(&self, open: &mut Open, keys: &[InboxKey]) -> Result<(), InboxError> {
+        let work = async {
+            self.reset(open, "complete").await?;
+            let forgotten = statements::release_claims(&mut open.transaction, keys).await;
+            forgotten.map_err(|error| self.ended("complete", error))
+        };
+        self.cancel_if_silent("complete", work).await
+    }
+
+    async fn prepare(&self, open: &mut Open) -> Result<(), InboxError> {
+        let work = async {
+            self.append(open).await?;
+            // If there is nothing to reset here, settings are reset when the connection is
+            // returned.
+            let reset = self.database.reset_at_end();
+            let closed = statements::release_savepoint(&mut open.transaction, reset).await;
+            closed.map_err(|error| self.ended("complete", error))
+        };
+        self.cancel_if_silent("complete", work).await
+    }
+
+    async fn commit(&self, open: Open) -> Result<(), InboxError> {
+        let work = async {
+            let committed = open.transaction.commit().await;
+            committed.map_err(|error| self.failed("complete", error))?;
+            if let Some(outbox) = self.outbox.get().filter(|_| !open.staged.is_empty()) {
+                outbox.wake();
+            }
+            Ok(())
+        };
+        self.cancel_if_silent("complete", work).await
+    }
+
+    async fn check(&self) -> Result<(), InboxError> {
+        match self.answers().await {
+            true => Ok(()),
+            false => {
+                self.is_silent.store(true, Ordering::Relaxed);
+                Err(error::no_answer(
+                    &self.name,
+                    "a statement of a handler",
+                    CHECK_AFTER,
+                ))
+            }
+        }
+    }
+
+    fn is_silent(&self) -> bool {
+        self.is_silent.load(Ordering::Relaxed)
+    }
+
+    fn sent(&self) -> &Sent {
+        &self.sent
+    }
+
+    async fn forget_replies(&self, keys: &[InboxKey]) -> Result<(), InboxError> {
+        let work = async {
+            let failed = |error| self.failed("forget replies", error);
+            let mut session = self.database.session().await.map_err(failed)?;
+            let forgotten = statements::forget_replies(&mut session, keys).await;
+            forgotten.map_err(failed)?;
+            session.done().await.map_err(failed)
+        };
+        self.cancel_if_silent("forget replies", work).await
+    }
+
+    async fn roll_back(&self, open: Open) -> Result<(), InboxError> {
+        let work = async {
+            let rolled_back = open.transaction.rollback().await;
+            rolled_back.map_err(|error| self.failed("abandon", error))
+        };
+        self.cancel_if_silent("abandon", work).await
+    }
+
+    fn cause(open: Option<&Open>, error: &(dyn Error + 'static)) -> Option<Cause> {
+        error::cause(error, open.is_some_and(|open| open.has_short_timeout))
+    }
+}
