@@ -171,7 +171,7 @@
 //! | `json-schema` | payloads are validated against JSON Schema: [`schema::Catalogue`] compiles its documents, and publishers, outboxes and routers accept it |
 //! | `reqwest` | the default classifier knows that client's errors |
 //! | `dev-kafka` | `testing::TestKafka` and `testing::dev`: a Kafka found or started for development |
-//! | `testing` | `testing`: besides `dev-kafka`, a PostgreSQL or a Redis for tests, also those of other crates; drills; suites that stores must pass |
+//! | `testing` | `testing`: besides `dev-kafka`, a PostgreSQL or a Redis for tests, also those of other crates; programs as child processes; drills; suites that stores must pass |
 //! | `dynamic-linking` | the system's librdkafka instead of the bundled one |
 //!
 //! With `sqlite` or `postgres` the crate whose types handlers see is re-exported as

@@ -14,8 +14,8 @@
 //! | [`input_lines`] | lines of standard input or of a file |
 //! | [`hints`] | the text of an error, with similar names |
 
-mod args;
 mod arguments;
+mod command_line;
 mod commands;
 mod help;
 mod hints;
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     let line = arguments::flags_before_command::move_behind_command(&command, std::env::args_os());
     let parsed = command
         .try_get_matches_from(line)
-        .and_then(|matches| args::Args::from_arg_matches(&matches));
+        .and_then(|matches| command_line::Args::from_arg_matches(&matches));
     match parsed {
         Ok(args) => exit::report(commands::run(args), hints::failure_line),
         Err(error) if error.use_stderr() => error.exit(),

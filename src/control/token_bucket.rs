@@ -2,8 +2,8 @@
 //!
 //! Pure: the time is an argument.
 //!
-//! The bucket refills continuously at the rate, up to its capacity. `took` may make it negative,
-//! for example by a burst that was taken before the rate was set; nothing is taken until it is
+//! The bucket refills continuously at the rate, up to its capacity. `remove_tokens` may make it
+//! negative, for example by a burst that was taken before the rate was set; nothing is taken until it is
 //! positive again, so that the mean rate is kept.
 
 use std::num::NonZeroU32;

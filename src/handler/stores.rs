@@ -5,7 +5,8 @@
 use crate::failure::Class;
 use std::error::Error;
 
-/// Makes the transactions of the stores, which claims offer to their handlers, arguments.
+/// Implements [`FromContext`] for the stores' transactions, so that a handler can take one as an
+/// argument.
 macro_rules! transactions {
     ($($feature:literal: $transaction:ty),*) => {$(
         #[cfg(feature = $feature)]

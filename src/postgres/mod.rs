@@ -1,11 +1,12 @@
-//! PostgreSQL for inbox and outbox: addresses, pools, sessions behind a pooler, and migrations.
+//! PostgreSQL for inbox and outbox: addresses, pools, sessions behind a pooler, migrations, and
+//! classes of errors.
 //!
 //! Owns how a connection is opened and returned. Knows none of their tables.
 //!
-//! `address.rs` parses URLs, `database.rs` opens, checks and resets connections, direct or through a
-//! pooler, and `classify.rs` gives errors their class. The inbox and the outbox keep their tables in one database and may share a
-//! pool; they meet in the table `evenkeel_meta`, which holds the versions of both, and in the lock
-//! under which it changes.
+//! `address.rs` parses URLs, `database.rs` opens, checks and resets connections, direct or through
+//! a pooler, and `classify.rs` gives errors their class. The inbox and the outbox keep their tables
+//! in one database and may share a pool; they meet in the table `evenkeel_meta`, which holds the
+//! versions of both, and in the lock under which it changes.
 
 mod address;
 mod classify;

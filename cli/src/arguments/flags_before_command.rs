@@ -61,7 +61,7 @@ mod tests {
     use clap::CommandFactory;
 
     fn check(line: &str, expected: &str) {
-        let command = crate::args::Args::command();
+        let command = crate::command_line::Args::command();
         let arguments = line.split(' ').map(OsString::from);
         let moved = move_behind_command(&command, arguments);
         let expected: Vec<OsString> = expected.split(' ').map(OsString::from).collect();

@@ -22,7 +22,7 @@ pub(crate) mod setup;
 pub(crate) mod stores;
 pub(crate) mod topics;
 
-use crate::args::{Args, Command};
+use crate::command_line::{Args, Command};
 use crate::help;
 use crate::hints;
 use anyhow::Context;

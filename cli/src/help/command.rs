@@ -1,7 +1,7 @@
 //! The command line, with examples, exit status and environment in its help.
 
 use super::examples::{EXAMPLES, lines_of};
-use crate::args::Args;
+use crate::command_line::Args;
 use clap::{Command, CommandFactory};
 use evenkeel_program::exit::STATUS;
 use std::fmt::Write as _;

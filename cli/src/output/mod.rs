@@ -1,13 +1,13 @@
 //! The output of listings: a table for people, JSON for programs. Rows are streamed; memory does
 //! not grow with their number.
 //!
-//! - [`column_widths`]: widths on a narrow terminal; [`kcat_format`]: kcat's format tokens
+//! - [`column_widths`]: widths on a narrow terminal; [`record_template`]: kcat's format tokens
 //! - [`stderr`]: lines on standard error; [`observer`], [`progress`]: reports of operations
 
 mod column_widths;
-pub(crate) mod kcat_format;
 pub(crate) mod observer;
 pub(crate) mod progress;
+pub(crate) mod record_template;
 pub(crate) mod stderr;
 
 pub(crate) use column_widths::{Column, id, name, number, text};

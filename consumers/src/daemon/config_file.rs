@@ -5,7 +5,7 @@
 //! same file. A `.properties` file contains Kafka settings only.
 //!
 //! Precedence, highest first: flag, environment variable, file, default. Kafka settings are an
-//! exception: a file named on the command line takes precedence over variables. `reference.toml`
+//! exception: a file named on the command line takes precedence over variables. `daemon.reference.toml`
 //! beside this crate's manifest documents every key.
 
 use super::options::{GroupProtocol, Survives};
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn the_reference_file_names_every_key() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("reference.toml");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("daemon.reference.toml");
         let file = ConfigFile::read(&path).unwrap();
         let ConfigFile {
             brokers: Some(_),

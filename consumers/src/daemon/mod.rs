@@ -249,8 +249,8 @@ async fn with_relay<T>(
     deadline: &StopDeadline,
     run: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    let (stop, late) = (CancellationToken::new(), CancellationToken::new());
-    let relaying = Box::pin(relay.run_then_drain(stop.clone(), late.clone()));
+    let (stop, hard_stop) = (CancellationToken::new(), CancellationToken::new());
+    let relaying = Box::pin(relay.run_then_drain(stop.clone(), hard_stop.clone()));
     let relaying = async { relaying.await.context("the outbox's relay failed") };
     let running = async {
         let ended = run.await;
@@ -260,7 +260,7 @@ async fn with_relay<T>(
     let limit = async {
         stop.cancelled().await;
         tokio::time::sleep_until(deadline.begin()).await;
-        late.cancel();
+        hard_stop.cancel();
         tracing::warn!(
             "stop deadline reached: the outbox still has events; they will be published after the \
              next start"

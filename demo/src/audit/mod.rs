@@ -5,17 +5,16 @@
 
 mod facts;
 mod order;
-mod services;
 mod stock;
 mod tally;
 
 pub(crate) use facts::{
     Acknowledged, Cause, Dead, Effect, Facts, Identity, Position, Published, Sent,
 };
-pub(crate) use services::{SERVICES, Services};
 pub(crate) use stock::{Books, Moved, unbalanced};
 pub(crate) use tally::Tally;
 
+use crate::shop::services::Services;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The findings of the audit. An event that is missing in two services counts twice in `lost`.

@@ -6,8 +6,8 @@
 pub(crate) mod broker;
 
 use crate::args::Args;
-use crate::audit::SERVICES;
 use crate::monitoring::sample::parked;
+use crate::shop::services::SERVICES;
 use anyhow::{Context, bail};
 use evenkeel::kafka::KafkaConfig;
 use evenkeel::kafka::admin::{Admin, NewTopic};

@@ -4,7 +4,7 @@
 //! The library's lag creates a client for each call and also reads the ages of records. On a
 //! machine that is busy with eight daemons, one call for five groups took longer than a minute.
 
-use crate::audit::SERVICES;
+use crate::shop::services::SERVICES;
 use anyhow::Context;
 use evenkeel::kafka::KafkaConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};

@@ -1,10 +1,11 @@
 //! The final audit: reads every source again and audits it.
 
 use super::groups::Scope;
-use crate::audit::{Facts, Findings, SERVICES, audit, unbalanced};
+use crate::audit::{Facts, Findings, audit, unbalanced};
 use crate::cluster::{Cluster, Offsets};
 use crate::monitoring::sample::store_of;
 use crate::shop::Shop;
+use crate::shop::services::SERVICES;
 use crate::sources::{Defaults, Span, read_books, read_effects, read_journal, read_topics};
 use anyhow::Context;
 use evenkeel::event::EventType;

@@ -4,9 +4,10 @@
 //! own. The demo's audit finds an inbox row without an effect; that of `evenkeel-ops` finds a
 //! record that is no event. If the two count different numbers of records, one of them is wrong.
 
-use crate::audit::{Facts, SERVICES};
+use crate::audit::Facts;
 use crate::cluster::{Cluster, Offsets};
 use crate::monitoring::sample::store_of;
+use crate::shop::services::SERVICES;
 use anyhow::Context;
 use evenkeel::inbox::SqliteCompletions;
 use evenkeel::kafka::reader::Start;

@@ -1,13 +1,15 @@
 //! The shop's programs that run, with their flags.
 //!
-//! [`build_or_find`]: their executables; [`provider`]: the payment provider.
+//! [`services`]: the services and what each must handle; [`build_or_find`]: executables;
+//! [`provider`]: the payment provider.
 
 pub(crate) mod build_or_find;
 pub(crate) mod provider;
+pub(crate) mod services;
 
 use crate::args::Args;
-use crate::audit::SERVICES;
 use crate::monitoring::sample::store_of;
+use crate::shop::services::SERVICES;
 use crate::supervisor::{Daemon, Program};
 use anyhow::Context;
 use build_or_find::Binaries;

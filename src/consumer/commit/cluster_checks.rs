@@ -2,7 +2,7 @@
 //! answer, whether the subscribed topics exist, and whether a topic was created again.
 
 use crate::consumer::commit::Committer;
-use crate::consumer::commit::due_commit::TrackedPartition;
+use crate::consumer::commit::next_commit::TrackedPartition;
 use crate::kafka::native::topic_ids;
 use rdkafka::consumer::{Consumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode as Code;

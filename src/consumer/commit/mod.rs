@@ -29,7 +29,7 @@
 //! waits in a revoke: the watchdog and the checks of the cluster.
 
 mod cluster_checks;
-mod due_commit;
+mod next_commit;
 mod requests;
 mod telemetry;
 mod watchdog;
@@ -39,7 +39,7 @@ pub(crate) use requests::{
     PositionQuery, PositionReset, TopicPartition, committed_positions, list, owned_of,
 };
 
-use crate::consumer::commit::due_commit::{DueCommit, TrackedPartition, due};
+use crate::consumer::commit::next_commit::{DueCommit, TrackedPartition, due};
 use crate::consumer::commit::telemetry::{CommitCounters, PartitionGauges};
 use crate::consumer::commit::watchdog::Watchdog;
 use crate::consumer::shared::Shared;

@@ -5,9 +5,11 @@
 //! is never taken for a missing one. The content of the topics is not read here.
 //!
 //! - [`spec`]: their required configuration
+//! - `kinds`: the kinds of topics and of faults
 //! - [`faults`]: the faults in the settings of an actual topic
 //! - [`plan`]: how actual topics differ from the required ones, and their repair
 //! - [`periodic_check`]: the check at an interval while a member runs
+//! - `telemetry`: what the checks log
 
 mod faults;
 mod kinds;

@@ -23,7 +23,7 @@ use crate::consumer::shared::Shared;
 use crate::consumer::shared::control::{self, Control};
 use crate::consumer::shared::dead_letters::DeadLetterWriter;
 use crate::consumer::shared::readiness::{self, Readiness};
-use crate::consumer::shared::stop_deadlines::left_until;
+use crate::consumer::shared::run_end::left_until;
 use crate::consumer::startup;
 use crate::control::ControlState;
 use crate::handler::{

@@ -27,7 +27,7 @@
 //! - `client_errors`: errors of the client and of partitions
 //! - `bounded_run`: when a bounded run is done
 //! - `shutdown`: fence, drain and commit at the end
-//! - `telemetry`: what the thread logs and counts
+//! - `telemetry`: log lines and counters with a function of their own
 
 mod bounded_run;
 mod client;

@@ -8,7 +8,7 @@ use crate::consumer::commit::COMMIT_WITHIN;
 use crate::consumer::poll::{EVENTS_INTERVAL, PollThread, RetryThreads, telemetry};
 use crate::consumer::report::ConsumerError;
 use crate::consumer::retry_reader::reader;
-use crate::consumer::shared::stop_deadlines::{Deadlines, left_until};
+use crate::consumer::shared::run_end::{Deadlines, left_until};
 use crate::consumer::state::assignments::Drain;
 use crate::consumer::state::offset_tracker::Epoch;
 use rdkafka::consumer::Consumer;

@@ -1,4 +1,4 @@
-//! What the poll thread logs and counts: one function for each fact.
+//! Log lines and counters of the poll thread that have a function of their own.
 
 use crate::consumer::report::ConsumerError;
 use crate::consumer::shared::Shared;
@@ -98,7 +98,7 @@ pub(super) fn beginning_unknown(group: &str, topic: &str, partition: i32, error:
     );
 }
 
-/// A recreated topic does not have an assigned partition.
+/// A topic was recreated with fewer partitions; an assigned one is not among them.
 pub(super) fn partition_absent(group: &str, topic: &str, partition: i32, partitions: usize) {
     tracing::warn!(
         group,

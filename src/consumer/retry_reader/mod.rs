@@ -14,7 +14,7 @@
 //!
 //! `reader/unread` holds the partitions that are not read yet. The health reports
 //! `reader/read_errors` and `losses`. `inspect` reads parked records for operators, outside of the
-//! group.
+//! group. `telemetry` has the log lines.
 //!
 //! # Why two threads and two clients
 //!

@@ -30,8 +30,8 @@ impl ConsumerSettings {
         self
     }
 
-    /// Checks the settings against each other. [`Consumer::new`](crate::consumer::Consumer::new) calls it, so
-    /// that a service need not; a tool that only parses settings does.
+    /// Checks the settings against each other. [`Consumer::new`](crate::consumer::Consumer::new)
+    /// calls it, so that a service need not; a tool that only parses settings does.
     ///
     /// # Errors
     /// Returns the name of the setting and the remedy: an empty group or topic list, an invalid

@@ -34,7 +34,7 @@ pub(crate) struct BurstEntry {
     pub(crate) hash: u64,
 }
 
-/// A parked record that is due. It starts in its lane.
+/// A parked record that is due, or that follows a due one of its key. It starts in its lane.
 pub(crate) struct ParkedRecord {
     pub(crate) record: Record,
     pub(crate) partition: Arc<Partition>,

@@ -13,7 +13,7 @@
 //! | [`dead_letters`] | retries | flood guard, health |
 //! | [`readiness`] | all threads | the health |
 //! | [`retry_topics`] | reader, dispatcher, workers, committing thread | the same |
-//! | [`intake_thread`], [`stop_deadlines`] | all threads | poll thread, the run |
+//! | [`intake_thread`], [`run_end`] | all threads | poll thread, the run |
 
 pub(crate) mod breakers;
 pub(crate) mod clock;
@@ -24,7 +24,7 @@ pub(crate) mod intake_thread;
 pub(crate) mod mailbox;
 pub(crate) mod readiness;
 pub(crate) mod retry_topics;
-pub(crate) mod stop_deadlines;
+pub(crate) mod run_end;
 
 use crate::consumer::report::{RunReport, Stopped};
 use crate::consumer::settings::ConsumerSettings;
@@ -36,7 +36,7 @@ use crate::consumer::shared::intake_thread::IntakeThread;
 use crate::consumer::shared::mailbox::{Mailbox, Message};
 use crate::consumer::shared::readiness::Readiness;
 use crate::consumer::shared::retry_topics::RetryTopics;
-use crate::consumer::shared::stop_deadlines::RunEnd;
+use crate::consumer::shared::run_end::RunEnd;
 use crate::consumer::state::offset_tracker::{Epoch, OffsetTracker};
 use crate::consumer::state::worker_partitioner::WorkerPartitioner;
 use crate::handler::{Class, Classifier, DeliveryScope};

@@ -2,9 +2,10 @@
 //!
 //! - `table`: the handlers by type; `route`: one handler, ready to be called; `batches`: the same
 //!   for a batch handler
-//! - `deliver`: the steps of one delivery; `payload`: from bytes to a type; `publish`: after the
-//!   commit
-//! - `whole_numbers`: integers that `serde` does not accept; `unhandled`: types without a handler
+//! - `deliver`: the steps of one delivery; `checked_payload`: from bytes to a type;
+//!   `publish`: after the commit
+//! - `whole_numbers`: integers that `serde` does not accept; `unhandled_log`: types without a
+//!   handler
 //!
 //! The order of the steps is the guarantee. Read before claim: a record that no handler can take
 //! leaves no row. Claim before call, commit after it: a redelivery has no effect. Publish after the

@@ -12,7 +12,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Why a transaction could not continue beside another one.
-// SQLite has one writer at a time, so nothing collides there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::inbox) enum Cause {
     /// Each waited for the other.

@@ -18,8 +18,8 @@
 mod assignment;
 mod connection;
 mod descriptions;
-mod groups;
-mod lag;
+mod group_descriptions;
+mod group_offsets;
 mod records;
 mod settings;
 mod topics;
@@ -141,7 +141,8 @@ impl Admin {
     /// Whether this client may see every group. If not, lists of groups omit the hidden ones. It
     /// requests a random group, as [`Self::sees_all_topics`] does for topics.
     pub async fn sees_all_groups(&self) -> Result<bool, KafkaError> {
-        self.run("checking permissions", groups::sees_all).await
+        self.run("checking permissions", group_descriptions::sees_all)
+            .await
     }
 
     /// The names of the topics, sorted, without internal ones (those that begin with `__`) and
@@ -353,7 +354,7 @@ impl Admin {
     /// newer consumer protocol (KIP-848), and groups that are not of consumers.
     pub async fn groups(&self) -> Result<Vec<GroupDescription>, KafkaError> {
         self.run("listing groups", |connection| {
-            groups::describe(connection, None)
+            group_descriptions::describe(connection, None)
         })
         .await
     }
@@ -380,7 +381,7 @@ impl Admin {
     ) -> Result<Option<GroupDescription>, KafkaError> {
         let group = group.to_owned();
         self.run("describing a group", move |connection| {
-            Ok(groups::describe(connection, Some(&group))?.pop())
+            Ok(group_descriptions::describe(connection, Some(&group))?.pop())
         })
         .await
     }
@@ -401,7 +402,7 @@ impl Admin {
     ) -> Result<Vec<PartitionLag>, KafkaError> {
         let (group, topics) = (group.to_owned(), topics.to_vec());
         self.run("reading lag", move |connection| {
-            lag::of_group(connection, &group, &topics)
+            group_offsets::of_group(connection, &group, &topics)
         })
         .await
     }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 /// use evenkeel::outbox::{OutboxError, OutboxStore};
 ///
 /// # async fn example() -> Result<(), OutboxError> {
-/// let status = OutboxStore::open("sqlite:orders.db").await?.status().await?;
+/// let status = OutboxStore::status_at("sqlite:orders.db").await?;
 /// println!("{} events wait, {} keys are held", status.pending, status.held.len());
 /// # Ok(())
 /// # }

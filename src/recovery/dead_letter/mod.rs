@@ -14,9 +14,10 @@
 //! A record that is too large for the dead-letter topic becomes a [`Form::Reference`], without its
 //! value.
 //!
-//! - `topic`: the topic's name; `headers`: the names of our headers; `write`: creates a dead letter
-//! - `details`: the failure as data; `read`, `families`, `values`: reads it from headers of any
-//!   writer
+//! - `topic`: the topic's name; `failure_headers`: the names of our headers; `write`: creates a dead
+//!   letter
+//! - `details`: the failure as data; `read`, `header_families`, `values`: reads it from headers of
+//!   any writer
 //! - `truncated`: completes a dead letter from its original record
 
 mod details;

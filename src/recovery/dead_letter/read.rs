@@ -1,7 +1,7 @@
 //! Reads dead letters of any writer.
 //!
-//! Owns the names and the encodings of the families of failure headers. Total: headers are
-//! untrusted bytes, so that invalid values are omitted, too large numbers are clamped, and a topic
+//! Selects the family of failure headers (`header_families.rs` has their names and encodings) and
+//! reads it. Total: headers are untrusted bytes, so that invalid values are omitted, too large numbers are clamped, and a topic
 //! must have a valid name. Reads no value of a record.
 
 use super::details::DeadLetter;

@@ -2,8 +2,8 @@
 //!
 //! `start.rs` chooses the kind. `environment.rs` finds a running Kafka; `container/`, `java.rs` and
 //! `mock.rs` start one each, with the settings of `broker.rs`. All of them return a `TestKafka`
-//! (`cluster.rs`), whose `ClusterOwner` ends a started server. `shared.rs` keeps one for the process,
-//! and `secured/` starts one with authentication. `records.rs` reads a topic.
+//! (`cluster.rs`), whose `ClusterOwner` ends a started server. `shared.rs` keeps one for the
+//! process, and `secured/` starts one with authentication. `records.rs` reads a topic.
 
 pub(super) mod broker;
 pub(super) mod cluster;

@@ -31,12 +31,14 @@ async fn members_killed_under_load_lose_nothing_and_double_nothing() {
 
     let load = publish_steps(&case);
     let kills = kill_members(&case, &store);
-    let (looked, acknowledged, (kills, members)) = tokio::select! {
+    let (looked, acknowledged, (kills, mut members)) = tokio::select! {
         // Ends when everything is committed, which cannot be before everything is published.
         done = async { tokio::join!(watch_commits(&case, &pool), load, kills) } => done,
         () = tokio::time::sleep(3 * WITHIN) => panic!("not everything was committed in time"),
     };
-    drop(members);
+    for member in &mut members {
+        member.kill().await;
+    }
     assert!(looked > 20, "{looked} looks at committed offsets");
     assert!(kills >= 8, "{kills} kills");
     check_effects(&pool, &acknowledged).await;

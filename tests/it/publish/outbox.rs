@@ -194,7 +194,9 @@ async fn kill_relays_while(
     }
     let outbox = OutboxStore::open(store).await.expect("the outbox opens");
     emptied(&outbox).await;
-    drop(relays);
+    for relay in &mut relays {
+        relay.kill().await;
+    }
     let (published, records) = published(case).await;
     let committed = committed.events();
     let events: usize = committed.values().map(Vec::len).sum();
@@ -618,17 +620,17 @@ async fn a_relay_beside_handlers_drains_what_they_leave() {
         .map(|id| record(&case, "k", &id.to_string()))
         .collect();
     commit(&outbox, &records).await;
-    let (stop, late) = (CancellationToken::new(), CancellationToken::new());
+    let (stop, hard_stop) = (CancellationToken::new(), CancellationToken::new());
     stop.cancel();
-    let run = relay(&case, outbox.clone()).run_then_drain(stop.clone(), late.clone());
+    let run = relay(&case, outbox.clone()).run_then_drain(stop.clone(), hard_stop.clone());
     let report = tokio::time::timeout(WITHIN, run)
         .await
         .expect("it ends in time");
     assert_eq!(report.expect("it ends well").published, 100);
 
     commit(&outbox, &records).await;
-    late.cancel();
-    let run = relay(&case, outbox).run_then_drain(stop, late);
+    hard_stop.cancel();
+    let run = relay(&case, outbox).run_then_drain(stop, hard_stop);
     let report = tokio::time::timeout(WITHIN, run)
         .await
         .expect("it ends in time");

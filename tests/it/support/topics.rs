@@ -8,6 +8,7 @@ use evenkeel::testing::eventually;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use std::time::{Duration, Instant};
 
 impl Case {
     /// An admin client of the cluster.
@@ -28,12 +29,15 @@ impl Case {
         for (name, value) in settings {
             new = new.set(name, value);
         }
-        let what = format!("the brokers create the topic {topic}");
-        eventually(&what, WITHIN, || async {
-            let created = client.create_topics([&new], &options).await.ok()?;
-            created.iter().all(Result::is_ok).then_some(())
-        })
-        .await;
+        let began = Instant::now();
+        loop {
+            let created = client.create_topics([&new], &options).await;
+            match created.as_deref() {
+                Ok([Ok(_)]) => break,
+                refused => assert!(began.elapsed() < WITHIN, "topic {topic}: {refused:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         partitions_are_shown(&self.admin().await, topic, partitions).await;
     }
 

@@ -31,7 +31,7 @@
 //! | librdkafka#488 | one record too large among small ones | `tests/it/logs/batch_limits.rs`: `only_the_record_that_is_too_large_is_refused` |
 //! | strimzi.github.io#362, druid#16689, librdkafka#3400 | open and aborted transactions | `tests/it/logs/end_of_log.rs` |
 //! | (a class) | one instance id twice | `tests/it/membership/surplus.rs` |
-//! | (a class) | terminal escapes in records | `tool::escapes_of_records_…`, `cli/src/output/kcat_format.rs` |
+//! | (a class) | terminal escapes in records | `tool::escapes_of_records_…`, `cli/src/output/record_template.rs` |
 //! | mirus#22 | garbage in the tool's and the group's own topics | `src/control/entry/tests.rs`, `src/recovery/parked/tests.rs` |
 //! | (a class) | closed pipes, full disks, odd file names | `tool::a_full_disk_…`, `imports::odd_names_…`, `events/consume.rs`: `a_broken_pipe_ends_it_quietly` |
 //! | kafka-go#659, laravel-kafka#290, spring-cloud-stream#2355 | tombstones | `events::kafka_go_659_…` |

@@ -191,6 +191,7 @@ async fn a_replay_killed_twice_and_resumed_publishes_once_in_order() {
     for reached in [40, 110] {
         let mut run = mailbox.start_replay(&["--rate", "50"]);
         mailbox.reach(reached).await;
+        assert!(run.is_running(), "it is still at work");
         run.kill().await;
         let records = mailbox.read(&mailbox.source).await;
         assert!(records.len() < COUNT, "killed too late to show anything");

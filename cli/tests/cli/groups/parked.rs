@@ -92,6 +92,7 @@ async fn a_replay_killed_twice_returns_each_dead_letter_once() {
     for reached in [1_000, 4_000] {
         let mut replay = mailbox.start_replay(&["--rate", "1500"]);
         reach(&mailbox, &retry, reached).await;
+        assert!(replay.is_running(), "it is still at work");
         replay.kill().await;
     }
     let done = mailbox

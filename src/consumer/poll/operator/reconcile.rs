@@ -174,10 +174,10 @@ impl Reconciler {
     ///
     /// | wanted | actual | action |
     /// |---|---|---|
-    /// | paused | read | hold |
-    /// | read | paused, no log reset | release |
-    /// | read | paused by a log reset | none: the reset releases it |
-    /// | read | read, and a retry topic has appeared | hold, released on a later turn |
+    /// | paused | read | pause |
+    /// | read | paused, no log reset | resume |
+    /// | read | paused by a log reset | none: the reset resumes it |
+    /// | read | read, and a retry topic has appeared | pause; resumed on a later turn |
     fn pause_and_resume(&mut self, consumer: &BaseConsumer<RebalanceContext>) -> bool {
         let (mut to_pause, mut to_resume, mut to_restart) = (Vec::new(), Vec::new(), Vec::new());
         let member = consumer.context();

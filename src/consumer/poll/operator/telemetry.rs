@@ -12,7 +12,7 @@ pub(super) fn join_delayed(group: &str, reason: &str) {
     tracing::warn!(group, reason, "the member waits before it joins");
 }
 
-/// An entry of the control topic cannot be read.
+/// An entry of the control topic cannot be read or applied.
 pub(super) fn entry_ignored(record: &LogRecord, reason: &dyn Display) {
     tracing::warn!(
         topic = %record.topic,

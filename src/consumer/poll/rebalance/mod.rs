@@ -230,7 +230,7 @@ impl ConsumerContext for RebalanceContext {
                 self.revoke(consumer, list);
             }
             Rebalance::Error(error) => {
-                tracing::error!(group = self.shared.group, %error, "the rebalance failed")
+                telemetry::rebalance_failed(&self.shared.group, &error);
             }
         }
     }

@@ -5,6 +5,11 @@ use rdkafka::TopicPartitionList;
 use rdkafka::error::KafkaError;
 use std::time::Duration;
 
+/// The client could not carry out a rebalance.
+pub(super) fn rebalance_failed(group: &str, error: &dyn std::fmt::Display) {
+    tracing::error!(group, %error, "the rebalance failed");
+}
+
 /// Counts a rebalance by its kind: `assigned`, `revoked` or `lost`.
 pub(super) fn rebalanced(group: &str, kind: &'static str) {
     metrics::counter!(

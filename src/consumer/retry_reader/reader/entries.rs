@@ -214,8 +214,8 @@ fn read_outcome(message: &Message<'_>) -> ReadOutcome {
 
 /// Opens the gate of the partition after its parked set is complete.
 ///
-/// Called after every change of a parked set that may complete it. The intake thread passes on what
-/// it kept.
+/// Called after every change of a parked set that may complete it. The poll thread then
+/// passes on the messages that it buffered.
 pub(crate) fn open_if_complete(shared: &Shared, retry: &RetryPartition) {
     if !retry.is_open() && retry.state().is_whole() {
         retry.set_gate(OPEN);

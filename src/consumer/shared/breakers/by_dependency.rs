@@ -1,14 +1,14 @@
 //! The state of all breakers of a consumer.
 //!
-//! A [`Breaker`] decides when to open and to close. This file applies the decision: it holds the
-//! handlers and intake, and publishes the outage.
+//! A [`Breaker`] decides when to open and to close. This file applies the decision: it lets one
+//! waiting record probe, holds the other handlers and intake, and publishes the outage.
 //!
 //! # Locks
 //!
 //! One mutex guards all entries. [`Breakers::publish`] reads the state and sets the health under
 //! that lock, so that the health never ends with an older state. Log lines and wake-ups follow
 //! after it. `is_open` and `wants_successes` are copies for the hot path: a stale value costs one
-//! attempt or one count.
+//! attempt or one count, because the state is checked again under the lock.
 
 use crate::consumer::shared::breakers::record_kinds::RecordKinds;
 use crate::consumer::shared::breakers::telemetry;

@@ -13,7 +13,7 @@ mod filter;
 pub(in crate::commands) mod position;
 
 use crate::arguments::connection::ConnectionArgs;
-use crate::output::kcat_format::Format;
+use crate::output::record_template::Format;
 use crate::output::stderr::say;
 use crate::record_json;
 use clap::builder::{EnumValueParser, PossibleValue, TypedValueParser};
