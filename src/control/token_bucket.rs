@@ -24,13 +24,13 @@ pub(crate) struct TokenBucket {
 impl TokenBucket {
     /// Creates a full bucket.
     pub(crate) fn new(records_per_second: NonZeroU32, now: Duration) -> Self {
-        let mut pace = Self {
+        let mut bucket = Self {
             records_per_second,
             tokens: 0.0,
             at: now,
         };
-        pace.tokens = pace.capacity();
-        pace
+        bucket.tokens = bucket.capacity();
+        bucket
     }
 
     /// The rate of the bucket.
@@ -68,7 +68,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn pace(rate: u32) -> TokenBucket {
+    fn bucket(rate: u32) -> TokenBucket {
         TokenBucket::new(
             NonZeroU32::new(rate).expect("more than none"),
             Duration::ZERO,
@@ -78,19 +78,19 @@ mod tests {
     /// At least one record.
     #[test]
     fn a_burst_is_a_tenth_of_a_second() {
-        assert_eq!(pace(1000).room(Duration::ZERO), 100);
-        assert_eq!(pace(2).room(Duration::ZERO), 1);
-        assert_eq!(pace(1000).room(Duration::from_secs(60)), 100);
+        assert_eq!(bucket(1000).room(Duration::ZERO), 100);
+        assert_eq!(bucket(2).room(Duration::ZERO), 1);
+        assert_eq!(bucket(1000).room(Duration::from_secs(60)), 100);
     }
 
     #[test]
     fn a_clock_that_goes_back_gives_nothing() {
-        let mut pace = pace(1000);
-        pace.room(500 * MS);
-        pace.remove_tokens(100);
-        assert_eq!(pace.room(400 * MS), 0);
-        assert_eq!(pace.room(500 * MS), 0);
-        assert_eq!(pace.room(510 * MS), 10);
+        let mut bucket = bucket(1000);
+        bucket.room(500 * MS);
+        bucket.remove_tokens(100);
+        assert_eq!(bucket.room(400 * MS), 0);
+        assert_eq!(bucket.room(500 * MS), 0);
+        assert_eq!(bucket.room(510 * MS), 10);
     }
 
     proptest! {
@@ -99,12 +99,12 @@ mod tests {
             rate in 1..5_000_u32,
             steps in proptest::collection::vec(1..50_u32, 100..200),
         ) {
-            let mut pace = pace(rate);
+            let mut bucket = bucket(rate);
             let (mut now, mut taken) = (Duration::ZERO, 0);
             for step in steps {
                 now += step * MS;
-                let room = pace.room(now);
-                pace.remove_tokens(room);
+                let room = bucket.room(now);
+                bucket.remove_tokens(room);
                 taken += room;
             }
             let due = now.as_secs_f64() * f64::from(rate);

@@ -172,7 +172,7 @@ impl<R: RefusedRecord> TopicRoute<R> {
         }
     }
 
-    /// Admits a record, unless others wait or the route is shut.
+    /// Admits a record, unless others wait or the route admits none now.
     pub(super) fn enter(&self) -> Option<SendMode> {
         if self.waiting.load(SeqCst) > 0 {
             return None;
@@ -195,7 +195,7 @@ impl<R: RefusedRecord> TopicRoute<R> {
     fn try_enter(&self) -> Result<SendMode, NotAdmitted> {
         // Counted before the state is read: closing the route reads the count afterwards.
         let others = self.in_flight.fetch_add(1, SeqCst);
-        let shut = match self.state.load(SeqCst) {
+        let not_admitted = match self.state.load(SeqCst) {
             BATCHED => return Ok(SendMode::Batched),
             ALONE => return Ok(SendMode::Alone),
             // A single record in flight shares its batch with no other.
@@ -205,7 +205,7 @@ impl<R: RefusedRecord> TopicRoute<R> {
             bytes => return Ok(SendMode::Smaller(bytes)),
         };
         self.in_flight.fetch_sub(1, SeqCst);
-        Err(shut)
+        Err(not_admitted)
     }
 
     /// Notes that a record is settled. Returns whether [`Self::take_refused`] must be called.

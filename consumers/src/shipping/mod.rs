@@ -39,19 +39,19 @@ CREATE TABLE IF NOT EXISTS shipments (
 
 fn handlers(router: Router) -> Router {
     router
-        .on(note::<PaymentAuthorized>)
-        .on(note::<StockReserved>)
-        .on(note::<StockReleased>)
-        .on(note::<OrderCancelled>)
+        .on(record_fact::<PaymentAuthorized>)
+        .on(record_fact::<StockReserved>)
+        .on(record_fact::<StockReleased>)
+        .on(record_fact::<OrderCancelled>)
 }
 
-async fn note<T: Telling>(
+async fn record_fact<T: DispatchFact>(
     event: Event<T>,
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
     effect_journal::record(&mut tx, &context, &event.attributes).await?;
-    let (order_id, fact) = event.data.told();
+    let (order_id, fact) = event.data.into_fact();
     match learn(&mut tx, &order_id, fact).await? {
         Some(dispatched) => context.publish(dispatched),
         None => Ok(()),
@@ -59,15 +59,15 @@ async fn note<T: Telling>(
 }
 
 /// An event that contains a fact about an order's dispatch.
-trait Telling: EventType {
+trait DispatchFact: EventType {
     /// Id of the order, and the fact.
-    fn told(self) -> (String, Fact);
+    fn into_fact(self) -> (String, Fact);
 }
 
-macro_rules! tellings {
+macro_rules! dispatch_facts {
     ($($event:ident($data:ident) => $fact:ident($content:expr);)*) => {
-        $(impl Telling for $event {
-            fn told(self) -> (String, Fact) {
+        $(impl DispatchFact for $event {
+            fn into_fact(self) -> (String, Fact) {
                 let $data = self;
                 ($data.order_id, Fact::$fact($content))
             }
@@ -75,7 +75,7 @@ macro_rules! tellings {
     };
 }
 
-tellings! {
+dispatch_facts! {
     PaymentAuthorized(payment) => Authorized(payment.authorization);
     StockReserved(stock) => Reserved(stock.lines);
     StockReleased(stock) => Barred(stock.reason);

@@ -72,8 +72,8 @@ impl Waiting {
     fn new(waiting: Vec<ParkedKey>) -> Self {
         let mut all = Self::default();
         for key in waiting {
-            match (&key.key, key.origin) {
-                (None, Some(origin)) => all.positions.insert((key.partition, origin)),
+            match (&key.key, key.source_offset) {
+                (None, Some(source_offset)) => all.positions.insert((key.partition, source_offset)),
                 _ => all.keys.insert((key.partition, key.key)),
             };
         }
@@ -375,12 +375,12 @@ mod tests {
         }
     }
 
-    fn parked(key: Option<&str>, origin: Option<i64>) -> ParkedKey {
+    fn parked(key: Option<&str>, source_offset: Option<i64>) -> ParkedKey {
         let mut parked = ParkedKey::default();
         parked.topic = "orders".to_owned();
         parked.key = key.map(|key| key.as_bytes().to_vec());
         parked.offsets = vec![900];
-        parked.origin = origin;
+        parked.source_offset = source_offset;
         parked
     }
 

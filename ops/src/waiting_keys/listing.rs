@@ -43,7 +43,7 @@ impl WaitingKey {
         let time = |ms: i64| Timestamp::from_millisecond(ms).ok();
         let is_held = key.held_for.is_some();
         Self {
-            behind: key.origin.map(place),
+            behind: key.source_offset.map(place),
             held_for: key.held_for.map(place),
             key: key_text(key.key.as_deref()),
             records: key.offsets.len(),

@@ -21,7 +21,7 @@ impl<C: ConsumerContext + 'static> Committer<C> {
     /// librdkafka reports that brokers are down, but not that they are up again.
     pub(super) fn check_cluster(&self) {
         let readiness = &self.shared.readiness;
-        if !readiness.has_complained() && !readiness.is_topic_missing() {
+        if !readiness.has_cluster_error() && !readiness.is_topic_missing() {
             return;
         }
         let mut all_exist = true;
@@ -59,7 +59,7 @@ impl<C: ConsumerContext + 'static> Committer<C> {
     /// and the offsets of those records in the source are committed.
     pub(super) fn compare_topics(&mut self) {
         if self.topics_compared_at.elapsed() < TOPICS_EVERY
-            || self.shared.readiness.has_complained()
+            || self.shared.readiness.has_cluster_error()
         {
             return;
         }

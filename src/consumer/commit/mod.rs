@@ -119,14 +119,14 @@ impl<C: ConsumerContext + 'static> Committer<C> {
                     // The caller may have reached its deadline.
                     let _ = answer.send(committed);
                 }
-                Ok(CommitRequest::Stand(epochs, places, answer)) => {
+                Ok(CommitRequest::CommitAndLookUp(epochs, places, answer)) => {
                     let committed = self.commit(|epoch| epochs.contains(&epoch));
                     let positions = committed.then(|| committed_positions(&self.consumer, &places));
                     // The partitions may have been revoked meanwhile.
                     let _ = answer.send(positions);
                 }
-                Ok(CommitRequest::SetBack(positions, answer)) => {
-                    let _ = answer.send(self.set_back(&positions));
+                Ok(CommitRequest::CommitReset(positions, answer)) => {
+                    let _ = answer.send(self.commit_reset(&positions));
                 }
                 Ok(CommitRequest::Forget(epochs)) => self.forget(&epochs),
                 Err(RecvTimeoutError::Timeout) => {
@@ -249,7 +249,7 @@ impl<C: ConsumerContext + 'static> Committer<C> {
                     has_refusals = true;
                     // The topic is gone: its records cannot be redelivered.
                     is_committed &= code == Code::UnknownTopicOrPartition;
-                    self.refused(due.epoch, code);
+                    self.log_refusal(due.epoch, code);
                 }
             }
         }
@@ -316,7 +316,7 @@ impl<C: ConsumerContext + 'static> Committer<C> {
     }
 
     /// Logs a refused commit, once per reason. It is repeated at every interval.
-    fn refused(&mut self, epoch: Epoch, code: Code) {
+    fn log_refusal(&mut self, epoch: Epoch, code: Code) {
         let Some(tracked) = self.partitions.get_mut(&epoch) else {
             return;
         };
@@ -329,7 +329,7 @@ impl<C: ConsumerContext + 'static> Committer<C> {
     ///
     /// Used after a log reset, when the lower offset is the right one. The metadata names the new
     /// log, and no settled offset.
-    fn set_back(&self, positions: &[PositionReset]) -> bool {
+    fn commit_reset(&self, positions: &[PositionReset]) -> bool {
         let group = &self.shared.group;
         let text = |of: &PositionReset| {
             let tag = Tag {

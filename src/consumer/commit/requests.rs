@@ -45,7 +45,7 @@ pub(crate) enum CommitRequest {
     /// partitions. After a failed commit, the answer is none.
     ///
     /// Both in one request, so that no commit of these partitions can come between them.
-    Stand(
+    CommitAndLookUp(
         Vec<Epoch>,
         Vec<TopicPartition>,
         mpsc::Sender<Option<KafkaResult<CommittedPositions>>>,
@@ -53,7 +53,7 @@ pub(crate) enum CommitRequest {
     /// Commit these positions even below the committed ones, and answer whether that succeeded.
     ///
     /// The offsets of a log that was reset.
-    SetBack(Vec<PositionReset>, mpsc::Sender<bool>),
+    CommitReset(Vec<PositionReset>, mpsc::Sender<bool>),
     /// Stop committing for these epochs. Their partitions were revoked.
     Forget(Vec<Epoch>),
     /// The last request.

@@ -46,7 +46,9 @@ impl PollThread {
             }
             .into()),
             Some(RDKafkaErrorCode::AllBrokersDown) => {
-                self.shared.readiness.complain(&self.no_broker_reason());
+                self.shared
+                    .readiness
+                    .report_cluster_error(&self.no_broker_reason());
                 Ok(())
             }
             Some(code @ RDKafkaErrorCode::GroupAuthorizationFailed) => {
@@ -59,7 +61,9 @@ impl PollThread {
                 Ok(())
             }
             Some(code) if is_refusal(code) => {
-                self.shared.readiness.complain(&format!("refused: {code}"));
+                self.shared
+                    .readiness
+                    .report_cluster_error(&format!("refused: {code}"));
                 Ok(())
             }
             _ => {

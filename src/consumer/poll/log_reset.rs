@@ -168,7 +168,7 @@ impl RebalanceContext {
             has_any = true;
             let place: TopicPartition = (Arc::clone(&partition.topic), partition.partition);
             match assigned.held {
-                Some(PauseState::Still { .. }) => drained.push(place),
+                Some(PauseState::Drained { .. }) => drained.push(place),
                 Some(PauseState::Draining { .. }) => {}
                 None => {
                     let epoch = assigned.fall_back.map(|_| partition.epoch);
@@ -286,7 +286,7 @@ impl RebalanceContext {
         let (answer, answered) = mpsc::channel();
         let sent = self
             .commit_requests
-            .send(CommitRequest::SetBack(positions, answer));
+            .send(CommitRequest::CommitReset(positions, answer));
         match sent.is_ok() && answered.recv_timeout(COMMIT_WITHIN).unwrap_or(false) {
             true => places,
             false => Vec::new(),

@@ -421,7 +421,7 @@ impl PollThread {
         }
         // After the events, which include rebalances, and before records are taken.
         self.seek_retries.seek_due(&self.client.consumer);
-        for complaint in self.client.consumer.context().take_complaints() {
+        for complaint in self.client.consumer.context().take_client_errors() {
             self.client_error(&complaint)?;
         }
         self.surplus_member
@@ -431,7 +431,9 @@ impl PollThread {
             self.last_record_at = Some(Instant::now());
         }
         if self.client.watched.is_cut_off() {
-            self.shared.readiness.complain(&self.no_broker_reason());
+            self.shared
+                .readiness
+                .report_cluster_error(&self.no_broker_reason());
         }
         let consumer = &self.client.consumer;
         self.is_resetting = consumer.context().advance_log_resets(consumer);

@@ -16,7 +16,7 @@
 //!
 //! ```text
 //!           pause               drained, or the timeout          resume
-//! reading ───────▶ Draining ─────────────────────────▶ Still ───────────────▶ reading, new epoch
+//! reading ───────▶ Draining ─────────────────────────▶ Drained ─────────────▶ reading, new epoch
 //! ```
 //!
 //! `held` of an assignment is the state. The reasons for a pause (an operator, a log reset, a retry
@@ -93,13 +93,13 @@ impl RebalanceContext {
                 Some(PauseState::Draining { drain, until }) => {
                     let is_done = drain.wait(Duration::ZERO);
                     if is_done || Instant::now() >= *until {
-                        assigned.held = Some(PauseState::Still { drained: is_done });
+                        assigned.held = Some(PauseState::Drained { in_time: is_done });
                         drained.extend(epochs_of(&assigned.partition));
                     } else {
                         is_draining = true;
                     }
                 }
-                Some(PauseState::Still { .. }) | None => {}
+                Some(PauseState::Drained { .. }) | None => {}
             }
         }
         if !drained.is_empty() {
@@ -167,7 +167,8 @@ impl RebalanceContext {
         let is_drained = |place: &&TopicPartition| {
             let mut assignments = self.assignments();
             let assigned = assignments.get(&place.0, place.1);
-            assigned.is_some_and(|assigned| matches!(assigned.held, Some(PauseState::Still { .. })))
+            assigned
+                .is_some_and(|assigned| matches!(assigned.held, Some(PauseState::Drained { .. })))
         };
         let mut places: Vec<TopicPartition> = places.iter().filter(is_drained).cloned().collect();
         places.sort();
@@ -223,9 +224,11 @@ impl RebalanceContext {
             epochs: epochs.clone(),
             answer,
         });
-        let _ = self
-            .commit_requests
-            .send(CommitRequest::Stand(epochs, places.to_vec(), sender));
+        let _ = self.commit_requests.send(CommitRequest::CommitAndLookUp(
+            epochs,
+            places.to_vec(),
+            sender,
+        ));
         None
     }
 

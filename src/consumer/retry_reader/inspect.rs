@@ -35,7 +35,7 @@ pub struct ParkedKey {
     /// offsets of the source topic.
     pub offsets: Vec<i64>,
     /// The offset of its first record in the source topic. None if unknown.
-    pub origin: Option<i64>,
+    pub source_offset: Option<i64>,
     /// The attempts at its first record so far, and when the next one is due.
     pub wait: RetryState,
     /// Why it waits, and since when.
@@ -49,7 +49,7 @@ pub struct ParkedKey {
 /// Data of one parked record beside its place in the queue.
 #[derive(Default)]
 struct Known {
-    origin: Option<i64>,
+    source_offset: Option<i64>,
     why: Why,
 }
 
@@ -219,8 +219,8 @@ fn read(
         let why = || Why::read(record.headers.iter());
         match entry {
             RetryTopicEntry::Parked { source_offset, .. } => {
-                let (origin, why) = (source_offset, why());
-                known.insert(record.offset, Known { origin, why });
+                let (source_offset, why) = (source_offset, why());
+                known.insert(record.offset, Known { source_offset, why });
             }
             RetryTopicEntry::Failed { retry_offset, .. } => {
                 if let Some(known) = known.get_mut(&retry_offset) {
@@ -242,7 +242,7 @@ fn read(
             partition: 0,
             key: key.name.map(<[u8]>::to_vec),
             offsets: key.queue.iter().copied().collect(),
-            origin: first.origin,
+            source_offset: first.source_offset,
             wait: key.wait,
             why: first.why,
             held_for: key.held_for,

@@ -9,11 +9,11 @@
 //! | stopping | the stop | never |
 //! | expelled | a lost assignment | an assignment |
 //! | refused | an authorisation error of the group | an assignment, an accepted commit |
-//! | complaint | no broker, a refusal | an answer of the cluster, an assignment |
+//! | cluster_error | no broker, a refusal | an answer of the cluster, an assignment |
 //! | missing topic | an error of the client | a check by the committing thread |
 //! | unreadable partition | a read error | a record, a revoke, or 10 s without the error |
 //! | dependency down | a breaker that opens | the same breaker |
-//! | crowded | a stalled intake | room |
+//! | stalled | a stalled intake | room |
 //!
 //! A reason is cleared only by evidence of its opposite. librdkafka reports that something fails,
 //! but never that it works again: hence the checks by the committing thread, and the expiry of read
@@ -50,7 +50,7 @@ pub(crate) const COMPONENT: &str = "consumer";
 
 /// A partition counts as readable after this time without a read error: the client repeats the
 /// error while the partition is unreadable. A readable partition need not have a new record.
-const REPORT_INTERVAL_MAX: Duration = Duration::from_secs(10);
+const READABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// The reason for a missing topic. The client does not name it in its error.
 const MISSING_TOPIC: &str = "a subscribed topic does not exist";
@@ -79,13 +79,13 @@ struct State {
     /// Whether a subscribed topic does not exist.
     topic_missing: bool,
     /// Why the cluster cannot be used. Cleared when it answers.
-    complaint: Option<String>,
+    cluster_error: Option<String>,
     /// Partitions that cannot be read.
     unreadable: BTreeMap<String, Unreadable>,
     /// Dependencies that are down, with the reported reason.
     down: BTreeMap<String, String>,
     /// Why no record is taken, while records in flight use up the limit.
-    crowded: Option<String>,
+    stalled: Option<String>,
     /// The current requests of operators.
     requests: Option<String>,
     /// The number of lost positions, and the last of them.
@@ -111,10 +111,10 @@ impl State {
             .expelled
             .iter()
             .chain(&self.refused)
-            .chain(&self.complaint)
+            .chain(&self.cluster_error)
             .chain(unreadable.map(|unreadable| &unreadable.reason))
             .chain(self.down.values())
-            .chain(&self.crowded)
+            .chain(&self.stalled)
             .map(String::as_str)
             .chain(self.topic_missing.then_some(MISSING_TOPIC))
             .collect();
@@ -153,7 +153,7 @@ impl Readiness {
     pub(crate) fn assigned(&self) {
         self.change(|state| {
             state.joined = true;
-            (state.expelled, state.refused, state.complaint) = (None, None, None);
+            (state.expelled, state.refused, state.cluster_error) = (None, None, None);
         });
     }
 
@@ -189,7 +189,7 @@ impl Readiness {
     }
 
     /// Not ready until the group assigns again: it took this member's partitions without a revoke.
-    pub(crate) fn expelled(&self, reason: &str) {
+    pub(crate) fn report_expelled(&self, reason: &str) {
         self.change(|state| {
             state.joined = false;
             state.expelled = Some(reason.to_owned());
@@ -202,12 +202,12 @@ impl Readiness {
     }
 
     /// Not ready until the cluster answers again.
-    pub(crate) fn complain(&self, reason: &str) {
-        self.change(|state| state.complaint = Some(reason.to_owned()));
+    pub(crate) fn report_cluster_error(&self, reason: &str) {
+        self.change(|state| state.cluster_error = Some(reason.to_owned()));
     }
 
     /// Reports that a dependency is down, or (without a reason) that it answers again.
-    pub(crate) fn down(&self, dependency: &str, reason: Option<String>) {
+    pub(crate) fn report_dependency(&self, dependency: &str, reason: Option<String>) {
         self.change(|state| match reason {
             Some(reason) => drop(state.down.insert(dependency.to_owned(), reason)),
             None => drop(state.down.remove(dependency)),
@@ -216,18 +216,18 @@ impl Readiness {
 
     /// Reports that records in flight use up the limit, or (without a reason) that they no longer
     /// do.
-    pub(crate) fn crowded(&self, reason: Option<String>) {
-        self.change(|state| state.crowded = reason);
+    pub(crate) fn report_stall(&self, reason: Option<String>) {
+        self.change(|state| state.stalled = reason);
     }
 
-    /// Whether the cluster has not answered since the last complaint.
-    pub(crate) fn has_complained(&self) -> bool {
-        self.state().complaint.is_some()
+    /// Whether the cluster has not answered since the last cluster_error.
+    pub(crate) fn has_cluster_error(&self) -> bool {
+        self.state().cluster_error.is_some()
     }
 
-    /// Clears the complaint: the cluster answers.
+    /// Clears the cluster_error: the cluster answers.
     pub(crate) fn cluster_answers(&self) {
-        self.change(|state| state.complaint = None);
+        self.change(|state| state.cluster_error = None);
     }
 
     /// Not ready until the partition is read again or is revoked.
@@ -280,7 +280,7 @@ impl Readiness {
         let now = Instant::now();
         self.change(|state| match has_taken {
             true => state.unreadable.retain(|_, known| {
-                let is_recent = |at: Instant| now.duration_since(at) < REPORT_INTERVAL_MAX;
+                let is_recent = |at: Instant| now.duration_since(at) < READABLE_AFTER;
                 known.reported_at.is_none_or(is_recent)
             }),
             false => {
@@ -367,11 +367,11 @@ mod tests {
     #[test]
     fn a_complaint_lasts_until_the_cluster_answers() {
         let (readiness, health) = joined();
-        readiness.complain("no broker can be reached");
-        assert!(readiness.has_complained());
+        readiness.report_cluster_error("no broker can be reached");
+        assert!(readiness.has_cluster_error());
         assert_eq!(reason(&health), "no broker can be reached");
         readiness.cluster_answers();
-        assert!(!readiness.has_complained());
+        assert!(!readiness.has_cluster_error());
         assert_eq!(reason(&health), "");
     }
 
@@ -379,7 +379,7 @@ mod tests {
     fn an_unreadable_partition_is_reported_until_it_is_read() {
         let (readiness, health) = joined();
         readiness.cannot_read("orders", 3, "gone");
-        readiness.complain("no broker can be reached");
+        readiness.report_cluster_error("no broker can be reached");
         let unreadable = "orders/3 cannot be read: gone";
         assert_eq!(
             reason(&health),
@@ -403,11 +403,11 @@ mod tests {
             assert!(reason(&health).contains("orders/3"), "{}", reason(&health));
             assert!(!readiness.cannot_read_now("orders", 3, "refused"));
         }
-        tokio::time::advance(REPORT_INTERVAL_MAX).await;
+        tokio::time::advance(READABLE_AFTER).await;
         // Nothing was taken from the client.
         readiness.expire_read_errors(false);
         assert!(reason(&health).contains("orders/3"), "{}", reason(&health));
-        tokio::time::advance(REPORT_INTERVAL_MAX).await;
+        tokio::time::advance(READABLE_AFTER).await;
         readiness.expire_read_errors(true);
         assert_eq!(reason(&health), "orders/1 cannot be read: out of range");
     }
@@ -429,7 +429,7 @@ mod tests {
     #[test]
     fn an_expelled_member_is_not_ready_until_readmitted() {
         let (readiness, health) = joined();
-        readiness.expelled("refused");
+        readiness.report_expelled("refused");
         readiness.cluster_answers();
         assert_eq!(reason(&health), "refused");
         assert!(!readiness.has_joined());
@@ -442,11 +442,11 @@ mod tests {
     fn a_stopping_consumer_is_never_ready_again() {
         let (readiness, health) = joined();
         readiness.cannot_read("orders", 3, "gone");
-        readiness.complain("no broker can be reached");
+        readiness.report_cluster_error("no broker can be reached");
         readiness.stop();
         let meanwhile: [fn(&Readiness); 4] = [
             Readiness::assigned,
-            |readiness| readiness.complain("refused"),
+            |readiness| readiness.report_cluster_error("refused"),
             Readiness::cluster_answers,
             |readiness| readiness.can_read(&partition()),
         ];

@@ -79,7 +79,7 @@ impl InFlightLimit {
 
     /// Updates the mean with a burst: at once if records became larger, slowly if they became
     /// smaller.
-    pub(crate) fn took(&mut self, records: usize, bytes: usize) {
+    pub(crate) fn update_mean(&mut self, records: usize, bytes: usize) {
         if records == 0 {
             return;
         }
@@ -143,9 +143,9 @@ mod tests {
     #[test]
     fn room_ends_at_either_limit_but_one_record_fits() {
         let mut limit = InFlightLimit::new(100, 10_000);
-        limit.took(100, 100_000 - 100);
+        limit.update_mean(100, 100_000 - 100);
         for _ in 0..20 {
-            limit.took(10, 990);
+            limit.update_mean(10, 990);
         }
         assert_eq!(limit.record_bytes, 100);
         assert_eq!(limit.room(0, 0), 100);
@@ -159,15 +159,15 @@ mod tests {
     #[test]
     fn a_large_record_that_waits_stops_no_small_ones() {
         let mut limit = InFlightLimit::new(4096, 32 << 20);
-        limit.took(1, 20 << 20);
+        limit.update_mean(1, 20 << 20);
         let mut taken = 0;
         while taken < 1000 {
             let room = limit.room(1 + taken, (20 << 20) + taken * 1024);
             assert!(room > 0, "after {taken} small records");
-            limit.took(room, room * 1024);
+            limit.update_mean(room, room * 1024);
             taken += room;
         }
-        limit.took(1, 20 << 20);
+        limit.update_mean(1, 20 << 20);
         assert_eq!(limit.room(1, 29 << 20), 0);
     }
 
@@ -175,10 +175,10 @@ mod tests {
     fn heavier_records_shrink_the_next_burst_at_once() {
         let mut limit = InFlightLimit::new(10_000, 1 << 20);
         for _ in 0..20 {
-            limit.took(10, 990);
+            limit.update_mean(10, 990);
         }
         assert_eq!(limit.room(0, 0), BURST_RECORDS_MAX);
-        limit.took(1, 900_000);
+        limit.update_mean(1, 900_000);
         assert_eq!(limit.room(1, 0), 1);
     }
 

@@ -221,7 +221,7 @@ pub(crate) enum PauseState {
     /// Running handlers are given until this time to finish.
     Draining { drain: Drain, until: Instant },
     /// No handler of the partition runs, or the consumer stopped waiting for the running ones.
-    Still { drained: bool },
+    Drained { in_time: bool },
 }
 
 /// A drain in progress: workers finish the running records of some epochs.

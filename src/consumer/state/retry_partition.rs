@@ -127,9 +127,11 @@ impl RetryPartition {
 
     /// Whether a record has to be parked behind others of its key. If so, it counts as being
     /// written: the caller writes it or cancels the announcement. Keyless records never join.
-    pub(crate) fn joins(&self, name: Option<&[u8]>, origin: i64) -> bool {
+    pub(crate) fn begin_if_waiting(&self, name: Option<&[u8]>, source_offset: i64) -> bool {
         !self.is_empty()
-            && name.is_some_and(|name| self.change(|state| state.begin_if_waiting(name, origin)))
+            && name.is_some_and(|name| {
+                self.change(|state| state.begin_if_waiting(name, source_offset))
+            })
     }
 
     /// Whether every record that was due by then is settled or waits for a later time.

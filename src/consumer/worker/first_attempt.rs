@@ -74,7 +74,7 @@ where
                 self.counts.abandoned();
                 continue;
             }
-            if joins_parked(&self.shared, partition, &record) {
+            if begins_behind_parked(&self.shared, partition, &record) {
                 self.keep_running(burst.item(index, record), None, Unsettled::BehindParked);
                 continue;
             }
@@ -145,7 +145,7 @@ where
         let mut attempt = 1;
         match &mut item.source {
             ItemSource::Burst(..) => {
-                if joins_parked(&self.shared, &item.partition, &item.record) {
+                if begins_behind_parked(&self.shared, &item.partition, &item.record) {
                     return self.keep_running(item, Some(lane), Unsettled::BehindParked);
                 }
             }
@@ -218,7 +218,7 @@ where
                 }
                 Err(reason) => dead_letter_panicked(self.unsettled_record(&mut item), reason),
             },
-            Unsettled::Failed(outcome) => self.retry_after(&mut item, outcome, self.now),
+            Unsettled::Failed(outcome) => self.start_retry(&mut item, outcome, self.now),
             Unsettled::Skipped(command) => skip(self.unsettled_record(&mut item), command),
         };
         self.running
@@ -278,7 +278,7 @@ where
     ///
     /// The handler is cloned here, as each retry needs an instance of its own: `poll_ready` and
     /// `call` of one instance belong together.
-    pub(super) fn retry_after(
+    pub(super) fn start_retry(
         &self,
         item: &mut Item,
         outcome: Outcome,
@@ -318,10 +318,10 @@ fn lane_key<'a>(shared: &Shared, record: &'a Record, hash: u64) -> Option<LaneKe
 /// Whether a record has to be parked behind others of its key. If so, it counts as being written.
 ///
 /// The common case, no waiting key in the partition, takes no lock.
-fn joins_parked(shared: &Shared, partition: &Partition, record: &Record) -> bool {
+fn begins_behind_parked(shared: &Shared, partition: &Partition, record: &Record) -> bool {
     let retry = partition.retry.as_ref().filter(|retry| !retry.is_empty());
     retry.is_some_and(|retry| {
-        retry.joins(
+        retry.begin_if_waiting(
             ordering_key(&shared.settings, record.key()),
             record.offset(),
         )

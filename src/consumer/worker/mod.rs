@@ -73,7 +73,7 @@ struct Fence {
 /// record runs or waits.
 ///
 /// The future is not cancel-safe: dropping it drops running handlers. Only the end of the run does.
-pub(crate) async fn run<H>(handler: H, shared: Arc<Shared>, inbox: Arc<Mailbox>, permits: Permits)
+pub(crate) async fn run<H>(handler: H, shared: Arc<Shared>, mailbox: Arc<Mailbox>, permits: Permits)
 where
     H: tower::Service<Delivery, Response = Outcome> + Clone + Send + Sync + 'static,
     H::Error: Into<Box<dyn Error + Send + Sync>> + Send,
@@ -94,7 +94,7 @@ where
         handler,
         scope,
         shared,
-        inbox,
+        mailbox,
         permits,
     };
     poll_fn(|cx| worker.turn(cx)).await;
@@ -108,7 +108,7 @@ struct Worker<H: tower::Service<Delivery>> {
     shared: Arc<Shared>,
     /// The group and the publisher, for deliveries.
     scope: Arc<DeliveryScope>,
-    inbox: Arc<Mailbox>,
+    mailbox: Arc<Mailbox>,
     /// The permits of this worker.
     permits: Permits,
     /// Waiting records, and the lanes of running ones.
@@ -141,7 +141,7 @@ where
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // The waker is registered before the mailbox is read, or a message in between would not
         // wake the task.
-        self.inbox.worker.register(cx.waker());
+        self.mailbox.worker.register(cx.waker());
         self.now = Instant::now();
         let mut records = 0;
         loop {
@@ -219,7 +219,7 @@ where
     ) {
         self.running.push(match unsettled {
             attempt::Unsettled::Failed(outcome) => {
-                let retrying = self.retry_after(&mut item, outcome, started_at);
+                let retrying = self.start_retry(&mut item, outcome, started_at);
                 Running::retrying(item, lane, retrying, started_at)
             }
             attempt::Unsettled::Panicked(reason) => {
@@ -240,7 +240,7 @@ where
     /// Processes all messages in the mailbox. Returns how many records they had.
     fn take_messages(&mut self, cx: &mut Context<'_>) -> usize {
         let mut messages = std::mem::take(&mut self.messages);
-        self.inbox.take_into(&mut messages);
+        self.mailbox.take_into(&mut messages);
         let mut records = 0;
         for message in messages.drain(..) {
             match message {

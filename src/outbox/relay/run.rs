@@ -131,7 +131,7 @@ impl RelayTask {
     ) -> Result<RelayReport, OutboxError> {
         let ended = self.publish_until(stop, until_empty).await;
         self.finish(&CancellationToken::new()).await;
-        self.end_part(&ended);
+        self.end_reporter(&ended);
         ended.map(|()| self.report)
     }
 
@@ -148,12 +148,12 @@ impl RelayTask {
             ended = self.publish_until(hard_stop, true).await;
         }
         self.finish(hard_stop).await;
-        self.end_part(&ended);
+        self.end_reporter(&ended);
         ended.map(|()| self.report)
     }
 
     /// Ends this relay's part of the health: well, or with the reason of its failure.
-    fn end_part(&self, ended: &Result<(), OutboxError>) {
+    fn end_reporter(&self, ended: &Result<(), OutboxError>) {
         let failure = ended.as_ref().err().map(ToString::to_string);
         self.reporter.end(failure.as_deref());
     }

@@ -16,7 +16,7 @@
 //! | Watermill | `reason_poisoned` | – | handler, message |
 //! | Laravel | `kafka_throwable_` | – | class and message, not even the topic |
 //!
-//! A family that is added here needs a prefix in [`TELLING`], its other names in [`prefixes`], a
+//! A family that is added here needs a prefix in [`IDENTIFYING_PREFIXES`], its other names in [`prefixes`], a
 //! reader in [`read`], and a dead letter that its writer has really written in `read_tests`.
 
 use super::details::{DeadLetter, Family};
@@ -26,7 +26,7 @@ use super::values::Values;
 /// Prefixes of names that identify each family. The headers of a replay do not describe a failure.
 /// The names under `evenkeel.dlq.` that a replay adds are therefore not among them: a replayed
 /// record on its way is no dead letter.
-const TELLING: &[(&str, Family)] = &[
+const IDENTIFYING_PREFIXES: &[(&str, Family)] = &[
     ("__dlq.errors.", Family::Kafka),
     ("evenkeel.dlq.error.", Family::Kafka),
     ("__streams.errors.", Family::Streams),
@@ -48,7 +48,10 @@ const TELLING: &[(&str, Family)] = &[
 /// The family that the name of a header identifies.
 pub(super) fn of(name: &[u8]) -> Option<Family> {
     let tells = |(prefix, _): &&(&str, Family)| name.starts_with(prefix.as_bytes());
-    TELLING.iter().find(tells).map(|(_, family)| *family)
+    IDENTIFYING_PREFIXES
+        .iter()
+        .find(tells)
+        .map(|(_, family)| *family)
 }
 
 /// The prefixes of a family's failure headers, beyond those that are failure headers in any record

@@ -300,7 +300,7 @@ impl Intake {
                 tracker.observe_leader_epoch(epoch, leader_epoch);
             }
         }
-        self.limit.took(records, bytes);
+        self.limit.update_mean(records, bytes);
         self.shared.admitted(records);
         for (worker, burst) in bursts {
             self.shared.workers[worker].send(WorkerMessage::Burst(burst));

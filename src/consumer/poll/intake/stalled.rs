@@ -23,7 +23,7 @@ impl StalledIntake {
     /// Notes that there is room, or that intake waits for another reason.
     pub(crate) fn note_room(&mut self, shared: &Shared) {
         if self.full_since.take().is_some() && std::mem::take(&mut self.is_shown) {
-            shared.readiness.crowded(None);
+            shared.readiness.report_stall(None);
             tracing::warn!(
                 group = shared.group,
                 "the in-flight limit has room again: records are taken"
@@ -55,6 +55,6 @@ impl StalledIntake {
             reason,
             "no records are taken until some of those in flight are settled"
         );
-        shared.readiness.crowded(Some(reason));
+        shared.readiness.report_stall(Some(reason));
     }
 }

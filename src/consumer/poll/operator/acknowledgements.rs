@@ -12,10 +12,10 @@ pub(super) fn lasting_detail(
     held: Option<&PauseState>,
 ) -> Option<&'static str> {
     match (action, held) {
-        (Action::Pause { .. }, Some(PauseState::Still { drained: true })) => {
+        (Action::Pause { .. }, Some(PauseState::Drained { in_time: true })) => {
             Some("paused: no record of it is handled")
         }
-        (Action::Pause { .. }, Some(PauseState::Still { drained: false })) => Some(
+        (Action::Pause { .. }, Some(PauseState::Drained { in_time: false })) => Some(
             "paused: no further record of it starts, but a handler that had started still runs",
         ),
         (Action::Pause { .. }, _) => None,

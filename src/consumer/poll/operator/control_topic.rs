@@ -95,7 +95,7 @@ pub(crate) async fn read_at_start(
         let reason = unreadable_reason(&settings.group, &refusal);
         if reported.as_ref() != Some(&reason) {
             telemetry::join_delayed(&settings.group, &reason);
-            readiness.complain(&reason);
+            readiness.report_cluster_error(&reason);
             reported = Some(reason);
         }
         tokio::select! {

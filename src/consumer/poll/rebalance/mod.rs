@@ -17,7 +17,7 @@
 
 mod assignment;
 mod revoke;
-pub(crate) mod surplus_member;
+pub(super) mod surplus_member;
 mod telemetry;
 
 use crate::consumer::commit::{CommitRequest, PositionQuery};
@@ -66,8 +66,8 @@ pub(crate) struct RebalanceContext {
     closing: AtomicBool,
     /// Whether the group took partitions away while a stop drained and committed them.
     lost_at_end: AtomicBool,
-    /// Errors that the client reported since the last call of `take_complaints`.
-    complaints: Mutex<Vec<KafkaError>>,
+    /// Errors that the client reported since the last call of `take_client_errors`.
+    client_errors: Mutex<Vec<KafkaError>>,
     /// The number of assignments and revokes.
     rebalances: AtomicU64,
     /// Where a partition without a committed offset starts. None if that is an error.
@@ -98,7 +98,7 @@ impl RebalanceContext {
             targets: Mutex::default(),
             closing: AtomicBool::new(false),
             lost_at_end: AtomicBool::new(false),
-            complaints: Mutex::default(),
+            client_errors: Mutex::default(),
             rebalances: AtomicU64::new(0),
             last_fault: LastFault::default(),
         }
@@ -145,10 +145,10 @@ impl RebalanceContext {
     }
 
     /// Takes the errors that the client reported outside of its poll.
-    pub(crate) fn take_complaints(&self) -> Vec<KafkaError> {
+    pub(crate) fn take_client_errors(&self) -> Vec<KafkaError> {
         std::mem::take(
             &mut *self
-                .complaints
+                .client_errors
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner),
         )
@@ -201,7 +201,7 @@ impl ClientContext for RebalanceContext {
     fn error(&self, error: KafkaError, reason: &str) {
         self.last_fault.note_error(&error, reason);
         error_log::report_client_error(&error, reason);
-        self.complaints
+        self.client_errors
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(error);

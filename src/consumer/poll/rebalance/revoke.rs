@@ -50,7 +50,7 @@ impl RebalanceContext {
         // The partitions of a deleted topic are revoked in the same way, but not all partitions.
         if lost && self.assignments().all().next().is_none() {
             let reason = "the group took the partitions of this member away; it joins again";
-            self.shared.readiness.expelled(reason);
+            self.shared.readiness.report_expelled(reason);
         }
         let epochs: Vec<Epoch> = removed
             .iter()

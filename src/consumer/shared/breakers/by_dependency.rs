@@ -362,7 +362,7 @@ impl Breakers {
         self.targets
             .control
             .report_outage(dependency, reason.as_deref());
-        self.targets.readiness.down(dependency, shown);
+        self.targets.readiness.report_dependency(dependency, shown);
         self.gauge(dependency, reason.is_some());
         drop(state);
         match reason {

@@ -326,7 +326,7 @@ impl UnsettledRecord {
             }
         };
         async move {
-            let _runs = attempt_clock.start();
+            let _running = attempt_clock.start();
             match AssertUnwindSafe(handled).catch_unwind().await {
                 Ok(outcome) => outcome,
                 Err(panic) => Outcome::Dead(panics::reason_of("the handler", panic)),
