@@ -15,7 +15,7 @@ use clap::{Args, Command, FromArgMatches};
 use evenkeel::consumer::{Consumer, RunReport, StopWhen, Stopped};
 use evenkeel::handler::{Delivery, Outcome, Router};
 use evenkeel::inbox::{InboxError, SqliteInbox, SqliteSettings};
-use evenkeel::outbox::{Relay, SqliteOutbox};
+use evenkeel::outbox::{Relay, RelaySettings, SqliteOutbox};
 use evenkeel::publisher::{Publisher, PublisherSettings};
 use evenkeel::signals::{StopRequest, StopRequests, StopSignal};
 use evenkeel::telemetry::daemon::{Daemon, DaemonSettings};
@@ -214,6 +214,9 @@ fn first_signal() -> std::io::Result<Arc<OnceLock<StopSignal>>> {
     Ok(signal)
 }
 
+/// The longest wait for the brokers at the end of a stop.
+const ACKNOWLEDGEMENTS_MAX: Duration = Duration::from_secs(5);
+
 /// The deadline that all parts of a stop share.
 struct StopDeadline {
     within: Duration,
@@ -233,6 +236,11 @@ impl StopDeadline {
         *self.begun.get_or_init(Instant::now) + self.within
     }
 
+    /// The part of it that is left to the acknowledgements of what the relay has sent.
+    fn for_acknowledgements(&self) -> Duration {
+        (self.within / 5).min(ACKNOWLEDGEMENTS_MAX)
+    }
+
     /// The remaining time.
     fn left(&self) -> Duration {
         self.begin().saturating_duration_since(Instant::now())
@@ -242,15 +250,18 @@ impl StopDeadline {
 /// Runs `run` to its end, with a relay that publishes the handlers' events to Kafka. A permanent
 /// error of the relay ends both.
 ///
-/// After the last handlers, the rest of the outbox is published until the deadline of the stop.
-/// Another instance, or the next start, publishes what remains.
+/// After the last handlers, the rest of the outbox is published until shortly before the deadline
+/// of the stop, which leaves time for acknowledgements. Another instance, or the next start,
+/// publishes what remains.
 async fn with_relay<T>(
     relay: Relay,
     deadline: &StopDeadline,
     run: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    let (stop, hard_stop) = (CancellationToken::new(), CancellationToken::new());
-    let relaying = Box::pin(relay.run_then_drain(stop.clone(), hard_stop.clone()));
+    let (stop, drain_stop) = (CancellationToken::new(), CancellationToken::new());
+    let acknowledging = deadline.for_acknowledgements();
+    let relay = relay.with_settings(RelaySettings::default().with_drain_timeout(acknowledging));
+    let relaying = Box::pin(relay.run_then_drain(stop.clone(), drain_stop.clone()));
     let relaying = async { relaying.await.context("the outbox's relay failed") };
     let running = async {
         let ended = run.await;
@@ -259,11 +270,11 @@ async fn with_relay<T>(
     };
     let limit = async {
         stop.cancelled().await;
-        tokio::time::sleep_until(deadline.begin()).await;
-        hard_stop.cancel();
+        tokio::time::sleep_until(deadline.begin() - acknowledging).await;
+        drain_stop.cancel();
         tracing::warn!(
-            "stop deadline reached: the outbox still has events; they will be published after the \
-             next start"
+            "the stop ends although the outbox still has events: another instance or the next \
+             start publishes them"
         );
     };
     let both = async { tokio::try_join!(running, relaying) };

@@ -130,24 +130,24 @@ impl RelayTask {
         until_empty: bool,
     ) -> Result<RelayReport, OutboxError> {
         let ended = self.publish_until(stop, until_empty).await;
-        self.finish(&CancellationToken::new()).await;
+        self.finish().await;
         self.end_reporter(&ended);
         ended.map(|()| self.report)
     }
 
     /// Publishes until `stop`, then until nothing is left that can be published, or until
-    /// `hard_stop`.
+    /// `drain_stop`.
     pub(super) async fn run_then_drain(
         mut self,
         stop: &CancellationToken,
-        hard_stop: &CancellationToken,
+        drain_stop: &CancellationToken,
     ) -> Result<RelayReport, OutboxError> {
         let mut ended = self.publish_until(stop, false).await;
-        if ended.is_ok() && !hard_stop.is_cancelled() {
+        if ended.is_ok() && !drain_stop.is_cancelled() {
             self.may_have_more = true;
-            ended = self.publish_until(hard_stop, true).await;
+            ended = self.publish_until(drain_stop, true).await;
         }
-        self.finish(hard_stop).await;
+        self.finish().await;
         self.end_reporter(&ended);
         ended.map(|()| self.report)
     }
@@ -467,14 +467,13 @@ impl RelayTask {
 
     /// Waits for the sent rows, records their results, and releases all slots, within the drain
     /// timeout and the time of the store's calls.
-    async fn finish(&mut self, hard_stop: &CancellationToken) {
+    async fn finish(&mut self) {
         let deadline = Instant::now() + self.settings.drain_timeout;
         self.in_flight.close();
         loop {
             let sent = tokio::select! {
                 biased;
                 sent = self.sends.next() => sent,
-                () = hard_stop.cancelled() => None,
                 () = sleep_until(deadline) => None,
             };
             let Some(sent) = sent else { break };

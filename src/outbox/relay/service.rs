@@ -40,14 +40,14 @@ use tokio_util::sync::CancellationToken;
 /// # use evenkeel::publisher::Publisher;
 /// # use tokio_util::sync::CancellationToken;
 /// # async fn example(store: OutboxStore, publisher: Publisher) -> Result<(), OutboxError> {
-/// let (stop, hard_stop) = (CancellationToken::new(), CancellationToken::new());
-/// let relay = Relay::new(store, publisher).run_then_drain(stop.clone(), hard_stop.clone());
+/// let (stop, drain_stop) = (CancellationToken::new(), CancellationToken::new());
+/// let relay = Relay::new(store, publisher).run_then_drain(stop.clone(), drain_stop.clone());
 /// let relay = tokio::spawn(relay);
 /// // The handlers have ended: publish what they have written, for ten seconds at most.
 /// stop.cancel();
 /// tokio::spawn(async move {
 ///     tokio::time::sleep(std::time::Duration::from_secs(10)).await;
-///     hard_stop.cancel();
+///     drain_stop.cancel();
 /// });
 /// let report = relay.await.expect("the relay does not panic")?;
 /// println!("{} events published", report.published);
@@ -122,20 +122,22 @@ impl Relay {
     }
 
     /// Publishes until `stop`, then the remaining events except those of held keys, until
-    /// `hard_stop`. Does not wait for acknowledgements after `hard_stop`.
+    /// `drain_stop`. Then nothing more is sent, and the acknowledgements of what was sent are
+    /// awaited for up to [`RelaySettings::drain_timeout`].
     ///
     /// Use it in a service that runs a relay beside its handlers: the events of the last handlers
-    /// are still published, and one deadline bounds all parts of the stop.
+    /// are still published. Other instances may write to the outbox faster than it empties, so
+    /// cancel `drain_stop` before your deadline, by the `drain_timeout`.
     ///
     /// # Errors
     /// The errors of [`Relay::run`].
     pub async fn run_then_drain(
         self,
         stop: CancellationToken,
-        hard_stop: CancellationToken,
+        drain_stop: CancellationToken,
     ) -> Result<RelayReport, OutboxError> {
         self.settings.validate()?;
-        self.task().run_then_drain(&stop, &hard_stop).await
+        self.task().run_then_drain(&stop, &drain_stop).await
     }
 
     /// The task of this relay.

@@ -610,7 +610,7 @@ async fn a_drain_ends_when_only_a_missing_topic_is_left() {
     assert_eq!((status.pending, status.held.len()), (60, 20));
 }
 
-/// Once cancelled it waits for no more.
+/// Once the drain is cancelled it sends no more.
 #[tokio::test]
 async fn a_relay_beside_handlers_drains_what_they_leave() {
     let Some((case, outbox, _)) = case_on_postgres("outbox-leave").await else {
@@ -620,17 +620,17 @@ async fn a_relay_beside_handlers_drains_what_they_leave() {
         .map(|id| record(&case, "k", &id.to_string()))
         .collect();
     commit(&outbox, &records).await;
-    let (stop, hard_stop) = (CancellationToken::new(), CancellationToken::new());
+    let (stop, drain_stop) = (CancellationToken::new(), CancellationToken::new());
     stop.cancel();
-    let run = relay(&case, outbox.clone()).run_then_drain(stop.clone(), hard_stop.clone());
+    let run = relay(&case, outbox.clone()).run_then_drain(stop.clone(), drain_stop.clone());
     let report = tokio::time::timeout(WITHIN, run)
         .await
         .expect("it ends in time");
     assert_eq!(report.expect("it ends well").published, 100);
 
     commit(&outbox, &records).await;
-    hard_stop.cancel();
-    let run = relay(&case, outbox).run_then_drain(stop, hard_stop);
+    drain_stop.cancel();
+    let run = relay(&case, outbox).run_then_drain(stop, drain_stop);
     let report = tokio::time::timeout(WITHIN, run)
         .await
         .expect("it ends in time");
@@ -639,4 +639,39 @@ async fn a_relay_beside_handlers_drains_what_they_leave() {
         report.published + report.unacknowledged as u64 <= 1,
         "{report:?}"
     );
+}
+
+/// Another instance commits faster than this one publishes.
+#[tokio::test]
+async fn a_drain_without_an_end_leaves_nothing_unacknowledged() {
+    let Some((case, outbox, _)) = case_on_postgres("outbox-endless").await else {
+        return;
+    };
+    let records: Vec<_> = (0..500)
+        .map(|id| record(&case, &id.to_string(), "1"))
+        .collect();
+    commit(&outbox, &records).await;
+    let (stop, drain_stop) = (CancellationToken::new(), CancellationToken::new());
+    stop.cancel();
+    let filling = async {
+        loop {
+            commit(&outbox, &records).await;
+        }
+    };
+    let run = async {
+        let run = relay(&case, outbox.clone()).run_then_drain(stop, drain_stop.clone());
+        let (report, ()) = tokio::join!(run, async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drain_stop.cancel();
+        });
+        report.expect("it ends well")
+    };
+    let report = tokio::select! {
+        report = tokio::time::timeout(WITHIN, run) => report.expect("it ends in time"),
+        () = filling => unreachable!("it has no end"),
+    };
+    assert!(report.published > 0, "{report:?}");
+    assert_eq!(report.unacknowledged, 0, "{report:?}");
+    let status = OutboxStore::from(outbox).status().await;
+    assert!(status.expect("the outbox reports its status").pending > 0);
 }
