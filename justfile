@@ -44,6 +44,14 @@ dist:
 ci:
     .ci/run
 
-# What takes longer, before a release: each feature alone, chaos on three seeds
+# The listing of the public API, so that a change to it shows in review
+public-api:
+    .ci/public-api
+
+# Breaking changes of the published libraries since a tag: just semver v0.1.0
+semver tag:
+    cargo semver-checks -p evenkeel -p evenkeel-program -p evenkeel-ops --baseline-rev {{tag}}
+
+# What takes longer, before a release: each feature alone, the public API, chaos on three seeds
 ci-extended:
     .ci/extended
