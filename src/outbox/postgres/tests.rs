@@ -113,6 +113,30 @@ async fn concurrent_opens_of_an_empty_database_create_one_outbox() {
 }
 
 #[tokio::test]
+async fn the_status_is_read_without_a_change_of_the_database() {
+    let Some(url) = database().await else { return };
+    let refused = OutboxStore::status_at(&url).await.err();
+    assert!(
+        matches!(refused, Some(OutboxError::Foreign { .. })),
+        "{refused:?}"
+    );
+    let versions = OutboxStore::versions(&url).await.expect("versions");
+    assert_eq!(versions.stored, 0, "no table is created");
+
+    let outbox = outbox(&url).await;
+    let status = OutboxStore::status_at(&url).await.expect("a status");
+    assert_eq!((status.pending, status.slots_free), (0, 64));
+
+    let older = sqlx::query("UPDATE evenkeel_meta SET value = '0' WHERE name = 'outbox_version'");
+    let older = older.execute(outbox.pool()).await;
+    older.expect("the statement succeeds");
+    let refused = OutboxStore::status_at(&url).await.expect_err("too old");
+    assert!(refused.to_string().contains("store migrate"), "{refused}");
+    let versions = OutboxStore::versions(&url).await.expect("versions");
+    assert_eq!(versions.stored, 0, "the version is not raised");
+}
+
+#[tokio::test]
 async fn a_database_of_a_newer_version_is_refused() {
     let Some(url) = database().await else { return };
     assert_eq!(
