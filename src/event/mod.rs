@@ -27,6 +27,8 @@ mod headers;
 mod id;
 mod outgoing;
 mod record;
+#[cfg(test)]
+pub(crate) mod test_record;
 mod trace;
 mod typed;
 

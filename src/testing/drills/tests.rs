@@ -1,5 +1,6 @@
 use super::*;
-use crate::event::{Event, EventType, Headers, RecordBatchBuilder};
+use crate::event::test_record::received_event;
+use crate::event::{Event, EventType};
 use crate::handler::{Delivered, Delivery, DeliveryScope, HandlerError, Outcome, Router};
 use crate::inbox::{BoxFuture, InboxError, MemoryInbox, SqliteInbox, SqliteTx};
 use std::sync::Arc;
@@ -23,21 +24,7 @@ impl EventType for Paid {
 }
 
 fn delivery(id: usize) -> Delivery {
-    let mut headers = Headers::new();
-    for (name, value) in [
-        ("ce_specversion", "1.0"),
-        ("ce_id", &*id.to_string()),
-        ("ce_source", "/test"),
-        ("ce_type", Paid::TYPE),
-        ("content-type", "application/json"),
-    ] {
-        headers.push(name, Some(value.as_bytes()));
-    }
-    let mut batch = RecordBatchBuilder::new();
-    let source = batch.source(Paid::TOPIC.into(), 0);
-    let value = br#"{"cents":5}"#;
-    batch.push(source, id as i64, 0, None, Some(value), headers.iter());
-    let record = batch.build(None).record(0).expect("pushed");
+    let record = received_event("/test", id as i64, &Paid { cents: 5 });
     Delivery::new(record, 1, Arc::new(DeliveryScope::new("group")))
 }
 

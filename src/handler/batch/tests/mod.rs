@@ -6,7 +6,8 @@ mod transactions;
 
 use super::settings::RECORDS_MAX;
 use super::*;
-use crate::event::{EventType, Headers, RecordBatchBuilder};
+use crate::event::EventType;
+use crate::event::test_record::received_event;
 use crate::handler::{Class, Delivery, DeliveryScope, Router, Stage, State};
 use crate::inbox::{Claimed, Inbox, InboxError, InboxKey, MemoryInbox, SqliteInbox, SqliteTx};
 use futures_util::future::join_all;
@@ -31,22 +32,7 @@ impl EventType for Paid {
 }
 
 fn delivery(id: i64, attempt: u32) -> Delivery {
-    let mut headers = Headers::new();
-    for (name, value) in [
-        ("ce_specversion", "1.0"),
-        ("ce_id", &*id.to_string()),
-        ("ce_source", "/test"),
-        ("ce_type", Paid::TYPE),
-        ("content-type", "application/json"),
-    ] {
-        headers.push(name, Some(value.as_bytes()));
-    }
-    let mut batch = RecordBatchBuilder::new();
-    let source = batch.source(Paid::TOPIC.into(), 0);
-    let value = format!("{{\"cents\":{id}}}");
-    let value = Some(value.as_bytes());
-    batch.push(source, id, 0, None, value, headers.iter());
-    let record = batch.build(None).record(0).expect("pushed");
+    let record = received_event("/test", id, &Paid { cents: id });
     Delivery::new(record, attempt, Arc::new(DeliveryScope::new("group")))
 }
 

@@ -2,7 +2,8 @@
 //! sum is right.
 
 use super::*;
-use crate::event::{Event, EventType, Headers, OutgoingRecord, RecordBatchBuilder};
+use crate::event::test_record::received_event;
+use crate::event::{Event, EventType, OutgoingRecord};
 use crate::handler::{Delivered, Delivery, DeliveryScope, HandlerError, Outcome, Router};
 use crate::inbox::{Claimed, Inbox, InboxKey};
 use crate::outbox::PostgresOutbox;
@@ -120,29 +121,8 @@ fn batch_router(inbox: &PostgresInbox, style: WriteStyle, errors: &HandlerErrors
 }
 
 fn delivery(source: &str, id: usize, taken: &Taken) -> Delivery {
-    let mut headers = Headers::new();
-    for (name, value) in [
-        ("ce_specversion", "1.0"),
-        ("ce_id", &*id.to_string()),
-        ("ce_source", source),
-        ("ce_type", Taken::TYPE),
-        ("content-type", "application/json"),
-    ] {
-        headers.push(name, Some(value.as_bytes()));
-    }
-    let mut batch = RecordBatchBuilder::new();
-    let source = batch.source(Taken::TOPIC.into(), 0);
-    let value = serde_json::to_vec(taken).unwrap();
-    batch.push(source, id as i64, 0, None, Some(&value), headers.iter());
-    Delivery {
-        record: batch.build(None).record(0).unwrap(),
-        attempt: 1,
-        scope: Arc::new(DeliveryScope {
-            group: "stock".to_owned(),
-            publisher: None,
-            handler_timeout: None,
-        }),
-    }
+    let record = received_event(source, id as i64, taken);
+    Delivery::new(record, 1, Arc::new(DeliveryScope::new("stock")))
 }
 
 /// Has each router handle its share of the events, up to 64 at a time. Returns the outcomes that
@@ -244,6 +224,11 @@ async fn check(
     eprintln!("{case}");
 }
 
+/// Like [`check`], with the defaults: a handler for each event, and the settings as they are.
+async fn check_defaults(url: &str, instances: usize, style: WriteStyle, events: &[Taken]) {
+    check(url, instances, style, events, router, |s| s).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_instance_fails_none_of_the_events_that_share_rows() {
     let Some(url) = database().await else { return };
@@ -254,59 +239,24 @@ async fn one_instance_fails_none_of_the_events_that_share_rows() {
         WriteStyle::AdvisoryLock,
         WriteStyle::Permanent,
     ] {
-        check(&url, 1, style, &events(1_000, 1), router, |settings| {
-            settings
-        })
-        .await;
+        check_defaults(&url, 1, style, &events(1_000, 1)).await;
     }
-    check(&url, 1, WriteStyle::Sleep, &events(200, 1), router, |s| s).await;
+    check_defaults(&url, 1, WriteStyle::Sleep, &events(200, 1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_instances_fail_none_of_the_events_that_share_rows() {
     let Some(url) = database().await else { return };
-    check(
-        &url,
-        2,
-        WriteStyle::Update,
-        &events(2_000, 1),
-        router,
-        |s| s,
-    )
-    .await;
-    check(
-        &url,
-        2,
-        WriteStyle::Upsert,
-        &events(1_000, 1),
-        router,
-        |s| s,
-    )
-    .await;
-    check(&url, 2, WriteStyle::Sleep, &events(200, 1), router, |s| s).await;
+    check_defaults(&url, 2, WriteStyle::Update, &events(2_000, 1)).await;
+    check_defaults(&url, 2, WriteStyle::Upsert, &events(1_000, 1)).await;
+    check_defaults(&url, 2, WriteStyle::Sleep, &events(200, 1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn handlers_may_take_rows_in_different_orders() {
     let Some(url) = database().await else { return };
-    check(
-        &url,
-        1,
-        WriteStyle::Update,
-        &events(1_000, 3),
-        router,
-        |s| s,
-    )
-    .await;
-    check(
-        &url,
-        2,
-        WriteStyle::Update,
-        &events(1_000, 3),
-        router,
-        |s| s,
-    )
-    .await;
+    check_defaults(&url, 1, WriteStyle::Update, &events(1_000, 3)).await;
+    check_defaults(&url, 2, WriteStyle::Update, &events(1_000, 3)).await;
     let alone = |settings: PostgresSettings| settings.with_group_max(1);
     check(&url, 2, WriteStyle::Update, &events(500, 3), router, alone).await;
 }
@@ -318,16 +268,8 @@ async fn stricter_isolation_fails_none_of_the_events() {
         let separator = if url.contains('?') { '&' } else { '?' };
         let option = level.replace("%20", "\\%20");
         let url = format!("{url}{separator}options=-c%20default_transaction_isolation%3D{option}");
-        check(&url, 1, WriteStyle::Update, &events(500, 2), router, |s| s).await;
-        check(
-            &url,
-            2,
-            WriteStyle::SelectForUpdate,
-            &events(500, 2),
-            router,
-            |s| s,
-        )
-        .await;
+        check_defaults(&url, 1, WriteStyle::Update, &events(500, 2)).await;
+        check_defaults(&url, 2, WriteStyle::SelectForUpdate, &events(500, 2)).await;
     }
 }
 
@@ -489,7 +431,7 @@ fn collisions_are_counted_and_named_with_the_setting() {
         metrics::with_local_recorder(&recorder, || {
             // A group holds its rows longer than others wait for them.
             let events = events(200, 2);
-            runtime.block_on(check(&url, 1, WriteStyle::Sleep, &events, router, |s| s));
+            runtime.block_on(check_defaults(&url, 1, WriteStyle::Sleep, &events));
         });
     });
     let counted = recorder.handle().render();
