@@ -105,6 +105,9 @@ impl ValueEnum for Choice {
             Choice::One(Workload::Rebalance),
             Choice::One(Workload::Lifecycle),
             Choice::One(Workload::Parked),
+            Choice::One(Workload::Gateway),
+            Choice::One(Workload::GatewayOverload),
+            Choice::One(Workload::GatewayStreams),
         ];
         CHOICES
     }

@@ -33,6 +33,12 @@ pub(crate) enum Workload {
     Lifecycle,
     /// Assignment with a million parked records.
     Parked,
+    /// Post over HTTP, compared with a plain route.
+    Gateway,
+    /// Post over HTTP at multiples of the capacity.
+    GatewayOverload,
+    /// Stream events to 1, 100 and 5,000 clients.
+    GatewayStreams,
 }
 
 impl Workload {

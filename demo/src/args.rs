@@ -9,8 +9,9 @@ use std::time::Duration;
 
 /// Run the whole shop on one machine, and audit that every event had its effect once and in order.
 ///
-/// Starts or finds a Kafka, starts every service as a process, simulates orders, waits until all
-/// are handled, and audits. Everything that it started is stopped at the end, or at Ctrl-C.
+/// Starts or finds a Kafka, starts every service and two gateways as processes, simulates orders,
+/// half of them over HTTP, reads streams of events, waits until all are handled, and audits.
+/// Everything that it started is stopped at the end, or at Ctrl-C.
 ///
 /// Exit codes: 0 the audit passed; 1 it failed, or the demo could not run; 2 wrong usage; 130, 143
 /// stopped by a signal.
@@ -25,7 +26,7 @@ pub(crate) struct Args {
         value_parser = parse_duration_or_seconds
     )]
     pub(crate) load: Duration,
-    /// Orders per second.
+    /// Orders per second; half of them are sent to the gateways over HTTP.
     #[arg(
         long,
         value_name = "ORDERS",
@@ -45,9 +46,9 @@ pub(crate) struct Args {
         conflicts_with = "kafka"
     )]
     pub(crate) brokers: Option<String>,
-    /// Inject faults: kill, freeze and stop services at random and start them again; freeze the
-    /// broker, if the demo started it as a process or container; make the payment provider slow,
-    /// hang, decline, fail for one customer or be down for a while.
+    /// Inject faults: kill, freeze and stop services and gateways at random and start them again;
+    /// freeze the broker, if the demo started it as a process or container; make the payment
+    /// provider slow, hang, decline, fail for one customer or be down for a while.
     #[arg(long)]
     pub(crate) chaos: bool,
     /// Seed of orders and faults [default: random, and printed].

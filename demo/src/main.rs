@@ -3,12 +3,14 @@
 //! - [`args`]: the command line; [`run`]: the phases of a run, in order
 //! - [`cluster`]: the Kafka, and its broker under chaos; [`shop`]: the programs to run, with their
 //!   flags
+//! - [`callers`]: the callers of the gateways: orders over HTTP, and streams
 //! - [`supervisor`]: processes, and the harm to them; [`chaos`]: the schedule of faults
 //! - [`monitoring`]: samples and display during a run; [`sources`], [`audit`], [`report`]: reading,
 //!   audit and report at the end
 
 mod args;
 mod audit;
+mod callers;
 mod chaos;
 mod cluster;
 mod monitoring;

@@ -6,6 +6,23 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
+/// The requests to the gateways, and their streams.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct GatewayReport {
+    /// Number of requests that were answered with 202.
+    pub(crate) answered: u64,
+    /// Number of attempts beyond the first of a request.
+    pub(crate) retried: u64,
+    /// Number of requests that were refused for good.
+    pub(crate) refused: u64,
+    /// Number of requests without a final answer in time.
+    pub(crate) unknown: u64,
+    /// Number of events that the streams delivered.
+    pub(crate) streamed: u64,
+    /// Number of times that a stream was cut.
+    pub(crate) cuts: u64,
+}
+
 /// The report of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Report {
@@ -13,8 +30,11 @@ pub(crate) struct Report {
     pub(crate) kafka: String,
     /// Number of distinct events on the topics.
     pub(crate) published: u64,
-    /// Number of distinct events that producer commands recorded as acknowledged.
+    /// Number of distinct events that producer commands, and callers of the gateways, recorded as
+    /// acknowledged.
     pub(crate) acknowledged: u64,
+    /// The requests to the gateways, and their streams.
+    pub(crate) gateway: GatewayReport,
     /// Number of distinct events with an effect, by service.
     pub(crate) effects: BTreeMap<String, u64>,
     /// Number of records whose end the audit of `evenkeel-ops` proved, counted in every group that
@@ -61,6 +81,7 @@ pub(crate) struct ReportInput {
     pub(crate) findings: Findings,
     /// Number of records whose end was proven, counted in every group that reads them.
     pub(crate) proven: u64,
+    pub(crate) gateway: GatewayReport,
     /// Articles whose stock is inconsistent.
     pub(crate) stock: Vec<String>,
     pub(crate) toll: Toll,
@@ -107,6 +128,7 @@ impl Report {
             kafka: entries.kafka,
             published: findings.published,
             acknowledged: findings.acknowledged,
+            gateway: entries.gateway,
             effects: findings.effects,
             proven: entries.proven,
             duplicates_suppressed: findings.duplicates_suppressed,
@@ -137,9 +159,20 @@ impl Report {
         };
         row("events published".to_owned(), self.published);
         row(
-            "  acknowledged to the producer commands".to_owned(),
+            "  acknowledged to the producers".to_owned(),
             self.acknowledged,
         );
+        let gateway = &self.gateway;
+        for (name, value) in [
+            ("requests answered by the gateways", gateway.answered),
+            ("  retried", gateway.retried),
+            ("  refused", gateway.refused),
+            ("  without an answer", gateway.unknown),
+            ("events streamed by the gateways", gateway.streamed),
+            ("  cuts of the streams", gateway.cuts),
+        ] {
+            row(name.to_owned(), value);
+        }
         for (service, effects) in &self.effects {
             row(format!("effects in {service}"), *effects);
         }
@@ -234,6 +267,10 @@ mod tests {
                 ..Findings::default()
             },
             proven: 12,
+            gateway: GatewayReport {
+                cuts: 7_654,
+                ..GatewayReport::default()
+            },
             stock: Vec::new(),
             toll: Toll::default(),
             faults: Vec::new(),
@@ -277,6 +314,7 @@ mod tests {
             "kafka",
             "published",
             "acknowledged",
+            "gateway",
             "effects",
             "proven",
             "duplicates_suppressed",
@@ -297,6 +335,7 @@ mod tests {
     fn the_table_ends_by_saying_whether_the_books_balance() {
         let text = Report::new(entries()).human();
         assert!(text.contains("1,234,567"), "{text}");
+        assert!(text.contains("7,654"), "{text}");
         assert!(text.contains("note: a remark"), "{text}");
         assert!(
             text.lines()

@@ -52,7 +52,8 @@
 //!   `retry_partitions`, `parked_records`, `own_topics`, `control_topic` and `member`, each
 //!   followed by the group ([`Consumer::with_health`]).
 //! - Metrics: [`Metric`](crate::telemetry::Metric), with the label `group`.
-//! - Parked records: [`parked_keys`]. The group's own topics: [`GroupTopics`].
+//! - Progress: [`group_progress`]. Parked records: [`parked_keys`]. The group's own topics:
+//!   [`GroupTopics`].
 //!
 //! # Examples
 //!
@@ -206,7 +207,9 @@ mod worker;
 pub use group_topics::{GroupTopic, GroupTopicKind, GroupTopicState, GroupTopics, TopicFault};
 pub use member::Consumer;
 pub use report::{ConsumerError, RunReport, Stopped};
-pub use retry_reader::inspect::{ParkedKey, parked_keys, parked_records};
+pub use retry_reader::inspect::{
+    ParkedKey, PartitionProgress, group_progress, parked_keys, parked_keys_in, parked_records,
+};
 pub use settings::{
     AfterDeadLetter, Assignment, ConsumerSettings, KeylessOrdering, RecordHeaders, RecordOrdering,
     StopWhen,

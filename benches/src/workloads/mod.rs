@@ -3,8 +3,10 @@
 //!
 //! - [`throughput`]: events per second; [`timing`]: delays; [`stores`]: effects
 //! - [`backlog`]: memory with many waiting records; [`parked`]: assignment with many parked ones
+//! - [`gateway`]: posts and streams over HTTP
 
 mod backlog;
+mod gateway;
 mod parked;
 mod stores;
 mod throughput;
@@ -12,6 +14,7 @@ mod timing;
 
 use crate::spec::{Data, Plan, Spec, Turn};
 use crate::workload::Workload;
+use gateway::{overload, posts, streams};
 use stores::{effects, shared_rows};
 use throughput::{consume, decode, keys, publish, slow};
 use timing::{hot_key, latency, lifecycle, rebalance};
@@ -33,6 +36,9 @@ impl Workload {
             Self::Rebalance => rebalance::plan(),
             Self::Lifecycle => lifecycle::plan(),
             Self::Parked => parked::plan(),
+            Self::Gateway => posts::plan(),
+            Self::GatewayOverload => overload::plan(),
+            Self::GatewayStreams => streams::plan(),
         }
     }
 
@@ -57,6 +63,9 @@ impl Workload {
             Self::Rebalance => rebalance::turn(spec).await,
             Self::Lifecycle => lifecycle::turn(spec).await,
             Self::Parked => parked::turn(spec).await,
+            Self::Gateway => posts::turn(spec).await,
+            Self::GatewayOverload => overload::turn(spec).await,
+            Self::GatewayStreams => streams::turn(spec).await,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Without a subcommand it runs the daemon, like every other service; `run` is the explicit form.
 //! `show` and `list` read the cache or the store, whether a daemon runs or not.
 
+use super::api::{self, OrderQueries};
 use super::cache::Cache;
 use super::cache_updater::CacheUpdater;
 use super::queries::{self, Line, Order};
@@ -13,12 +14,14 @@ use crate::daemon::options::Options;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use comfy_table::{Table, presets};
+use evenkeel::telemetry::daemon::admin_address;
 use evenkeel::telemetry::{say, visible};
 use evenkeel_program::exit::Ending;
 use evenkeel_program::output_format::OutputFormat;
 use evenkeel_program::redacted_address::RedactedAddress;
 use evenkeel_program::stdout::print_json_line;
 use serde::Serialize;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -59,6 +62,10 @@ struct Running {
     options: Options,
     #[command(flatten)]
     shared: Shared,
+    /// Address of GET /orders/ID, which the gateway asks: a port alone is on 127.0.0.1; 0.0.0.0:PORT
+    /// is reachable from other machines [default: no server]
+    #[arg(long, env = "SHOP_API", value_name = "[ADDR:]PORT", value_parser = admin_address)]
+    api: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]
@@ -115,6 +122,9 @@ pub async fn main() -> ExitCode {
 async fn run(running: Running) -> Result<Ending> {
     let cache = running.shared.open()?;
     let store = running.options.clone().settings(SERVICE.name)?.store;
+    if let Some(address) = running.api {
+        api::start(address, OrderQueries::new(store.clone(), cache.clone())).await?;
+    }
     daemon::start_with(&SERVICE, running.options, |router| {
         Layered(CacheUpdater::new(router, store, cache))
     })

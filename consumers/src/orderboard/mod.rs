@@ -14,6 +14,7 @@ use shop_schemas::{
 };
 use sqlx::SqliteConnection;
 
+mod api;
 pub mod cache;
 mod cache_updater;
 pub mod command;

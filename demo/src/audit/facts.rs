@@ -38,6 +38,8 @@ impl fmt::Display for Position {
 pub(crate) struct Published {
     pub(crate) identity: Identity,
     pub(crate) ty: String,
+    /// Key of the record, if it has one.
+    pub(crate) key: Option<String>,
     pub(crate) at: Position,
 }
 
@@ -52,12 +54,12 @@ pub(crate) struct Acknowledged {
 }
 
 /// An event's number among the events of its key, in the order of sending, and its acknowledged
-/// position.
+/// offset. `None` if the producer was not told the offset, as callers of a gateway are not.
 #[derive(Debug, Clone)]
 pub(crate) struct Sent {
     pub(crate) key: String,
     pub(crate) number: u64,
-    pub(crate) offset: i64,
+    pub(crate) offset: Option<i64>,
 }
 
 /// A committed effect of a service, in the order of commits.

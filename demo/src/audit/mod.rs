@@ -6,12 +6,14 @@
 mod facts;
 mod order;
 mod stock;
+mod streams;
 mod tally;
 
 pub(crate) use facts::{
     Acknowledged, Cause, Dead, Effect, Facts, Identity, Position, Published, Sent,
 };
 pub(crate) use stock::{Books, Moved, unbalanced};
+pub(crate) use streams::{StreamRecord, compare};
 pub(crate) use tally::Tally;
 
 use crate::shop::services::Services;
@@ -72,7 +74,7 @@ pub(crate) fn audit(facts: &Facts, services: Services<'_>) -> Findings {
         expected.insert(&event.identity, (&event.at.topic, &event.ty));
     }
     let mut findings = Findings {
-        out_of_order: order::check_log(&facts.acknowledged),
+        out_of_order: order::check_log(&facts.acknowledged, &facts.published),
         published: appearances.len() as u64,
         acknowledged,
         dead_letters: facts

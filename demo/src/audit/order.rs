@@ -1,27 +1,39 @@
 //! Order per key: events are on the log in the order of sending, and take effect in the order of
 //! the log.
 
-use super::{Acknowledged, Effect, Sent, Tally};
+use super::{Acknowledged, Effect, Identity, Published, Sent, Tally};
 use std::collections::HashMap;
 
 /// Counts the acknowledged events that precede one of the same topic and key that was sent earlier.
-pub(super) fn check_log(acknowledged: &[Acknowledged]) -> Tally {
-    let mut sent: Vec<(&Acknowledged, &Sent)> = acknowledged
+/// An event without an acknowledged offset is where it first appears on the log.
+pub(super) fn check_log(acknowledged: &[Acknowledged], published: &[Published]) -> Tally {
+    let mut first: HashMap<&Identity, i64> = HashMap::with_capacity(published.len());
+    for event in published {
+        let offset = first.entry(&event.identity).or_insert(event.at.offset);
+        *offset = event.at.offset.min(*offset);
+    }
+    let mut sent: Vec<(&Acknowledged, &Sent, i64)> = acknowledged
         .iter()
-        .filter_map(|event| Some((event, event.sent.as_ref()?)))
+        .filter_map(|event| {
+            let sent = event.sent.as_ref()?;
+            let offset = sent
+                .offset
+                .or_else(|| first.get(&event.identity).copied())?;
+            Some((event, sent, offset))
+        })
         .collect();
-    sent.sort_by_key(|(event, sent)| (&event.topic, &sent.key, sent.number));
+    sent.sort_by_key(|(event, sent, _)| (&event.topic, &sent.key, sent.number));
     let mut out_of_order = Tally::default();
     for pair in sent.windows(2) {
-        let [(before, first), (event, second)] = pair else {
+        let [(before, first, earlier), (event, second, later)] = pair else {
             continue;
         };
         let same = before.topic == event.topic && first.key == second.key;
-        if same && second.offset <= first.offset {
+        if same && later <= earlier {
             out_of_order.add(|| {
                 format!(
-                    "{} of key {} is at offset {}, before an event that was sent earlier",
-                    event.identity, second.key, second.offset
+                    "{} of key {} is at offset {later}, before an event that was sent earlier",
+                    event.identity, second.key
                 )
             });
         }

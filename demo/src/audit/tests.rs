@@ -27,6 +27,7 @@ fn published(topic: &str, source: &str, ty: &str, number: usize) -> Published {
     Published {
         identity: identity(source, number),
         ty: ty.to_owned(),
+        key: Some((number % 3).to_string()),
         at: position(topic, number),
     }
 }
@@ -69,7 +70,7 @@ fn balanced() -> Facts {
             sent: Some(Sent {
                 key: (order.at.offset % 3).to_string(),
                 number: order.at.offset as u64,
-                offset: order.at.offset,
+                offset: Some(order.at.offset),
             }),
         })
         .collect();
@@ -224,12 +225,31 @@ fn two_swapped_events_of_a_key_are_one_violation() {
     let swap = |facts: &mut Facts, one: usize, other: usize| {
         for (number, offset) in [(one, other), (other, one)] {
             if let Some(sent) = &mut facts.acknowledged[number].sent {
-                sent.offset = offset as i64;
+                sent.offset = Some(offset as i64);
             }
         }
     };
     check(|facts| swap(facts, 3, 6), [0, 0, 1, 0]);
     check(|facts| swap(facts, 3, 4), [0, 0, 0, 0]);
+}
+
+#[test]
+fn without_an_acknowledged_offset_the_order_is_that_of_the_log() {
+    let forget = |facts: &mut Facts| {
+        for event in &mut facts.acknowledged {
+            if let Some(sent) = &mut event.sent {
+                sent.offset = None;
+            }
+        }
+    };
+    check(forget, [0, 0, 0, 0]);
+    let swapped = |facts: &mut Facts| {
+        forget(facts);
+        let (one, other) = (facts.published[3].at.offset, facts.published[6].at.offset);
+        facts.published[3].at.offset = other;
+        facts.published[6].at.offset = one;
+    };
+    check(swapped, [0, 0, 1, 0]);
 }
 
 #[test]

@@ -142,6 +142,19 @@ fn block(phase: &str, sample: &Sample, rate: u64, daemons: &[(&Daemon, bool)]) -
         }
         block.push('\n');
     }
+    // The gateways have no group.
+    let is_other = |daemon: &Daemon| !sample.services.contains_key(daemon.service);
+    let others: Vec<_> = daemons
+        .iter()
+        .filter(|(daemon, _)| is_other(daemon))
+        .collect();
+    if let Some((daemon, _)) = others.first() {
+        block.push_str(&format!("  {:<47}", daemon.service));
+        for (daemon, ready) in others {
+            block.push_str(&format!("  {}", state(daemon, *ready)));
+        }
+        block.push('\n');
+    }
     block
 }
 

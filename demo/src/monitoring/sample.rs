@@ -2,6 +2,7 @@
 //! stores, readiness.
 
 use super::lag::Lags;
+use crate::shop::services::GATEWAY;
 use crate::sources::{count_effects, has_unpublished};
 use anyhow::Context;
 use evenkeel::kafka::admin::Admin;
@@ -32,7 +33,7 @@ pub(crate) struct Sample {
     pub(crate) end: i64,
     /// Number of records that all groups have settled.
     pub(crate) settled: i64,
-    /// Whether a service has committed events that are not published yet.
+    /// Whether a service or a gateway has committed events that are not published yet.
     pub(crate) is_unpublished: bool,
 }
 
@@ -66,6 +67,7 @@ impl Sampler {
             sample.is_unpublished |= has_unpublished(&store).await?;
             sample.services.insert(service, Progress { lag, effects });
         }
+        sample.is_unpublished |= has_unpublished(&store_of(&self.directory, GATEWAY)).await?;
         Ok(sample)
     }
 }
@@ -144,7 +146,7 @@ impl Drop for Watch {
     }
 }
 
-/// The path of a service's store.
+/// The path of the store of a service, or of the gateways.
 pub(crate) fn store_of(directory: &Path, service: &str) -> PathBuf {
     directory.join(format!("{service}.db"))
 }

@@ -1,17 +1,18 @@
 //! The final audit: reads every source again and audits it.
 
 use super::groups::Scope;
-use crate::audit::{Facts, Findings, audit, unbalanced};
+use crate::audit::{Facts, Findings, audit, compare, unbalanced};
+use crate::callers::StreamOutcome;
 use crate::cluster::{Cluster, Offsets};
 use crate::monitoring::sample::store_of;
 use crate::shop::Shop;
-use crate::shop::services::SERVICES;
+use crate::shop::services::{GATEWAY, SERVICES};
 use crate::sources::{Defaults, Span, read_books, read_effects, read_journal, read_topics};
 use anyhow::Context;
 use evenkeel::event::EventType;
 use shop_schemas::{OrderPlaced, StockReceived};
 
-/// The attributes that the lines of the producers' journals omit.
+/// The attributes that lines of the journals omit. Those of the callers of gateways omit none.
 const DELIVERY: Defaults = Defaults {
     source: "/shop/stock",
     ty: StockReceived::TYPE,
@@ -33,12 +34,14 @@ pub(super) struct AuditResult {
     pub(super) remarks: Vec<String>,
 }
 
-/// Audits all records since the offsets `from`, which were the end offsets at the time `since_ms`.
+/// Audits all records since the offsets `from`, which were the end offsets at the time `since_ms`,
+/// and compares the streams with them.
 pub(super) async fn audit_all(
     cluster: &Cluster,
     shop: &Shop<'_>,
     from: Offsets,
     since_ms: i64,
+    streams: &[StreamOutcome],
 ) -> anyhow::Result<AuditResult> {
     let (low, to) = cluster.bounds(&cluster.audited_topics().await?).await?;
     let mut remarks = taken_by_retention(&from, &low);
@@ -47,7 +50,7 @@ pub(super) async fn audit_all(
         parked: cluster.parked().await?,
         ..Facts::default()
     };
-    for (producer, defaults) in [("stock", DELIVERY), ("orders", ORDER)] {
+    for (producer, defaults) in [("stock", DELIVERY), ("orders", ORDER), (GATEWAY, ORDER)] {
         let events = read_journal(&shop.journal(producer), &defaults)?;
         facts.acknowledged.extend(events);
     }
@@ -84,6 +87,7 @@ pub(super) async fn audit_all(
     let groups = scope.audit(&facts, said.no_events).await?;
     remarks.extend(groups.remarks);
     let mut faults = groups.faults;
+    faults.extend(stream_faults(streams, &facts));
     if facts.acknowledged.is_empty() {
         faults.push("the producers' journals are empty: there is nothing to audit".to_owned());
     }
@@ -96,6 +100,18 @@ pub(super) async fn audit_all(
         faults,
         remarks,
     })
+}
+
+/// What the streams did not deliver as it is on the log. If retention deleted records, there is
+/// nothing to compare with.
+fn stream_faults(streams: &[StreamOutcome], facts: &Facts) -> Vec<String> {
+    let mut lines = Vec::new();
+    for stream in streams.iter().filter(|_| !facts.log_truncated) {
+        let findings = compare(&stream.record, &facts.published).lines();
+        let faults = stream.faults.iter().chain(&findings);
+        lines.extend(faults.map(|fault| format!("the stream of {}: {fault}", stream.name)));
+    }
+    lines
 }
 
 /// Messages about partitions whose records since `from` are incomplete.
@@ -116,6 +132,50 @@ fn taken_by_retention(from: &Offsets, low: &Offsets) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::{Identity, Position, Published, StreamRecord};
+
+    #[test]
+    fn a_stream_that_differs_from_the_log_is_a_fault() {
+        let place = || ("shop.orders".to_owned(), 0);
+        let identity = Identity {
+            source: "/callers/a".to_owned(),
+            id: "e".to_owned(),
+        };
+        let mut stream = StreamOutcome {
+            name: "all types",
+            record: StreamRecord {
+                types: vec![OrderPlaced::TYPE.to_owned()],
+                to: [(place(), 1)].into(),
+                events: vec![identity.clone()],
+                ..StreamRecord::default()
+            },
+            cuts: 1,
+            faults: Vec::new(),
+        };
+        let (topic, partition) = place();
+        let mut facts = Facts::default();
+        facts.published.push(Published {
+            identity,
+            ty: OrderPlaced::TYPE.to_owned(),
+            key: None,
+            at: Position {
+                topic,
+                partition,
+                offset: 0,
+            },
+        });
+        let faults = |stream: &StreamOutcome, facts: &Facts| {
+            stream_faults(std::slice::from_ref(stream), facts)
+        };
+        assert_eq!(faults(&stream, &facts), Vec::<String>::new());
+        stream.record.events.clear();
+        stream.faults.push("a gap".to_owned());
+        let found = faults(&stream, &facts);
+        assert_eq!(found[0], "the stream of all types: a gap");
+        assert!(found[1].contains("1 missing"), "{found:?}");
+        facts.log_truncated = true;
+        assert!(faults(&stream, &facts).is_empty());
+    }
 
     #[test]
     fn only_records_deleted_since_the_start_are_reported() {

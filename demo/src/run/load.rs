@@ -1,21 +1,22 @@
-//! The load: orders arrive, and chaos strikes if requested.
+//! The load: orders arrive, by the producer command and over HTTP, and chaos strikes if requested.
 
 use super::rate_control::RateControl;
 use crate::args::Args;
+use crate::callers::{HttpLoad, Requests};
 use crate::chaos::{schedule, standstills, turns};
 use crate::cluster::broker::Broker;
 use crate::monitoring::progress::ProgressDisplay;
 use crate::monitoring::sample::{Watch, is_ready};
 use crate::shop::provider::Provider;
 use crate::shop::{CUSTOMERS, Shop};
-use crate::supervisor::{Daemon, Process, Supervisor};
+use crate::supervisor::{Daemon, Process, Program, Supervisor};
 use anyhow::bail;
 use std::time::{Duration, Instant};
 
 const TICK: Duration = Duration::from_millis(100);
 /// Interval at which the display is refreshed.
 const SHOW_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the orders command may exceed its time, for the last acknowledgements.
+/// How long the orders may exceed their time, for the last acknowledgements and answers.
 const OVERTIME_MAX: Duration = Duration::from_secs(120);
 
 /// The participants of the load.
@@ -26,19 +27,30 @@ pub(super) struct Load<'a> {
     pub(super) broker: Broker<'a>,
     pub(super) watch: &'a Watch,
     pub(super) display: &'a mut ProgressDisplay,
+    /// The orders over HTTP.
+    pub(super) http: HttpLoad,
+}
+
+/// The parts of a rate that the producer command and the callers over HTTP have.
+pub(super) fn parts_of(rate: u32) -> (u32, u32) {
+    let http = rate / 2;
+    (rate - http, http)
 }
 
 impl Load<'_> {
-    /// Runs the load until the orders command has ended.
-    pub(super) async fn carry(&mut self, args: &Args, seed: u64) -> anyhow::Result<()> {
+    /// Runs the load until the orders command and the requests over HTTP have ended.
+    pub(super) async fn carry(mut self, args: &Args, seed: u64) -> anyhow::Result<Requests> {
         let carried = self.until_ended(args, seed).await;
         self.broker.relieve().await?;
-        carried
+        carried?;
+        self.http.finish().await
     }
 
     async fn until_ended(&mut self, args: &Args, seed: u64) -> anyhow::Result<()> {
-        let program = self.shop.orders(args, seed)?;
-        let mut orders = Process::start(&program, &mut self.supervisor.guard)?;
+        let (rate, _) = parts_of(args.rate);
+        let program = self.shop.orders(args, rate, seed)?;
+        let process = Process::start(&program, &mut self.supervisor.guard)?;
+        let mut orders = Some(process);
         let started = Instant::now();
         // Under chaos, faults delay work too, so the lag does not measure the machine.
         let mut pace = (!args.chaos).then(|| RateControl::new(started, args.rate));
@@ -60,8 +72,7 @@ impl Load<'_> {
         let mut turns = turns.into_iter().peekable();
         let mut show_due = started;
         loop {
-            if let Some(status) = orders.ended(&mut self.supervisor.guard)? {
-                program.ended_well(status)?;
+            if self.has_ended(&mut orders, &program)? && self.http.has_ended() {
                 self.display.say("all orders are placed");
                 return Ok(());
             }
@@ -82,14 +93,7 @@ impl Load<'_> {
                 self.display.say(&line);
             }
             if let Some(pace) = &mut pace {
-                let look = self.watch.latest();
-                if looked.replace(look.at) != Some(look.at)
-                    && let Ok(sample) = &look.sample
-                    && let Some((rate, line)) = pace.look(look.at, sample)
-                {
-                    self.shop.set_rate(rate)?;
-                    self.display.say(&line);
-                }
+                self.adjust(pace, &mut looked)?;
             }
             if show_due <= Instant::now() {
                 show_due += SHOW_INTERVAL;
@@ -97,12 +101,46 @@ impl Load<'_> {
             }
             if started.elapsed() > args.load + OVERTIME_MAX {
                 bail!(
-                    "the orders command had not ended {} s after its time",
+                    "the orders had not ended {} s after their time",
                     OVERTIME_MAX.as_secs()
                 );
             }
             tokio::time::sleep(TICK).await;
         }
+    }
+
+    /// Whether the orders command has ended. Fails if it did not end well.
+    fn has_ended(
+        &mut self,
+        orders: &mut Option<Process>,
+        program: &Program,
+    ) -> anyhow::Result<bool> {
+        if let Some(process) = orders
+            && let Some(status) = process.ended(&mut self.supervisor.guard)?
+        {
+            program.ended_well(status)?;
+            *orders = None;
+        }
+        Ok(orders.is_none())
+    }
+
+    /// Lowers the rate if the latest look says so. `looked` is the time of the previous one.
+    fn adjust(
+        &mut self,
+        pace: &mut RateControl,
+        looked: &mut Option<Instant>,
+    ) -> anyhow::Result<()> {
+        let look = self.watch.latest();
+        if looked.replace(look.at) != Some(look.at)
+            && let Ok(sample) = &look.sample
+            && let Some((rate, line)) = pace.look(look.at, sample)
+        {
+            let (rate, http) = parts_of(rate);
+            self.shop.set_rate(rate)?;
+            self.http.set_rate(http);
+            self.display.say(&line);
+        }
+        Ok(())
     }
 }
 
@@ -128,4 +166,18 @@ pub(super) async fn show(
         daemons.push((daemon, up && is_ready(daemon.admin_port).await));
     }
     display.show(phase, &sample, look.at.elapsed(), &daemons);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_rate_add_up_and_the_command_has_one() {
+        for rate in [1, 2, 5, 200, u32::MAX] {
+            let (command, http) = parts_of(rate);
+            assert_eq!(command + http, rate);
+            assert!(command >= 1 && command - http <= 1, "{rate}");
+        }
+    }
 }

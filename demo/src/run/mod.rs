@@ -7,16 +7,18 @@ mod load;
 mod rate_control;
 
 use crate::args::{Args, Output};
+use crate::callers::{Callers, Requests, StreamOutcome};
 use crate::chaos::Conduct;
 use crate::cluster::Cluster;
 use crate::cluster::broker::Broker;
 use crate::monitoring::lag::Lags;
 use crate::monitoring::progress::{ProgressDisplay, tell};
 use crate::monitoring::sample::{Sampler, Watch, is_ready};
-use crate::report::{Report, ReportInput};
+use crate::report::{GatewayReport, Report, ReportInput};
 use crate::shop::build_or_find::Binaries;
 use crate::shop::provider::Provider;
-use crate::shop::{Shop, free_port, program_names};
+use crate::shop::services::GATEWAY;
+use crate::shop::{GatewayPorts, Shop, free_port, program_names};
 use crate::supervisor::{Guard, Process, Program, Supervisor, tail};
 use anyhow::{Context, bail};
 use evenkeel_program::exit::Ending;
@@ -72,6 +74,7 @@ async fn phases(args: &Args) -> anyhow::Result<Report> {
         brokers: &cluster.config.brokers,
         directory: files.path(),
         provider_ports: (free_port()?, free_port()?),
+        gateway_ports: GatewayPorts::choose()?,
     };
     std::fs::create_dir_all(shop.logs())?;
     let mut guard = Guard::start()?;
@@ -87,41 +90,47 @@ async fn phases(args: &Args) -> anyhow::Result<Report> {
     ));
 
     let started = Instant::now();
+    let callers = Callers::start(shop.gateway_urls(), &from, seed)?;
     produce(&shop.stock(args)?, &mut supervisor).await?;
     let sampler = Sampler {
         lags: Lags::new(&cluster.config)?,
         directory: files.path().to_owned(),
     };
     let mut watch = Watch::start(sampler).await;
+    let (_, http_rate) = load::parts_of(args.rate);
     display.say(&format!(
-        "{} orders/s for {} s, seed {seed}",
+        "{} orders/s for {} s, {http_rate}/s of them over HTTP, seed {seed}",
         args.rate,
         args.load.as_secs()
     ));
-    let mut load = load::Load {
+    let load = load::Load {
         shop: &shop,
         supervisor: &mut supervisor,
         provider: &mut provider,
         broker: Broker::new(cluster.freezable()),
         watch: &watch,
         display: &mut display,
+        http: callers.place_orders(http_rate, args.load, &shop.journal(GATEWAY))?,
     };
-    load.carry(args, seed).await?;
+    let requests = load.carry(args, seed).await?;
     if args.chaos {
         display.say(&provider.tell(Conduct::Normal).await?);
     }
     supervisor.relieve();
     let mut faults = drain::until_drained(&mut supervisor, &mut watch, &mut display).await?;
     drop(watch);
+    let streams = end_streams(callers, &cluster, &mut supervisor, &display).await?;
     supervisor.finish(STOP_MAX).await?;
     display.end();
 
-    let audited = final_audit::audit_all(&cluster, &shop, from, since_ms).await?;
+    let audited = final_audit::audit_all(&cluster, &shop, from, since_ms, &streams).await?;
     faults.extend(audited.faults);
+    faults.extend(requests.faults());
     let mut entries = ReportInput {
         kafka: cluster.description.clone(),
         findings: audited.findings,
         proven: audited.proven,
+        gateway: gateway_report(&requests, &streams),
         stock: audited.stock,
         toll: std::mem::take(&mut supervisor.toll),
         faults,
@@ -129,8 +138,41 @@ async fn phases(args: &Args) -> anyhow::Result<Report> {
         seed,
         seconds: started.elapsed().as_secs(),
     };
+    entries.remarks.extend(requests.remarks());
     entries.remarks.extend(files.kept());
     Ok(files.settle(Report::new(entries)))
+}
+
+/// Lets the streams read to the end of the log, while the daemons are supervised.
+async fn end_streams(
+    callers: Callers,
+    cluster: &Cluster,
+    supervisor: &mut Supervisor,
+    display: &ProgressDisplay,
+) -> anyhow::Result<Vec<StreamOutcome>> {
+    let (_, to) = cluster.bounds(&cluster.audited_topics().await?).await?;
+    let mut ending = Box::pin(callers.finish(&to));
+    loop {
+        tokio::select! {
+            streams = &mut ending => return streams,
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+        }
+        for line in supervisor.tick().await? {
+            display.say(&line);
+        }
+    }
+}
+
+fn gateway_report(requests: &Requests, streams: &[StreamOutcome]) -> GatewayReport {
+    let streamed = streams.iter().map(|stream| stream.record.events.len() as u64);
+    GatewayReport {
+        answered: requests.answered,
+        retried: requests.retried,
+        refused: requests.refused,
+        unknown: requests.unknown,
+        streamed: streamed.sum(),
+        cuts: streams.iter().map(|stream| stream.cuts).sum(),
+    }
 }
 
 fn now_ms() -> anyhow::Result<i64> {

@@ -9,7 +9,7 @@ pub(crate) mod services;
 
 use crate::args::Args;
 use crate::monitoring::sample::store_of;
-use crate::shop::services::SERVICES;
+use crate::shop::services::{GATEWAY, SERVICES};
 use crate::supervisor::{Daemon, Program};
 use anyhow::Context;
 use build_or_find::Binaries;
@@ -24,8 +24,14 @@ const PRODUCERS: [&str; 2] = ["orders", "stock"];
 /// customer is noticed.
 pub(crate) const CUSTOMERS: u32 = 50;
 
+/// The service that answers queries of orders. It has one instance, and thus one address.
+const ORDERBOARD: &str = "orderboard";
+
 /// Name of the payment provider's program.
 const PROVIDER: &str = "payment-provider";
+
+/// Number of gateways. They share one store, as instances of a service on one machine do.
+const GATEWAYS: usize = 2;
 
 /// Services with two instances, which share the group and the store.
 const TWICE: [&str; 3] = ["payments", "inventory", "shipping"];
@@ -41,7 +47,7 @@ const SESSION: [&str; 2] = ["session.timeout.ms=6000", "heartbeat.interval.ms=10
 /// All programs that a run needs.
 pub(crate) fn program_names() -> Vec<&'static str> {
     let services = SERVICES.iter().map(|(service, _)| *service);
-    services.chain(PRODUCERS).chain([PROVIDER]).collect()
+    services.chain(PRODUCERS).chain([PROVIDER, GATEWAY]).collect()
 }
 
 /// The files and the brokers of a run.
@@ -51,6 +57,30 @@ pub(crate) struct Shop<'a> {
     pub(crate) directory: &'a Path,
     /// Ports of the payment provider on 127.0.0.1: for payments, and for commands.
     pub(crate) provider_ports: (u16, u16),
+    pub(crate) gateway_ports: GatewayPorts,
+}
+
+/// Ports on 127.0.0.1 that the gateways need. They keep them across restarts.
+pub(crate) struct GatewayPorts {
+    /// For callers, of each gateway.
+    callers: [u16; GATEWAYS],
+    /// Of the orderboard, which answers the gateways' queries.
+    orderboard: u16,
+}
+
+impl GatewayPorts {
+    /// Ports that are free now.
+    pub(crate) fn choose() -> anyhow::Result<Self> {
+        let mut callers = [0; GATEWAYS];
+        for port in &mut callers {
+            *port = free_port()?;
+        }
+        let orderboard = free_port()?;
+        Ok(Self {
+            callers,
+            orderboard,
+        })
+    }
 }
 
 impl Shop<'_> {
@@ -63,7 +93,40 @@ impl Shop<'_> {
                 daemons.push(self.daemon(service, number)?);
             }
         }
+        for (number, port) in (1..).zip(self.gateway_ports.callers) {
+            daemons.push(self.gateway(number, port)?);
+        }
         Ok(daemons)
+    }
+
+    /// The URLs of the gateways.
+    pub(crate) fn gateway_urls(&self) -> Vec<String> {
+        let url = |port: &u16| format!("http://127.0.0.1:{port}");
+        self.gateway_ports.callers.iter().map(url).collect()
+    }
+
+    fn gateway(&self, number: u32, port: u16) -> anyhow::Result<Daemon> {
+        let admin_port = free_port()?;
+        let name = format!("{GATEWAY}-{number}");
+        let mut store = OsString::from("sqlite:");
+        store.push(store_of(self.directory, GATEWAY));
+        let mut arguments = self.connection();
+        arguments.extend(["--store".into(), store]);
+        for (flag, value) in [
+            ("--listen", format!("127.0.0.1:{port}")),
+            ("--admin", format!("127.0.0.1:{admin_port}")),
+            ("--orderboard", self.orderboard_url()),
+            ("--worker-name", name.clone()),
+        ] {
+            arguments.extend([flag.into(), value.into()]);
+        }
+        arguments.push("--no-auth".into());
+        let program = self.program(GATEWAY, &name, arguments)?;
+        Ok(Daemon::new(program, GATEWAY, admin_port))
+    }
+
+    fn orderboard_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.gateway_ports.orderboard)
     }
 
     fn daemon(&self, service: &'static str, number: u32) -> anyhow::Result<Daemon> {
@@ -82,6 +145,10 @@ impl Shop<'_> {
             let url = format!("http://127.0.0.1:{}", self.provider_ports.0);
             arguments.extend(["--provider-url".into(), url.into()]);
         }
+        if service == ORDERBOARD {
+            let api = format!("127.0.0.1:{}", self.gateway_ports.orderboard);
+            arguments.extend(["--api".into(), api.into()]);
+        }
         let program = self.program(service, &format!("{service}-{number}"), arguments)?;
         Ok(Daemon::new(program, service, admin_port))
     }
@@ -99,12 +166,12 @@ impl Shop<'_> {
         self.program(PROVIDER, PROVIDER, arguments)
     }
 
-    /// Simulates orders and records the acknowledged ones in its journal.
-    pub(crate) fn orders(&self, args: &Args, seed: u64) -> anyhow::Result<Program> {
+    /// Simulates orders at `rate` per second, and records the acknowledged ones in its journal.
+    pub(crate) fn orders(&self, args: &Args, rate: u32, seed: u64) -> anyhow::Result<Program> {
         let mut arguments = vec!["simulate".into()];
         arguments.extend(self.connection());
         for (flag, value) in [
-            ("--rate", args.rate.to_string()),
+            ("--rate", rate.to_string()),
             ("--for", format!("{}s", args.load.as_secs())),
             ("--seed", seed.to_string()),
             ("--customers", CUSTOMERS.to_string()),
@@ -142,7 +209,7 @@ impl Shop<'_> {
         self.directory.join("rate")
     }
 
-    /// The path of a producer command's journal.
+    /// The path of the journal of a producer command, or of the callers of the gateways.
     pub(crate) fn journal(&self, producer: &str) -> PathBuf {
         self.directory.join(format!("{producer}.journal.jsonl"))
     }

@@ -15,6 +15,9 @@ type Subscription<'a> = (&'a str, &'a str);
 /// Services by group name, with their subscriptions.
 pub(crate) type Services<'a> = &'a [(&'a str, &'a [Subscription<'a>])];
 
+/// The gateway. It has a store with an outbox, and no group: it handles no event.
+pub(crate) const GATEWAY: &str = "gateway";
+
 /// The shop's services, in the order of the report.
 pub(crate) const SERVICES: Services<'static> = &[
     (

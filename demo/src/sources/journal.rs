@@ -52,14 +52,11 @@ fn parse(text: &str, defaults: &Defaults) -> anyhow::Result<Vec<Acknowledged>> {
         if line.outcome != Outcome::Acknowledged {
             continue;
         }
-        let sent = match (line.key, line.seq, line.offset) {
-            (Some(key), Some(number), Some(offset)) => Some(Sent {
-                key,
-                number,
-                offset,
-            }),
-            _ => None,
-        };
+        let sent = line.key.zip(line.seq).map(|(key, number)| Sent {
+            key,
+            number,
+            offset: line.offset,
+        });
         events.push(Acknowledged {
             identity: Identity {
                 source: line.source.unwrap_or_else(|| defaults.source.to_owned()),
@@ -96,7 +93,10 @@ mod tests {
         assert_eq!(events[0].identity.to_string(), "/s 1");
         assert_eq!(events[0].ty, "u");
         let sent = events[0].sent.as_ref().expect("its place");
-        assert_eq!((sent.key.as_str(), sent.number, sent.offset), ("k", 0, 7));
+        assert_eq!(
+            (sent.key.as_str(), sent.number, sent.offset),
+            ("k", 0, Some(7))
+        );
     }
 
     #[test]

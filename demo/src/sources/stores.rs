@@ -59,7 +59,7 @@ pub(crate) async fn count_effects(store: &Path) -> anyhow::Result<u64> {
     Ok(count.unwrap_or_default().unsigned_abs())
 }
 
-/// Whether a service has committed events that its relay has not published. If a relay was killed,
+/// Whether a store has committed events that its relay has not published. If a relay was killed,
 /// they wait until another one takes over its slots.
 pub(crate) async fn has_unpublished(store: &Path) -> anyhow::Result<bool> {
     if !store.exists() {

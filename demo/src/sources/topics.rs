@@ -175,7 +175,14 @@ fn take(
         moved_by,
     )
     .with_context(|| format!("{ty} at {at} cannot be read"))?;
-    facts.published.push(Published { identity, ty, at });
+    let key = record.key();
+    let key = key.map(|key| String::from_utf8_lossy(key).into_owned());
+    facts.published.push(Published {
+        identity,
+        ty,
+        key,
+        at,
+    });
     Ok(())
 }
 

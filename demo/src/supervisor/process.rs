@@ -37,10 +37,12 @@ impl Process {
             None => log.try_clone()?,
         };
         let mut command = Command::new(&program.executable);
-        // The shop's variables would override the defaults on which the demo relies.
-        let variables = std::env::vars_os().map(|(name, _)| name);
-        for name in variables.filter(|name| name.to_string_lossy().starts_with("SHOP_")) {
-            command.env_remove(name);
+        // The programs' variables would override the defaults on which the demo relies.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("SHOP_") || text.starts_with("GATEWAY_") {
+                command.env_remove(&name);
+            }
         }
         let child = command
             .args(&program.arguments)

@@ -1,4 +1,5 @@
-//! Reads the records that a group has parked, without being a member of the group.
+//! Reads the progress of a group and the records that it has parked, without being a member of the
+//! group.
 //!
 //! It reads the retry topic from the committed offset, with the settled offsets of the commit
 //! metadata, and applies the entries to the same [`ParkedSet`] as a member does. So the tool shows
@@ -13,7 +14,9 @@ use crate::kafka::{KafkaConfig, KafkaError};
 use crate::recovery::parking::ParkedSet;
 use crate::recovery::{Owner, ParkedReason as Why, RetryState, RetryTopicEntry, retry_topic};
 use rdkafka::TopicPartitionList;
+use rdkafka::error::KafkaError as ClientError;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::Duration;
 
 /// A key of a group whose records wait in the retry topic.
@@ -34,6 +37,9 @@ pub struct ParkedKey {
     /// Offsets of its records in the retry topic, in the order in which they are handled. Not
     /// offsets of the source topic.
     pub offsets: Vec<i64>,
+    /// Offsets of the same records in the source topic, in the same order. None if unknown, as for
+    /// a record that another program wrote into the retry topic.
+    pub source_offsets: Vec<Option<i64>>,
     /// The offset of its first record in the source topic. None if unknown.
     pub source_offset: Option<i64>,
     /// The attempts at its first record so far, and when the next one is due.
@@ -85,8 +91,37 @@ pub fn parked_keys(
     topic: &str,
     timeout: Duration,
 ) -> Result<Vec<ParkedKey>, KafkaError> {
+    parked_keys_in(kafka, group, topic, &[], timeout)
+}
+
+/// Returns the keys that `group` has parked in these partitions of `topic`, or in all of them if
+/// `partitions` is empty. As [`parked_keys`], which reads all partitions: one is read faster.
+///
+/// # Errors
+/// As for [`parked_keys`], and [`KafkaError::UnknownPartition`] for a partition that the retry
+/// topic does not have.
+///
+/// # Examples
+/// ```no_run
+/// use evenkeel::consumer::parked_keys_in;
+/// use evenkeel::kafka::KafkaConfig;
+/// use std::time::Duration;
+///
+/// // Does the record at offset 17 of partition 3 wait in the retry topic?
+/// let kafka = KafkaConfig::from_env()?;
+/// let keys = parked_keys_in(&kafka, "payments", "shop.orders", &[3], Duration::from_secs(10))?;
+/// let waits = keys.iter().any(|key| key.source_offsets.contains(&Some(17)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn parked_keys_in(
+    kafka: &KafkaConfig,
+    group: &str,
+    topic: &str,
+    partitions: &[i32],
+    timeout: Duration,
+) -> Result<Vec<ParkedKey>, KafkaError> {
     let mut keys = Vec::new();
-    for part in unsettled_parts(kafka, group, topic, timeout)? {
+    for part in unsettled_parts(kafka, group, topic, partitions, timeout)? {
         let reader = Reader::of_spans(kafka, vec![part.span.clone()], timeout)?;
         let owner = Owner { group, topic };
         let mut own = read(reader, owner, part.span.start, &part.settled_above, timeout)?;
@@ -98,6 +133,102 @@ pub fn parked_keys(
         keys.extend(own);
     }
     Ok(keys)
+}
+
+/// The progress of a group on one partition, as a member that starts now would find it.
+///
+/// ```
+/// use evenkeel::consumer::PartitionProgress;
+///
+/// let mut progress = PartitionProgress::new(3);
+/// progress.committed = Some(100);
+/// progress.settled_above = vec![102..105];
+/// assert!(progress.is_settled(99) && progress.is_settled(104));
+/// assert!(!progress.is_settled(100) && !progress.is_settled(105));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PartitionProgress {
+    /// The partition.
+    pub partition: i32,
+    /// The committed next offset: the first one that is not settled. None if the group has never
+    /// committed, or Kafka has deleted the commit.
+    pub committed: Option<i64>,
+    /// Offsets above it that are settled too, as ascending ranges. Empty if another client library
+    /// committed the offset. A commit has room for a bounded number of ranges: offsets beyond them
+    /// count as unsettled until the committed offset passes them.
+    pub settled_above: Vec<Range<i64>>,
+}
+
+impl PartitionProgress {
+    /// A partition without a commit. For tests of code that reads progress.
+    pub fn new(partition: i32) -> Self {
+        Self {
+            partition,
+            committed: None,
+            settled_above: Vec::new(),
+        }
+    }
+
+    /// Whether the group has settled the record at this offset: handled, ignored, parked,
+    /// dead-lettered or skipped it.
+    pub fn is_settled(&self, offset: i64) -> bool {
+        let is_below = self.committed.is_some_and(|committed| offset < committed);
+        is_below || self.settled_above.iter().any(|run| run.contains(&offset))
+    }
+}
+
+/// Returns the progress of `group` on these partitions of `topic`, by the committed offsets and
+/// their metadata. Blocks the calling thread, for at most `timeout`.
+///
+/// It joins no group and reads no record. So it does not notice that a log was truncated or created
+/// again since the commit; a member does, and then handles the records again.
+///
+/// # Errors
+/// Returns an error if the cluster cannot be reached or refuses to show the group's offsets.
+///
+/// # Examples
+/// ```no_run
+/// use evenkeel::consumer::group_progress;
+/// use evenkeel::kafka::KafkaConfig;
+/// use std::time::Duration;
+///
+/// // Blocks: call it on a thread of its own, or in `spawn_blocking`.
+/// let kafka = KafkaConfig::from_env()?;
+/// let limit = Duration::from_secs(10);
+/// for part in group_progress(&kafka, "payments", "shop.orders", &[0, 1], limit)? {
+///     println!("{}: {:?}, and {:?}", part.partition, part.committed, part.settled_above);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn group_progress(
+    kafka: &KafkaConfig,
+    group: &str,
+    topic: &str,
+    partitions: &[i32],
+    timeout: Duration,
+) -> Result<Vec<PartitionProgress>, KafkaError> {
+    let committed = committed_of(kafka, group, topic, partitions, timeout)?;
+    let progress = committed.into_iter().map(|found| {
+        if let Some(code) = found.error {
+            return Err(failed(OFFSETS, ClientError::OffsetFetch(code)));
+        }
+        let partition = found.partition;
+        let tag = Tag {
+            group,
+            topic,
+            partition,
+        };
+        let decoded = found
+            .offset
+            .map(|offset| commit_metadata::decode(tag, offset, &found.metadata));
+        Ok(PartitionProgress {
+            partition,
+            committed: found.offset,
+            settled_above: decoded.unwrap_or_default().settled_above.runs().to_vec(),
+        })
+    });
+    progress.collect()
 }
 
 /// Passes the unsettled records that `group` has parked of `topic` to `each`, without the notes
@@ -118,7 +249,7 @@ pub fn parked_records<E: From<KafkaError>>(
     mut drain: impl FnMut(Reader, &mut dyn FnMut(LogRecord) -> Result<(), E>) -> Result<(), E>,
     each: &mut dyn FnMut(LogRecord) -> Result<(), E>,
 ) -> Result<(), E> {
-    for part in unsettled_parts(kafka, group, topic, timeout)? {
+    for part in unsettled_parts(kafka, group, topic, &[], timeout)? {
         let reader = Reader::of_spans(kafka, vec![part.span], timeout)?;
         drain(reader, &mut |record| {
             let entry = RetryTopicEntry::read(record.headers.iter(), Owner { group, topic });
@@ -139,16 +270,19 @@ struct Unsettled {
     settled_above: SettledAbove,
 }
 
-/// The unsettled part of every partition of the retry topic.
+/// The unsettled part of these partitions of the retry topic, or of all if there are none.
 fn unsettled_parts(
     kafka: &KafkaConfig,
     group: &str,
     topic: &str,
+    partitions: &[i32],
     timeout: Duration,
 ) -> Result<Vec<Unsettled>, KafkaError> {
     let retry = retry_topic(group, topic);
     let mut spans: Vec<Span> = {
-        let reader = Reader::open(kafka, &Reading::whole([retry.clone()]), timeout)?;
+        let partitions = partitions.iter().copied();
+        let reading = Reading::whole([retry.clone()]).with_partitions(partitions);
+        let reader = Reader::open(kafka, &reading, timeout)?;
         reader.spans().cloned().collect()
     };
     let partitions: Vec<i32> = spans.iter().map(|span| span.partition).collect();
@@ -181,6 +315,9 @@ fn unsettled_parts(
     Ok(parts)
 }
 
+/// The request for committed offsets, in errors.
+const OFFSETS: &str = "reading the group's offsets";
+
 /// The group's committed offsets, read by a client that does not join the group.
 fn committed_of(
     kafka: &KafkaConfig,
@@ -189,15 +326,14 @@ fn committed_of(
     partitions: &[i32],
     timeout: Duration,
 ) -> Result<Vec<Committed>, KafkaError> {
-    let what = "reading the group's offsets";
     let config = kafka.consumer(group)?;
     let made = logged_in(&config, LoggingContext);
-    let (client, _login) = made.map_err(|error| failed(what, error))?;
+    let (client, _login) = made.map_err(|error| failed(OFFSETS, error))?;
     let mut list = TopicPartitionList::new();
     for partition in partitions {
         list.add_partition(topic, *partition);
     }
-    committed(&client, &list, timeout).map_err(|error| failed(what, error))
+    committed(&client, &list, timeout).map_err(|error| failed(OFFSETS, error))
 }
 
 /// Reads the parked keys of one partition.
@@ -235,6 +371,8 @@ fn read(
         set.seen(record.offset, record.key.as_deref(), entry, 0);
     }
     let keys = set.waiting().map(|key| {
+        let source_of = |offset: &i64| known.get(offset)?.source_offset;
+        let source_offsets = key.queue.iter().map(source_of).collect();
         let first = key.queue.front().and_then(|offset| known.remove(offset));
         let first = first.unwrap_or_default();
         ParkedKey {
@@ -242,6 +380,7 @@ fn read(
             partition: 0,
             key: key.name.map(<[u8]>::to_vec),
             offsets: key.queue.iter().copied().collect(),
+            source_offsets,
             source_offset: first.source_offset,
             wait: key.wait,
             why: first.why,

@@ -13,7 +13,7 @@
 //! | delete settled entries | `retention` | a task |
 //!
 //! `reader/unread` holds the partitions that are not read yet. The health reports
-//! `reader/read_errors` and `losses`. `inspect` reads parked records for operators, outside of the
+//! `reader/read_errors` and `losses`. `inspect` reads progress and parked records outside of the
 //! group. `telemetry` has the log lines.
 //!
 //! # Why two threads and two clients

@@ -407,6 +407,21 @@ impl Admin {
         .await
     }
 
+    /// The ids of those topics for which the brokers return one. A topic that is deleted and created
+    /// again has another id. A topic without an id is left out: brokers before 2.8, a missing
+    /// permission, or no answer within 3 seconds.
+    ///
+    /// # Errors
+    /// If the time of the request is over.
+    pub async fn topic_ids(
+        &self,
+        topics: &[String],
+    ) -> Result<BTreeMap<String, [u8; 16]>, KafkaError> {
+        let topics = topics.to_vec();
+        self.run(topics::READING_IDS, move |connection| topics::ids(connection, &topics))
+            .await
+    }
+
     /// Runs a blocking request on a thread that may block, with a deadline that starts now. `what`
     /// names the request in errors.
     async fn run<T: Send + 'static>(

@@ -12,6 +12,7 @@
 use super::connection::Connection;
 use super::{NewTopic, PartitionDescription, TopicDescription, TopicPresence};
 use crate::kafka::error::failed;
+use crate::kafka::native::topic_ids;
 use crate::kafka::{ConfigError, KafkaError, is_topic_name};
 use rdkafka::admin::{
     AdminOptions, AlterConfig, ConfigSource, ResourceSpecifier, TopicReplication,
@@ -24,10 +25,27 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
+/// The request for topic ids, as errors name it.
+pub(super) const READING_IDS: &str = "reading the ids of topics";
+/// How long the request for topic ids may take: the ids are a help, not a condition.
+const IDS_WITHIN: Duration = Duration::from_secs(3);
 /// The interval of the checks whether a change has reached all brokers.
 const POLL: Duration = Duration::from_millis(20);
 /// How long brokers may take to show a changed setting.
 const SETTING_SHOWN_WITHIN: Duration = Duration::from_secs(5);
+
+/// The ids of those topics for which the brokers return one. The mock cluster has none.
+pub(super) fn ids(
+    connection: &Connection,
+    topics: &[String],
+) -> Result<BTreeMap<String, [u8; 16]>, KafkaError> {
+    if connection.reject_on_mock(READING_IDS).is_err() {
+        return Ok(BTreeMap::new());
+    }
+    let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+    let timeout = connection.remaining(READING_IDS)?.min(IDS_WITHIN);
+    Ok(topic_ids(connection.client().client(), &names, timeout).into_iter().collect())
+}
 
 /// All topics except Kafka's internal ones.
 pub(super) fn list(connection: &Connection) -> Result<Vec<String>, KafkaError> {

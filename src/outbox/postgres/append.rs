@@ -8,7 +8,9 @@
 use super::super::OutboxError;
 use super::super::row::Row;
 use crate::event::OutgoingRecord;
-use sqlx::PgConnection;
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{PgConnection, Postgres, Row as _};
 
 /// One statement and round trip: takes the keys' locks, in the order of their numbers, so that two
 /// statements cannot wait for each other; then inserts the rows, whose numbers are drawn under the
@@ -17,7 +19,9 @@ use sqlx::PgConnection;
 /// The locks are taken before the first number is drawn, because their count is computed before the
 /// first row is inserted. The statement contains no `NOTIFY`: PostgreSQL serialises the commits of
 /// transactions with notifications, across all databases of the server.
-const APPEND: &str = "
+macro_rules! append_sql {
+    () => {
+        "
     WITH locked AS MATERIALIZED (
         SELECT pg_advisory_xact_lock(hash)
         FROM (SELECT DISTINCT hash FROM unnest($1::bigint[]) AS hash ORDER BY hash) AS ordered
@@ -29,7 +33,14 @@ const APPEND: &str = "
                 $10::bigint[], $11::bigint[], $12::smallint[]) WITH ORDINALITY
         AS record (id, topic, key, type, payload, headers, binary_key, partition, timestamp_ms, key_hash, slot, ordinal)
     WHERE (SELECT count(*) FROM locked) >= 0
-    ORDER BY ordinal";
+    ORDER BY ordinal"
+    };
+}
+
+const APPEND: &str = append_sql!();
+
+/// The same, with the numbers of the rows.
+const APPEND_NUMBERED: &str = concat!(append_sql!(), " RETURNING sequence");
 
 /// Writes `records` in the transaction of `connection`, in this order, in one round trip.
 ///
@@ -47,9 +58,43 @@ pub(crate) async fn append(
     if records.is_empty() {
         return Ok(());
     }
+    insert(APPEND, records, is_prepared)
+        .execute(connection)
+        .await
+        .map_err(OutboxError::during("write an event"))?;
+    Ok(())
+}
+
+/// Writes `records` like [`append`], and returns the numbers of their rows, in this order.
+pub(super) async fn append_numbered(
+    connection: &mut PgConnection,
+    records: &[OutgoingRecord],
+    is_prepared: bool,
+) -> Result<Vec<i64>, OutboxError> {
+    if records.is_empty() {
+        return Ok(Vec::new());
+    }
+    let failed = OutboxError::during("write an event");
+    let rows = insert(APPEND_NUMBERED, records, is_prepared)
+        .fetch_all(connection)
+        .await
+        .map_err(&failed)?;
+    let numbers: Result<Vec<i64>, sqlx::Error> = rows.iter().map(|row| row.try_get(0)).collect();
+    let mut numbers = numbers.map_err(&failed)?;
+    // Numbers are drawn in the order of the records; returned rows have no order by contract.
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// The statement `sql` with these records.
+fn insert(
+    sql: &'static str,
+    records: &[OutgoingRecord],
+    is_prepared: bool,
+) -> Query<'static, Postgres, PgArguments> {
     let mut columns = Columns::default();
     records.iter().for_each(|record| columns.push(record));
-    sqlx::query(APPEND)
+    sqlx::query(sql)
         .persistent(is_prepared)
         .bind(columns.locks)
         .bind(columns.ids)
@@ -63,10 +108,6 @@ pub(crate) async fn append(
         .bind(columns.timestamps)
         .bind(columns.hashes)
         .bind(columns.slots)
-        .execute(connection)
-        .await
-        .map_err(OutboxError::during("write an event"))?;
-    Ok(())
 }
 
 /// Rows by column, as `unnest` takes them.

@@ -26,6 +26,7 @@ use super::version::OutboxVersions;
 use super::{OutboxError, OutboxSettings, OutboxStore};
 use crate::event::{Event, EventType, OutgoingRecord};
 use crate::postgres::{Database, Migration, url_in};
+use append::append_numbered;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgConnection, PgPool};
 use std::sync::Arc;
@@ -321,6 +322,23 @@ impl PostgresOutbox {
         records: &[OutgoingRecord],
     ) -> Result<(), OutboxError> {
         self.append(connection, records).await
+    }
+
+    /// Publishes records like [`PostgresOutbox::publish_records`], and returns the numbers of their
+    /// rows, in this order. A row exists, with the id of its event, until the brokers have
+    /// acknowledged it: a service can look up by its number whether an event still waits.
+    ///
+    /// # Errors
+    /// The errors of [`PostgresOutbox::publish`].
+    pub async fn publish_records_numbered(
+        &self,
+        connection: &mut PgConnection,
+        records: &[OutgoingRecord],
+    ) -> Result<Vec<i64>, OutboxError> {
+        let is_prepared = !self.database.is_pooled();
+        let numbers = append_numbered(connection, records, is_prepared).await?;
+        self.wake_up.notify_written(&self.database);
+        Ok(numbers)
     }
 
     async fn append(

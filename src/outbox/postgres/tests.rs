@@ -104,6 +104,25 @@ async fn postgres_keeps_the_contract() {
 }
 
 #[tokio::test]
+async fn records_are_numbered_in_their_order() {
+    let Some(url) = database().await else { return };
+    let outbox = outbox(&url).await;
+    let records = ["b", "a", "c", "a"].map(record);
+    let mut transaction = outbox.pool().begin().await.expect("a transaction begins");
+    let numbers = outbox.publish_records_numbered(&mut transaction, &records);
+    let numbers = numbers.await.expect("written");
+    transaction.commit().await.expect("the transaction commits");
+    let keys = "SELECT aggregateid FROM unnest($1::bigint[]) WITH ORDINALITY AS asked (number, n)
+                JOIN evenkeel_outbox ON sequence = number ORDER BY n";
+    let keys: Vec<String> = sqlx::query_scalar(keys)
+        .bind(numbers)
+        .fetch_all(outbox.pool())
+        .await
+        .expect("the rows exist");
+    assert_eq!(keys, ["b", "a", "c", "a"]);
+}
+
+#[tokio::test]
 async fn concurrent_opens_of_an_empty_database_create_one_outbox() {
     let Some(url) = database().await else { return };
     let opened = (0..8).map(|_| PostgresOutbox::open(&url));

@@ -5,6 +5,7 @@
 
 use super::super::OutboxError;
 use super::super::row::Row;
+use super::super::store::limit;
 use crate::event::OutgoingRecord;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
@@ -47,4 +48,23 @@ pub(crate) async fn append(
             .map_err(OutboxError::during("write an event"))?;
     }
     Ok(())
+}
+
+/// Writes `records` like [`append`], and returns the numbers of their rows, in this order.
+///
+/// The transaction has the write lock, and a number is the highest so far plus one
+/// (`AUTOINCREMENT`), so the numbers of one call follow each other.
+pub(super) async fn append_numbered(
+    connection: &mut SqliteConnection,
+    records: &[OutgoingRecord],
+) -> Result<Vec<i64>, OutboxError> {
+    if records.is_empty() {
+        return Ok(Vec::new());
+    }
+    append(connection, records).await?;
+    let last: i64 = sqlx::query_scalar("SELECT last_insert_rowid()")
+        .fetch_one(connection)
+        .await
+        .map_err(OutboxError::during("write an event"))?;
+    Ok((last - limit(records.len()) + 1..=last).collect())
 }

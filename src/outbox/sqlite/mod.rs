@@ -22,6 +22,7 @@ use super::version::{self, OutboxVersions};
 use super::{OutboxError, OutboxSettings, OutboxStore};
 use crate::event::{Event, EventType, OutgoingRecord};
 use crate::sqlite::path_in;
+use append::append_numbered;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool};
 use std::path::Path;
@@ -254,5 +255,20 @@ impl SqliteOutbox {
         records: &[OutgoingRecord],
     ) -> Result<(), OutboxError> {
         append(connection, records).await
+    }
+
+    /// Publishes records like [`SqliteOutbox::publish_records`], in a transaction that has the write
+    /// lock, and returns the numbers of their rows, in this order. A row exists, with the id of its
+    /// event, until the brokers have acknowledged it: a service can look up by its number whether an
+    /// event still waits.
+    ///
+    /// # Errors
+    /// The errors of [`SqliteOutbox::publish`].
+    pub async fn publish_records_numbered(
+        &self,
+        connection: &mut SqliteConnection,
+        records: &[OutgoingRecord],
+    ) -> Result<Vec<i64>, OutboxError> {
+        append_numbered(connection, records).await
     }
 }

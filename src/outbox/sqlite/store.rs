@@ -125,10 +125,12 @@ const IS_DRAINED: &str = "
     )";
 
 /// Counts up to the limit, and estimates beyond it: rows are deleted in about the order of their
-/// numbers.
+/// numbers. The extremes are separate queries: SQLite looks each up in the tree, but scans the whole
+/// table for both in one.
 const BACKLOG: &str = concat!(
     "SELECT (SELECT count(*) FROM (SELECT 1 FROM evenkeel_outbox LIMIT ?1)) AS counted,
-            (SELECT coalesce(max(sequence) - min(sequence) + 1, 0) FROM evenkeel_outbox) AS estimated,
+            coalesce((SELECT max(sequence) FROM evenkeel_outbox)
+                     - (SELECT min(sequence) FROM evenkeel_outbox) + 1, 0) AS estimated,
             (SELECT ",
     now!(),
     " - created_at FROM evenkeel_outbox ORDER BY sequence LIMIT 1) AS oldest_ms,

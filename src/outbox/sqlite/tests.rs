@@ -1,7 +1,7 @@
 //! SQLite passes the suite, and its own cases.
 
 use super::SqliteOutbox;
-use crate::event::OutgoingRecord;
+use crate::event::{Headers, OutgoingRecord};
 use crate::outbox::conformance::{self, Writer};
 use crate::outbox::store::Store;
 use crate::outbox::{OutboxError, OutboxStore};
@@ -35,6 +35,43 @@ async fn sqlite_keeps_the_contract() {
     let outbox = SqliteOutbox::open(&directory.path().join("outbox.db")).await;
     let outbox = outbox.expect("an outbox");
     conformance::check(&outbox, &outbox).await;
+}
+
+#[tokio::test]
+async fn records_are_numbered_in_their_order() {
+    let directory = tempfile::tempdir().expect("a temporary folder is created");
+    let outbox = SqliteOutbox::open(&directory.path().join("outbox.db")).await;
+    let outbox = outbox.expect("an outbox");
+    // More than the rows of one statement.
+    let records: Vec<_> = (0..700).map(record).collect();
+    for _ in 0..2 {
+        let mut transaction = outbox.begin("write").await.expect("a transaction begins");
+        let numbers = outbox.publish_records_numbered(&mut transaction, &records);
+        let numbers = numbers.await.expect("written");
+        transaction.commit().await.expect("the transaction commits");
+        for (number, expected) in numbers.iter().zip(0..) {
+            let key = "SELECT aggregateid FROM evenkeel_outbox WHERE sequence = ?";
+            let key: String = sqlx::query_scalar(key)
+                .bind(number)
+                .fetch_one(&outbox.pool)
+                .await
+                .expect("the row exists");
+            assert_eq!(key, i32::to_string(&expected));
+        }
+        assert_eq!(numbers.len(), 700);
+    }
+}
+
+/// A record with this key.
+fn record(key: i32) -> OutgoingRecord {
+    OutgoingRecord {
+        topic: "t".to_owned(),
+        partition: None,
+        key: Some(key.to_string().into()),
+        value: None,
+        headers: Headers::new(),
+        timestamp_ms: None,
+    }
 }
 
 #[tokio::test]

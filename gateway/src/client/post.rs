@@ -1,0 +1,211 @@
+//! Posts events, and repeats requests as told.
+
+use super::events::EventStream;
+use super::retry::{Next, next};
+use rand::RngExt;
+use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long one attempt may take.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A client of one or several gateways. Clones share connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub(super) shared: Arc<Shared>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    pub(super) http: reqwest::Client,
+    urls: Vec<String>,
+    token: Option<HeaderValue>,
+    next: Arc<AtomicUsize>,
+}
+
+/// What the gateway accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub struct Posted {
+    /// Id of the event.
+    pub id: String,
+    /// Its source.
+    pub source: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub ty: String,
+    /// The trace of the request.
+    #[serde(rename = "traceId")]
+    pub trace_id: String,
+    /// The gateway that accepted it.
+    pub worker: String,
+    /// How often the request was sent.
+    #[serde(skip)]
+    pub attempts: u32,
+}
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The gateway refused the request for good. Nothing was accepted.
+    #[error("refused with status {status}: {problem}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// The problem (RFC 9457), as JSON.
+        problem: String,
+    },
+    /// No final answer in time. It is not known whether the event was accepted: the same request
+    /// with the same key finds out.
+    #[error("no final answer within {seconds} s, {attempts} attempts; the last: {last}")]
+    NoAnswer {
+        /// The time that was allowed.
+        seconds: u64,
+        /// The attempts that were made.
+        attempts: u32,
+        /// How the last attempt ended.
+        last: String,
+    },
+    /// The request or the answer cannot be read.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl Client {
+    /// A client of these gateways, or of a balancer before them, such as `http://127.0.0.1:8080`.
+    /// Each request goes to the next one.
+    pub fn new(urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let urls = urls.into_iter().map(Into::into);
+        let urls = urls.map(|url: String| url.trim_end_matches('/').to_owned());
+        Self {
+            shared: Arc::new(Shared {
+                http: reqwest::Client::new(),
+                urls: urls.collect(),
+                token: None,
+                next: Arc::default(),
+            }),
+        }
+    }
+
+    /// Sends this bearer token. A token with characters that a header cannot have is not sent, and
+    /// the gateway refuses the requests.
+    #[must_use]
+    pub fn with_token(self, token: &str) -> Self {
+        let token = HeaderValue::from_str(&format!("Bearer {token}")).ok();
+        let mut shared = Shared::clone(&self.shared);
+        shared.token = token.map(|mut token| {
+            token.set_sensitive(true);
+            token
+        });
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Posts JSON to a path such as `/orders` or `/events/shop.order-placed.v1`, with this
+    /// `Idempotency-Key`, until there is a final answer, at most for `within`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn post(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        idempotency_key: &str,
+        within: Duration,
+    ) -> Result<Posted, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|e| ClientError::Invalid(e.to_string()))?;
+        let deadline = Instant::now() + within;
+        let mut attempt = 0;
+        loop {
+            let (status, retry_after, answer) = self.attempt(path, &body, idempotency_key).await;
+            attempt += 1;
+            let jitter = rand::rng().random_range(0.0..1.0);
+            match (next(status, retry_after, attempt - 1, jitter), status) {
+                (Next::Final, Some(status)) => return final_answer(status, &answer, attempt),
+                (Next::RetryAfter(pause), _) if Instant::now() + pause < deadline => {
+                    tokio::time::sleep(pause).await;
+                }
+                _ => {
+                    return Err(ClientError::NoAnswer {
+                        seconds: within.as_secs(),
+                        attempts: attempt,
+                        last: answer,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Reads events of these types, with this key if one is given, from now on, or after a cursor.
+    pub fn events(&self, types: &[&str], key: Option<&str>, after: Option<String>) -> EventStream {
+        let types = types.iter().map(|ty| (*ty).to_owned()).collect();
+        EventStream::new(self.clone(), types, key.map(str::to_owned), after)
+    }
+
+    /// The status, the `Retry-After` and the body of an answer, or why there is none.
+    async fn attempt(
+        &self,
+        path: &str,
+        body: &[u8],
+        key: &str,
+    ) -> (Option<u16>, Option<Duration>, String) {
+        let Some(url) = self.url(path) else {
+            return (Some(400), None, "the client has no URL".to_owned());
+        };
+        let request = self.shared.http.post(url).timeout(ATTEMPT_TIMEOUT);
+        let request = self
+            .authorized(request)
+            .header("content-type", "application/json")
+            .header("idempotency-key", format!("\"{key}\""))
+            .body(body.to_vec());
+        match request.send().await {
+            Ok(response) => {
+                let status = response.status().as_u16();
+                let retry_after = retry_after(response.headers().get(RETRY_AFTER));
+                match response.text().await {
+                    Ok(body) => (Some(status), retry_after, body),
+                    Err(error) => (None, None, error.without_url().to_string()),
+                }
+            }
+            Err(error) => (None, None, error.without_url().to_string()),
+        }
+    }
+
+    /// The URL of a path at the next gateway.
+    pub(super) fn url(&self, path: &str) -> Option<String> {
+        let urls = &self.shared.urls;
+        let next = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        let url = urls.get(next.checked_rem(urls.len())?)?;
+        Some(format!("{url}{path}"))
+    }
+
+    pub(super) fn authorized(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match &self.shared.token {
+            Some(token) => request.header(AUTHORIZATION, token.clone()),
+            None => request,
+        }
+    }
+}
+
+fn final_answer(status: u16, answer: &str, attempts: u32) -> Result<Posted, ClientError> {
+    if status != 202 {
+        let problem = answer.to_owned();
+        return Err(ClientError::Refused { status, problem });
+    }
+    let mut posted: Posted =
+        serde_json::from_str(answer).map_err(|error| ClientError::Invalid(error.to_string()))?;
+    posted.attempts = attempts;
+    Ok(posted)
+}
+
+/// Whole seconds, as the gateway sends them. A date, as a balancer may send it, is ignored.
+pub(super) fn retry_after(value: Option<&HeaderValue>) -> Option<Duration> {
+    let seconds: u32 = value?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(u64::from(seconds)))
+}

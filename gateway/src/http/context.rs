@@ -1,0 +1,180 @@
+//! The context of a request: its trace, its deadline, and the worker that answers.
+//!
+//! A middleware adds it to the request's extensions, and its headers to every answer.
+
+use super::{Problem, ProblemKind};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use evenkeel::event::{Headers, TraceContext};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The answer's header with the trace id, 32 hexadecimal digits.
+pub const TRACE_ID_HEADER: HeaderName = HeaderName::from_static("trace-id");
+/// The answer's header with the name of the gateway that answers.
+pub const WORKER_HEADER: HeaderName = HeaderName::from_static("worker");
+/// The request's header with its deadline: seconds, such as `2` or `0.5`, or with a unit, `500ms`.
+const REQUEST_TIMEOUT_HEADER: &str = "x-request-timeout";
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: &str = "tracestate";
+
+/// The context of a request, in its extensions.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RequestContext {
+    /// The trace of the request: a child of the caller's `traceparent`, or a new root. Events get
+    /// it as theirs.
+    pub trace: TraceContext,
+    /// The time at which the caller stops waiting, if it said so.
+    pub deadline: Option<Instant>,
+    /// The name of this gateway.
+    pub worker: Arc<str>,
+}
+
+impl RequestContext {
+    /// Reads the context from a request's headers.
+    ///
+    /// # Errors
+    /// If `X-Request-Timeout` is not a duration.
+    pub fn from_headers(headers: &HeaderMap, worker: Arc<str>) -> Result<Self, Problem> {
+        Ok(Self {
+            trace: trace(headers),
+            deadline: timeout(headers)?.map(|timeout| Instant::now() + timeout),
+            worker,
+        })
+    }
+
+    /// The trace id: 32 hexadecimal digits.
+    pub fn trace_id(&self) -> &str {
+        self.trace.traceparent.get(3..35).unwrap_or_default()
+    }
+
+    /// The time that is left, if there is a deadline.
+    pub fn time_left(&self) -> Option<Duration> {
+        let deadline = self.deadline?;
+        Some(deadline.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// The middleware: adds a [`RequestContext`] to the request, and `traceparent`, `trace-id` and
+/// `worker` to the answer.
+pub async fn add_context(
+    State(worker): State<Arc<str>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let (context, refused) = match RequestContext::from_headers(request.headers(), worker.clone()) {
+        Ok(context) => (context, None),
+        Err(problem) => {
+            let trace = trace(request.headers());
+            let context = RequestContext { trace, deadline: None, worker };
+            (context, Some(problem))
+        }
+    };
+    request.extensions_mut().insert(context.clone());
+    let mut response = match refused {
+        Some(problem) => problem.into_response(),
+        None => next.run(request).await,
+    };
+    let headers = response.headers_mut();
+    let values = [
+        (TRACEPARENT, context.trace.traceparent.as_str()),
+        (TRACE_ID_HEADER, context.trace_id()),
+        (WORKER_HEADER, &context.worker),
+    ];
+    for (name, value) in values {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    }
+    response
+}
+
+fn trace(headers: &HeaderMap) -> TraceContext {
+    let mut read = Headers::new();
+    for name in [TRACEPARENT.as_str(), TRACESTATE] {
+        if let Some(value) = headers.get(name) {
+            read.push(name, Some(value.as_bytes()));
+        }
+    }
+    match TraceContext::from_headers(read.iter()) {
+        Some(caller) => caller.child(),
+        None => TraceContext::root(),
+    }
+}
+
+fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
+    let Some(value) = headers.get(REQUEST_TIMEOUT_HEADER) else {
+        return Ok(None);
+    };
+    let malformed = || {
+        let detail = "X-Request-Timeout must be a number of seconds, such as 2 or 0.5, or of \
+                      milliseconds, such as 500ms; at most 3600 seconds";
+        Problem::new(ProblemKind::Malformed, detail)
+    };
+    let text = value.to_str().map_err(|_| malformed())?.trim();
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 0.001),
+        None => (text.strip_suffix('s').unwrap_or(text), 1.0),
+    };
+    let is_plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    match number.parse::<f64>() {
+        Ok(number) if is_plain && number * unit <= 3_600.0 => {
+            Ok(Some(Duration::from_secs_f64(number * unit)))
+        }
+        _ => Err(malformed()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let pairs = pairs.iter().map(|(name, value)| {
+            let value = HeaderValue::from_str(value).expect("a header value");
+            (HeaderName::from_static(name), value)
+        });
+        pairs.collect()
+    }
+
+    #[test]
+    fn request_timeouts_are_read_strictly() {
+        for (text, millis) in [
+            ("2", Some(2_000)),
+            ("2s", Some(2_000)),
+            ("0.5", Some(500)),
+            ("500ms", Some(500)),
+            ("0", Some(0)),
+            ("", None),
+            ("-1", None),
+            ("1e9", None),
+            ("inf", None),
+            ("NaN", None),
+            ("3601", None),
+            ("1m", None),
+        ] {
+            let read = timeout(&headers(&[("x-request-timeout", text)])).ok().flatten();
+            assert_eq!(read, millis.map(Duration::from_millis), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_callers_trace_is_continued_and_a_forged_one_replaced() {
+        let worker: Arc<str> = "gateway-1".into();
+        let caller = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let context = RequestContext::from_headers(&headers(&[("traceparent", caller)]), worker.clone());
+        let context = context.expect("no deadline");
+        assert_eq!(context.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_ne!(context.trace.traceparent, caller);
+        for forged in ["", "00-0-0-0", "<script>"] {
+            let context = RequestContext::from_headers(&headers(&[("traceparent", forged)]), worker.clone());
+            let context = context.expect("no deadline");
+            assert_eq!(context.trace_id().len(), 32, "{forged:?}");
+            assert!(context.trace_id().bytes().all(|byte| byte.is_ascii_hexdigit()));
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Binary mode: the attributes are `ce-*` headers, and the body is the data.
+
+use super::header_value;
+use crate::http::{FieldError, Problem, ProblemKind};
+use crate::post::new_event::{NewEvent, bounded};
+use axum::http::HeaderMap;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+
+/// The prefix of an attribute's name in its header.
+const PREFIX: &str = "ce-";
+
+/// The event of a request in binary mode. `name` is the event type in the path: then no header is
+/// needed. Otherwise `ce-specversion` and `ce-type` are.
+///
+/// # Errors
+/// [`ProblemKind::Malformed`], with all faults of the headers.
+pub(in crate::post) fn binary(
+    headers: &HeaderMap,
+    name: Option<&str>,
+    body: &str,
+) -> Result<NewEvent, Problem> {
+    let (mut attributes, mut faults) = attributes(headers);
+    match attributes.remove("specversion").as_deref() {
+        Some("1.0") => {}
+        Some(_) => faults.push(fault("specversion", "is not 1.0")),
+        None if name.is_some() || has_fault(&faults, "specversion") => {}
+        None => faults.push(fault("specversion", "is missing")),
+    }
+    if attributes.remove("datacontenttype").is_some() {
+        faults.push(fault("datacontenttype", "must not be sent: Content-Type has it"));
+    }
+    let ty = match (name, attributes.remove("type")) {
+        (Some(name), Some(ty)) if name != ty => {
+            faults.push(fault("type", "is not the type in the path"));
+            ty
+        }
+        (Some(name), _) => name.to_owned(),
+        (None, Some(ty)) => ty,
+        (None, None) => {
+            if !has_fault(&faults, "type") {
+                faults.push(fault("type", "is missing"));
+            }
+            String::new()
+        }
+    };
+    if !faults.is_empty() {
+        let detail = "the event's headers are invalid; an event in the body is sent as \
+                      application/cloudevents+json, data without headers to /events/{type}";
+        return Err(Problem::new(ProblemKind::Malformed, detail).with_errors(faults));
+    }
+    let data = RawValue::from_string(body.to_owned()).map_err(|error| {
+        // The parser's messages about syntax quote nothing.
+        Problem::new(ProblemKind::Malformed, format!("the body is not JSON: {error}"))
+    })?;
+    let mut event = NewEvent::new(ty, data)
+        .with_id(attributes.remove("id"))
+        .with_source(attributes.remove("source"))
+        .with_subject(attributes.remove("subject"))
+        .with_time(attributes.remove("time"));
+    event.extensions = attributes;
+    Ok(event)
+}
+
+/// The attributes in the headers, by name, and the faults of their values.
+fn attributes(headers: &HeaderMap) -> (BTreeMap<String, String>, Vec<FieldError>) {
+    let (mut attributes, mut faults) = (BTreeMap::new(), Vec::new());
+    for header in headers.keys() {
+        let Some(name) = header.as_str().strip_prefix(PREFIX) else {
+            continue;
+        };
+        let mut values = headers.get_all(header).iter();
+        let decoded = match (values.next(), values.next()) {
+            (Some(value), None) => header_value::decode(value.as_bytes()),
+            _ => Err("is there more than once"),
+        };
+        match decoded {
+            Ok(value) => {
+                attributes.insert(name.to_owned(), value);
+            }
+            Err(detail) => faults.push(fault(name, detail)),
+        }
+    }
+    (attributes, faults)
+}
+
+/// A fault of a header, which no pointer into the body can name.
+fn fault(name: &str, detail: &str) -> FieldError {
+    FieldError {
+        pointer: String::new(),
+        detail: format!("the header {} {detail}", header(name)),
+    }
+}
+
+fn header(name: &str) -> String {
+    format!("{PREFIX}{}", bounded(name))
+}
+
+/// Whether a fault of this attribute is known already.
+fn has_fault(faults: &[FieldError], name: &str) -> bool {
+    let begin = format!("the header {} ", header(name));
+    faults.iter().any(|fault| fault.detail.starts_with(&begin))
+}

@@ -1,0 +1,94 @@
+//! Media types, as far as posting needs them: the type, and its `charset`.
+
+/// A media type such as `application/json; charset=utf-8`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::post) struct MediaType {
+    /// Type and subtype, in lower case.
+    essence: String,
+    /// The `charset`, in lower case.
+    charset: Option<String>,
+}
+
+impl MediaType {
+    /// Reads a media type. None if it is not one. Other parameters than `charset` are ignored.
+    pub(in crate::post) fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(';');
+        let essence = parts.next()?.trim().to_ascii_lowercase();
+        let (ty, subtype) = essence.split_once('/')?;
+        if !is_token(ty) || !is_token(subtype) {
+            return None;
+        }
+        let mut charset = None;
+        for parameter in parts {
+            let Some((name, value)) = parameter.split_once('=') else {
+                // Some clients end the value with a semicolon.
+                if parameter.trim().is_empty() {
+                    continue;
+                }
+                return None;
+            };
+            if name.trim().eq_ignore_ascii_case("charset") {
+                let value = value.trim();
+                let quoted = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+                charset = Some(quoted.unwrap_or(value).to_ascii_lowercase());
+            }
+        }
+        Some(Self { essence, charset })
+    }
+
+    /// Type and subtype, in lower case.
+    pub(in crate::post) fn essence(&self) -> &str {
+        &self.essence
+    }
+
+    /// Whether it is JSON that is not an event itself: `application/json`, or any `+json`.
+    pub(in crate::post) fn is_json_data(&self) -> bool {
+        let is_json = self.essence == "application/json" || self.essence.ends_with("+json");
+        is_json && !self.essence.starts_with("application/cloudevents")
+    }
+
+    /// Whether the text is UTF-8, as JSON must be.
+    pub(in crate::post) fn is_utf8(&self) -> bool {
+        let charset = self.charset.as_deref();
+        charset.is_none_or(|charset| charset == "utf-8" || charset == "utf8")
+    }
+}
+
+fn is_token(text: &str) -> bool {
+    let is_token_byte =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_token_byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_json_in_utf_8_is_data() {
+        for (text, expected) in [
+            ("application/json", true),
+            ("Application/JSON", true),
+            ("application/json;", true),
+            ("application/json; charset=utf-8", true),
+            ("application/json;charset=\"UTF-8\"", true),
+            ("application/json; charset = utf8 ; profile=x", true),
+            ("application/vnd.shop.order+json", true),
+            ("application/json; charset=iso-8859-1", false),
+            ("application/json; charset=", false),
+            ("application/json; utf-8", false),
+            ("application/json, text/plain", false),
+            ("application/cloudevents+json", false),
+            ("application/cloudevents-batch+json", false),
+            ("application/jsonp", false),
+            ("text/plain", false),
+            ("json", false),
+            ("/json", false),
+            ("", false),
+        ] {
+            let read = MediaType::parse(text);
+            let is_data = read.is_some_and(|read| read.is_json_data() && read.is_utf8());
+            assert_eq!(is_data, expected, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The check of an event's data: its schema, its key, and its fingerprint.
+
+use super::unique_json;
+use crate::access::EventRoute;
+use crate::http::FieldError;
+use crate::post::new_event::NewEvent;
+use evenkeel::schema::{Catalogue, ValidationError};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// What the data of a valid event yields.
+#[derive(Debug)]
+pub(in crate::post) struct Payload {
+    /// The record key.
+    pub(in crate::post) key: String,
+    /// The SHA-256 of type, key and data. It does not depend on white space, on the order of
+    /// members, or on how a number is written; numbers count as integers of 64 bits or doubles.
+    pub(in crate::post) fingerprint: [u8; 32],
+}
+
+/// Why data is not accepted.
+#[derive(Debug)]
+pub(in crate::post) enum PayloadFault {
+    /// It cannot be read.
+    Unreadable(FieldError),
+    /// It violates the schema, or has no key.
+    Invalid(FieldError),
+    /// There is no schema for the type.
+    UnknownType,
+}
+
+/// Checks the data of an event. Parses it into a tree, which is dropped when this returns.
+pub(in crate::post) fn check(
+    catalogue: &Catalogue,
+    route: &EventRoute,
+    event: &NewEvent,
+) -> Result<Payload, PayloadFault> {
+    let parsed = unique_json::parse(event.data.get());
+    let data = parsed.map_err(|fault| {
+        PayloadFault::Unreadable(event.data_error(&fault.pointer, &fault.detail))
+    })?;
+    match catalogue.validate(&event.ty, &data) {
+        Ok(()) => {}
+        Err(ValidationError::Violation(violation)) => {
+            let detail = match violation.keyword.as_str() {
+                "required" => "is missing".to_owned(),
+                keyword => format!("violates the schema: {keyword}"),
+            };
+            return Err(PayloadFault::Invalid(event.data_error(&violation.pointer, &detail)));
+        }
+        Err(_) => return Err(PayloadFault::UnknownType),
+    }
+    let key = route.record_key(&data).map_err(|error| {
+        PayloadFault::Invalid(event.data_error(&error.pointer, &error.detail))
+    })?;
+    let fingerprint = fingerprint(&event.ty, &key, &data);
+    Ok(Payload { key, fingerprint })
+}
+
+fn fingerprint(ty: &str, key: &str, data: &Value) -> [u8; 32] {
+    let mut canonical = String::new();
+    write_canonical(data, &mut canonical);
+    let mut sha = Sha256::new();
+    for part in [ty, key, canonical.as_str()] {
+        // The lengths keep ("ab", "c") and ("a", "bc") apart.
+        sha.update((part.len() as u64).to_be_bytes());
+        sha.update(part.as_bytes());
+    }
+    sha.finalize().into()
+}
+
+/// Writes JSON without white space, members sorted by their name.
+fn write_canonical(value: &Value, into: &mut String) {
+    match value {
+        Value::Array(items) => {
+            into.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    into.push(',');
+                }
+                write_canonical(item, into);
+            }
+            into.push(']');
+        }
+        Value::Object(members) => {
+            // Sorted here too: serde_json keeps the order of the text with `preserve_order`.
+            let mut sorted: Vec<_> = members.iter().collect();
+            sorted.sort_by_key(|(name, _)| *name);
+            into.push('{');
+            for (index, (name, member)) in sorted.into_iter().enumerate() {
+                if index > 0 {
+                    into.push(',');
+                }
+                into.push_str(&Value::String(name.clone()).to_string());
+                into.push(':');
+                write_canonical(member, into);
+            }
+            into.push('}');
+        }
+        scalar => into.push_str(&scalar.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn of(ty: &str, key: &str, data: &str) -> [u8; 32] {
+        fingerprint(ty, key, &unique_json::parse(data).expect(data))
+    }
+
+    #[test]
+    fn a_fingerprint_ignores_spelling() {
+        let first = of("t", "k", r#"{"a":1,"b":[{"c":"é","d":null}]}"#);
+        for data in [
+            r#" {"b" : [ {"d":null, "c":"\u00e9"} ] , "a":1 } "#,
+            r#"{"b":[{"d":null,"c":"é"}],"a":1}"#,
+        ] {
+            assert_eq!(of("t", "k", data), first, "{data}");
+        }
+    }
+
+    #[test]
+    fn fingerprints_differ_in_every_part() {
+        let all = BTreeSet::from([
+            of("t", "k", r#"{"a":1}"#),
+            of("tk", "", r#"{"a":1}"#),
+            of("t", "l", r#"{"a":1}"#),
+            of("t", "k", r#"{"a":2}"#),
+            of("t", "k", r#"{"a":"1"}"#),
+            of("t", "k", r#"{"a":[1]}"#),
+            of("t", "k", r#"{"a":1,"b":null}"#),
+            of("t", "k", r#"["a",1]"#),
+            of("t", "k", r#"["a,1"]"#),
+        ]);
+        assert_eq!(all.len(), 9);
+    }
+
+    /// Stores keep fingerprints, and later releases compare with them.
+    #[test]
+    fn canonical_json_never_changes() {
+        let mut text = String::new();
+        let data = unique_json::parse(r#"{"b":[1.50,-2,"x\n"],"a":{"é":true}}"#).expect("JSON");
+        write_canonical(&data, &mut text);
+        assert_eq!(text, r#"{"a":{"é":true},"b":[1.5,-2,"x\n"]}"#);
+    }
+}

@@ -1,0 +1,77 @@
+//! The routes `POST /events` and `POST /events/{type}`.
+
+use super::answer::PostAnswer;
+use super::binding::{self, Mode};
+use super::data_request::caller;
+use super::idempotency::IdempotencyKey;
+use super::posting::Posting;
+use crate::http::{Problem, ProblemKind};
+use axum::Router;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::header;
+use axum::routing::post;
+
+/// The routes `POST /events` and `POST /events/{type}`. Expects the caller and the context in the
+/// request's extensions: a [`Principal`](crate::access::Principal) and a
+/// [`RequestContext`](crate::http::RequestContext).
+///
+/// Both answer 202 when the events are durable, with a [`PostAnswer`], and otherwise with a
+/// [`Problem`]. They read the body themselves, so a body limit of axum has no effect; see
+/// [`PostLimits`](super::PostLimits).
+pub fn router(posting: Posting) -> Router {
+    Router::new()
+        .route("/events", post(post_events))
+        // The same name as in the route that reads `/events/{name}`: routers with both can merge.
+        .route("/events/{name}", post(post_data))
+        .with_state(posting)
+}
+
+async fn post_events(
+    State(posting): State<Posting>,
+    request: Request,
+) -> Result<PostAnswer, Problem> {
+    answer(&posting, None, request).await
+}
+
+async fn post_data(
+    State(posting): State<Posting>,
+    name: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<PostAnswer, Problem> {
+    let malformed = |_| Problem::new(ProblemKind::Malformed, "the path is not UTF-8");
+    let Path(name) = name.map_err(malformed)?;
+    answer(&posting, Some(&name), request).await
+}
+
+/// Answers a request. `name` is the event type in the path.
+async fn answer(
+    posting: &Posting,
+    name: Option<&str>,
+    request: Request,
+) -> Result<PostAnswer, Problem> {
+    let (parts, body) = request.into_parts();
+    let (principal, context) = caller(&parts.extensions)?;
+    let mode = binding::mode(&parts.headers, name.is_some())?;
+    let limits = posting.limits();
+    let body = binding::read_body(&parts.headers, body, limits, context.deadline).await?;
+    let content_type = parts.headers.get(header::CONTENT_TYPE);
+    let content_type = content_type.and_then(|value| value.to_str().ok());
+    let idempotency = IdempotencyKey::of_request(
+        &parts.headers,
+        &parts.method,
+        parts.uri.path(),
+        content_type.unwrap_or_default(),
+        &body,
+    )?;
+    let text = binding::body_text(&body)?;
+    if mode == Mode::Batch {
+        let events = binding::batch(text, limits.batch_max)?;
+        return posting.accept_batch(principal, context, events, idempotency).await;
+    }
+    let event = match mode {
+        Mode::Structured => binding::structured(text)?,
+        _ => binding::binary(&parts.headers, name, text)?,
+    };
+    posting.accept(principal, context, vec![event], idempotency).await
+}

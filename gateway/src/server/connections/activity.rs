@@ -1,0 +1,201 @@
+//! What one connection does: requests, the head that is being read, the answer that is not read.
+//!
+//! Pure but for a lock: the clock comes in as an argument. Decides when a connection is closed.
+
+use super::limits::ConnectionLimits;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::time::Instant;
+
+/// The first bytes of an HTTP/2 connection. No method of HTTP/1.1 begins with them.
+const H2_PREFACE: &[u8; 3] = b"PRI";
+
+/// The metric of open connections.
+pub(super) const OPEN: &str = "gateway_connections";
+/// The metric of connections that the gateway closed.
+pub(super) const CLOSED_TOTAL: &str = "gateway_connections_closed_total";
+
+/// Why a connection is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CloseReason {
+    /// No request for too long.
+    Idle,
+    /// The head of a request did not arrive in time.
+    SlowHead,
+    /// The client reads nothing of its answer.
+    SlowReader,
+}
+
+impl CloseReason {
+    /// Its name in logs and metrics.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::SlowHead => "slow-head",
+            Self::SlowReader => "slow-reader",
+        }
+    }
+}
+
+/// The activity of a connection, shared by its socket, its requests and the sweep.
+#[derive(Debug)]
+pub(super) struct Activity(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    prefix: [u8; H2_PREFACE.len()],
+    prefix_len: usize,
+    /// Requests whose answers are not completely written.
+    requests: usize,
+    /// Whether the socket belongs to a WebSocket, which has its own limits.
+    upgraded: bool,
+    idle_since: Instant,
+    head_since: Option<Instant>,
+    write_stalled_since: Option<Instant>,
+}
+
+impl Activity {
+    /// The activity of a connection that was accepted now.
+    pub(super) fn new(now: Instant) -> Self {
+        Self(Mutex::new(State {
+            prefix: [0; H2_PREFACE.len()],
+            prefix_len: 0,
+            requests: 0,
+            upgraded: false,
+            idle_since: now,
+            head_since: None,
+            write_stalled_since: None,
+        }))
+    }
+
+    /// Notes bytes from the client.
+    pub(super) fn received(&self, bytes: &[u8], now: Instant) {
+        if bytes.is_empty() {
+            return;
+        }
+        let mut this = self.lock();
+        for byte in bytes {
+            let at = this.prefix_len;
+            if at == H2_PREFACE.len() {
+                break;
+            }
+            this.prefix[at] = *byte;
+            this.prefix_len += 1;
+        }
+        if this.requests == 0 && !this.upgraded {
+            this.head_since.get_or_insert(now);
+        }
+    }
+
+    /// Notes whether the socket took bytes of an answer.
+    pub(super) fn wrote(&self, progress: bool, now: Instant) {
+        let mut this = self.lock();
+        if progress {
+            this.write_stalled_since = None;
+        } else {
+            this.write_stalled_since.get_or_insert(now);
+        }
+    }
+
+    /// Notes a request whose head was read.
+    pub(super) fn request_started(&self) {
+        let mut this = self.lock();
+        this.requests += 1;
+        this.head_since = None;
+    }
+
+    /// Notes the end of a request's answer.
+    pub(super) fn request_ended(&self, now: Instant) {
+        let mut this = self.lock();
+        this.requests = this.requests.saturating_sub(1);
+        this.idle_since = now;
+    }
+
+    /// Notes that the connection is no longer one of HTTP.
+    pub(super) fn upgraded(&self) {
+        self.lock().upgraded = true;
+    }
+
+    /// The number of requests under way. A WebSocket counts as one.
+    pub(super) fn requests(&self) -> usize {
+        let this = self.lock();
+        this.requests + usize::from(this.upgraded)
+    }
+
+    /// Since when it has no request. None if it has one.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let this = self.lock();
+        (this.requests == 0 && !this.upgraded).then_some(this.idle_since)
+    }
+
+    /// Whether the connection is to be closed.
+    pub(super) fn verdict(&self, limits: &ConnectionLimits, now: Instant) -> Option<CloseReason> {
+        let this = self.lock();
+        if this.upgraded {
+            return None;
+        }
+        let is_over = |since: Option<Instant>, max| {
+            since.is_some_and(|since| now.saturating_duration_since(since) >= max)
+        };
+        if is_over(this.write_stalled_since, limits.write_stalled_max) {
+            return Some(CloseReason::SlowReader);
+        }
+        if this.requests > 0 {
+            return None;
+        }
+        // The frames of an idle HTTP/2 connection, such as pings, begin no head.
+        let is_h2 = this.prefix == *H2_PREFACE;
+        if !is_h2 && is_over(this.head_since, limits.head_within) {
+            return Some(CloseReason::SlowHead);
+        }
+        is_over(Some(this.idle_since), limits.idle_max).then_some(CloseReason::Idle)
+    }
+
+    /// No invariant can be half written, so a panic elsewhere does no harm.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    type Step = fn(&Activity, Instant);
+
+    /// The verdict `after` the steps, which all happen at the start.
+    fn check(steps: &[Step], after: u64, expected: Option<CloseReason>) {
+        let start = Instant::now();
+        let activity = Activity::new(start);
+        for step in steps {
+            step(&activity, start);
+        }
+        let limits = ConnectionLimits::default();
+        let now = start + Duration::from_secs(after);
+        assert_eq!(activity.verdict(&limits, now), expected, "after {after} s");
+    }
+
+    #[test]
+    fn silent_slow_and_stalled_connections_are_closed_in_time() {
+        let part: Step = |activity, now| activity.received(b"GET / HT", now);
+        let h2: Step = |activity, now| activity.received(b"PRI * HTTP/2.0\r\n", now);
+        let started: Step = |activity, _| activity.request_started();
+        let ended: Step = |activity, now| activity.request_ended(now);
+        let stalled: Step = |activity, now| activity.wrote(false, now);
+        let resumed: Step = |activity, now| activity.wrote(true, now);
+        let upgraded: Step = |activity, _| activity.upgraded();
+        check(&[], 59, None);
+        check(&[], 60, Some(CloseReason::Idle));
+        check(&[part], 9, None);
+        check(&[part], 10, Some(CloseReason::SlowHead));
+        check(&[h2], 10, None);
+        check(&[h2], 60, Some(CloseReason::Idle));
+        check(&[part, started], 3_600, None);
+        check(&[part, started, ended], 59, None);
+        check(&[part, started, ended], 60, Some(CloseReason::Idle));
+        check(&[part, started, ended, part], 10, Some(CloseReason::SlowHead));
+        check(&[part, started, stalled], 60, Some(CloseReason::SlowReader));
+        check(&[part, started, stalled, resumed], 60, None);
+        check(&[part, started, ended, upgraded], 3_600, None);
+    }
+}

@@ -1,0 +1,91 @@
+//! The bounds of the public listener's connections.
+
+use std::time::Duration;
+
+/// The bounds of connections. [`ConnectionLimits::default`] has the defaults.
+///
+/// | bound | default | at the bound |
+/// |---|---|---|
+/// | [`connections_max`](Self::connections_max) | 10,000 | the longest idle ones are closed |
+/// | [`connections_per_ip_max`](Self::connections_per_ip_max) | none | a new one is closed |
+/// | [`head_within`](Self::head_within) | 10 s | the connection is closed |
+/// | [`idle_max`](Self::idle_max) | 60 s | the connection is closed |
+/// | [`write_stalled_max`](Self::write_stalled_max) | 60 s | the connection is closed |
+/// | [`handshake_within`](Self::handshake_within) | 10 s | the connection is closed |
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use]
+pub struct ConnectionLimits {
+    /// Bounds the open connections. Default 10,000. One of HTTP/1.1 has at most about 40 KiB of
+    /// buffers; one of HTTP/2 has 256 KiB for bodies that wait, and 64 KiB for the answer of each
+    /// of its 256 streams, if a client uses them. At the bound, the connections that have been
+    /// without a request for the longest time make room. If all have requests, a new connection is
+    /// accepted and closed: a balancer learns from it sooner than from a connection that is not
+    /// accepted.
+    pub connections_max: usize,
+    /// Bounds the open connections of one address. Default none: behind a balancer, all
+    /// connections have its address.
+    pub connections_per_ip_max: Option<usize>,
+    /// How long the head of an HTTP/1.1 request may take from its first byte on. Default 10 s.
+    pub head_within: Duration,
+    /// How long a connection may be without a request, from its start or from the end of the last
+    /// answer on. Default 60 s. Bounds also what never becomes a request: silence, or an HTTP/2
+    /// connection that only pings. Must be longer than the idle time of a balancer's pool, or that
+    /// balancer sometimes sends a request to a connection that closes.
+    pub idle_max: Duration,
+    /// How long a client may read nothing of an answer that waits for it. Default 60 s.
+    pub write_stalled_max: Duration,
+    /// How long a TLS handshake may take. Default 10 s.
+    pub handshake_within: Duration,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            connections_per_ip_max: None,
+            head_within: Duration::from_secs(10),
+            idle_max: Duration::from_secs(60),
+            write_stalled_max: Duration::from_secs(60),
+            handshake_within: Duration::from_secs(10),
+        }
+    }
+}
+
+impl ConnectionLimits {
+    /// Sets the most open connections, at least 1.
+    pub fn with_connections_max(mut self, connections_max: usize) -> Self {
+        self.connections_max = connections_max.max(1);
+        self
+    }
+
+    /// Sets the most open connections of one address.
+    pub fn with_connections_per_ip_max(mut self, max: impl Into<Option<usize>>) -> Self {
+        self.connections_per_ip_max = max.into();
+        self
+    }
+
+    /// Sets how long a request's head may take.
+    pub fn with_head_within(mut self, head_within: Duration) -> Self {
+        self.head_within = head_within;
+        self
+    }
+
+    /// Sets how long a connection may be without a request.
+    pub fn with_idle_max(mut self, idle_max: Duration) -> Self {
+        self.idle_max = idle_max;
+        self
+    }
+
+    /// Sets how long a client may read nothing.
+    pub fn with_write_stalled_max(mut self, write_stalled_max: Duration) -> Self {
+        self.write_stalled_max = write_stalled_max;
+        self
+    }
+
+    /// Sets how long a TLS handshake may take.
+    pub fn with_handshake_within(mut self, handshake_within: Duration) -> Self {
+        self.handshake_within = handshake_within;
+        self
+    }
+}

@@ -1,0 +1,198 @@
+//! Keeps other web sites from using a visitor's browser against the gateway, and answers the
+//! preflights of the sites that may.
+//!
+//! Browsers name the site of a request in `Sec-Fetch-Site` and `Origin`. Other clients send
+//! neither, and pass. Reads pass too: without CORS headers, a browser shows their answer to no
+//! other site. A WebSocket is no read, as browsers apply no CORS to it.
+
+use crate::http::{Problem, ProblemKind};
+use axum::extract::{Request, State};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// What a site that is allowed may send. Everything else needs no preflight.
+const ALLOWED_HEADERS: &str = "authorization, content-type, idempotency-key, last-event-id, \
+                               traceparent, tracestate, x-request-timeout, ce-id, ce-source, \
+                               ce-specversion, ce-type, ce-subject, ce-time, ce-dataschema";
+const ALLOWED_METHODS: &str = "GET, POST";
+/// What a site that is allowed may read beside the body.
+const EXPOSED_HEADERS: &str = "location, retry-after, trace-id, traceparent, worker";
+/// How long a browser may keep the answer of a preflight, in seconds.
+const PREFLIGHT_SECONDS: &str = "600";
+
+/// The sites whose pages may use the gateway.
+#[derive(Debug, Clone, Default)]
+pub(in crate::server) struct CrossSite {
+    /// Origins, such as `https://shop.example.org`.
+    pub(in crate::server) allowed_origins: Arc<[String]>,
+    /// Whether only names and addresses of this machine are accepted as `Host`. For a gateway
+    /// without authentication: otherwise a site whose name resolves to 127.0.0.1 counts as the
+    /// same site (DNS rebinding).
+    pub(in crate::server) local_only: bool,
+}
+
+/// The middleware: answers 403 to a forbidden site, and preflights of an allowed one.
+pub(in crate::server) async fn check_site(
+    State(settings): State<CrossSite>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let host = host(request.uri(), request.headers());
+    if settings.local_only && !host.as_ref().is_none_or(is_local) {
+        let detail = "this gateway has no authentication; it answers for localhost only";
+        return Problem::new(ProblemKind::Forbidden, detail).into_response();
+    }
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let allowed = origin.filter(|origin| {
+        let mut known = settings.allowed_origins.iter();
+        known.any(|known| known.as_bytes() == origin.as_bytes())
+    });
+    let is_preflight = request.method() == Method::OPTIONS
+        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let mut response = if allowed.is_some() {
+        match is_preflight {
+            true => preflight(),
+            false => next.run(request).await,
+        }
+    } else if is_preflight || changes_state(&request) && is_cross_site(&host, request.headers()) {
+        let detail = "requests from pages of this site are not allowed; see allowed_origins";
+        Problem::new(ProblemKind::Forbidden, detail).into_response()
+    } else {
+        next.run(request).await
+    };
+    let headers = response.headers_mut();
+    if !settings.allowed_origins.is_empty() {
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
+    }
+    if let Some(origin) = allowed {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        let exposed = HeaderValue::from_static(EXPOSED_HEADERS);
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+    }
+    response
+}
+
+fn preflight() -> Response {
+    let headers = [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS),
+        (header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS),
+    ];
+    (StatusCode::NO_CONTENT, headers).into_response()
+}
+
+/// Whether a request may have an effect, or begins a WebSocket.
+fn changes_state(request: &Request) -> bool {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    !is_read || request.headers().contains_key(header::UPGRADE)
+}
+
+/// Whether a browser sends the request for a page of another site.
+fn is_cross_site(host: &Option<Authority>, headers: &HeaderMap) -> bool {
+    if let Some(site) = headers.get(SEC_FETCH_SITE) {
+        return !matches!(site.as_bytes(), b"same-origin" | b"none");
+    }
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return false;
+    };
+    // A browser without Sec-Fetch-Site. An origin that has no host, such as `null`, is another.
+    let origin = origin.to_str().ok().and_then(|origin| {
+        let (_, authority) = origin.split_once("://")?;
+        authority.parse::<Authority>().ok()
+    });
+    origin.is_none() || origin != *host
+}
+
+/// The authority that the client named: `:authority` of HTTP/2, or `Host`.
+fn host(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
+    if let Some(authority) = uri.authority() {
+        return Some(authority.clone());
+    }
+    headers.get(header::HOST)?.to_str().ok()?.parse().ok()
+}
+
+fn is_local(host: &Authority) -> bool {
+    let name = host.host();
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost")
+        || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+    use axum::body::Body;
+    use axum::middleware::from_fn_with_state;
+    use axum::routing::any;
+    use tower::ServiceExt;
+
+    const SHOP: &str = "https://shop.example.org";
+
+    async fn answer(method: Method, headers: &[(&str, &str)], local_only: bool) -> Response {
+        let settings = CrossSite {
+            allowed_origins: Arc::from([SHOP.to_owned()]),
+            local_only,
+        };
+        let router: Router = Router::new()
+            .route("/", any(async || StatusCode::OK))
+            .layer(from_fn_with_state(settings, check_site));
+        let mut request = axum::http::Request::builder().method(method).uri("/");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::empty()).expect("a request");
+        router.oneshot(request).await.expect("it is infallible")
+    }
+
+    #[tokio::test]
+    async fn pages_of_other_sites_cannot_change_state() {
+        let host = ("host", "gateway:8080");
+        let evil = ("origin", "https://evil.example.org");
+        for (method, headers, expected) in [
+            (Method::POST, &[host][..], 200),
+            (Method::POST, &[host, evil], 403),
+            (Method::GET, &[host, evil], 200),
+            (Method::GET, &[host, evil, ("upgrade", "websocket")], 403),
+            (Method::POST, &[host, ("origin", "null")], 403),
+            (Method::POST, &[host, ("origin", "http://gateway:8080")], 200),
+            (Method::POST, &[host, ("origin", SHOP)], 200),
+            (Method::POST, &[host, ("sec-fetch-site", "cross-site")], 403),
+            (Method::POST, &[host, ("sec-fetch-site", "same-site")], 403),
+            (Method::POST, &[host, evil, ("sec-fetch-site", "same-origin")], 200),
+        ] {
+            let answer = answer(method.clone(), headers, false).await;
+            assert_eq!(answer.status(), expected, "{method} {headers:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_allowed_sites_get_a_preflight() {
+        let asked = ("access-control-request-method", "POST");
+        let allowed = answer(Method::OPTIONS, &[asked, ("origin", SHOP)], false).await;
+        assert_eq!(allowed.status(), 204);
+        assert_eq!(allowed.headers()["access-control-allow-origin"], SHOP);
+        let other = answer(Method::OPTIONS, &[asked, ("origin", "https://evil")], false).await;
+        assert_eq!(other.status(), 403);
+        assert!(!other.headers().contains_key("access-control-allow-origin"));
+    }
+
+    #[tokio::test]
+    async fn without_authentication_only_local_names_are_served() {
+        for (host, expected) in [
+            ("localhost:8080", 200),
+            ("127.0.0.1:8080", 200),
+            ("[::1]:8080", 200),
+            ("evil.example.org:8080", 403),
+        ] {
+            let answer = answer(Method::GET, &[("host", host)], true).await;
+            assert_eq!(answer.status(), expected, "{host}");
+        }
+    }
+}

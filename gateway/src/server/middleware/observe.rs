@@ -1,0 +1,122 @@
+//! The log line and the metrics of a request.
+//!
+//! Owns their names and labels. Labels are route templates and fixed words: no path, no id and no
+//! caller. A log line has no query string, as it may have a token.
+//!
+//! | metric | kind | labels |
+//! |---|---|---|
+//! | `gateway_requests_total` | counter | `route`, `method`, `status` |
+//! | `gateway_request_seconds` | histogram, up to the head of the answer | `route` |
+
+use crate::http::TRACE_ID_HEADER;
+use axum::extract::{MatchedPath, Request};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The metric of requests.
+const REQUESTS_TOTAL: &str = "gateway_requests_total";
+/// The metric of the time of requests.
+const REQUEST_SECONDS: &str = "gateway_request_seconds";
+
+/// The route of a request that no route matches.
+const NO_ROUTE: &str = "none";
+
+/// One refusal in so many is logged at the level info, so that a flood of them does not fill a
+/// disk. The others are at the level debug.
+const REFUSALS_PER_LINE: u64 = 100;
+
+/// The refusals of this process.
+static REFUSALS: AtomicU64 = AtomicU64::new(0);
+
+/// The place for the name of the caller, in the request's extensions. A middleware behind
+/// authentication fills it.
+#[derive(Debug, Clone, Default)]
+pub(in crate::server) struct Caller(Arc<OnceLock<Arc<str>>>);
+
+impl Caller {
+    /// Sets the name, once.
+    pub(in crate::server) fn set(&self, name: &Arc<str>) {
+        self.0.get_or_init(|| Arc::clone(name));
+    }
+}
+
+/// The middleware: logs and counts a request when its answer begins.
+pub(in crate::server) async fn observe(mut request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let caller = Caller::default();
+    request.extensions_mut().insert(caller.clone());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = method_name(request.method());
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
+    let (status, took) = (response.status(), began.elapsed());
+    count(route, method, status, took);
+    let trace_id = response.headers().get(TRACE_ID_HEADER);
+    let trace_id = trace_id.and_then(|value| value.to_str().ok());
+    let principal = caller.0.get().map(|name| &**name);
+    let (ms, code) = (took.as_millis() as u64, status.as_u16());
+    if is_logged_at_info(status, &REFUSALS) {
+        tracing::info!(method, route, status = code, ms, principal, trace_id, "request");
+    } else {
+        tracing::debug!(method, route, status = code, ms, principal, trace_id, "request");
+    }
+    response
+}
+
+fn count(route: &str, method: &'static str, status: StatusCode, took: Duration) {
+    let (route, status) = (route.to_owned(), status.as_str().to_owned());
+    metrics::histogram!(REQUEST_SECONDS, "route" => route.clone()).record(took.as_secs_f64());
+    metrics::counter!(REQUESTS_TOTAL, "route" => route, "method" => method, "status" => status)
+        .increment(1);
+}
+
+/// A method of a request is any text that its client likes.
+fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// Whether the line has the level info: errors of the gateway always, refusals now and then.
+fn is_logged_at_info(status: StatusCode, refusals: &AtomicU64) -> bool {
+    let is_refusal = matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+    );
+    if is_refusal {
+        let refusals = refusals.fetch_add(1, Ordering::Relaxed);
+        return refusals.is_multiple_of(REFUSALS_PER_LINE);
+    }
+    status.is_server_error()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invented_methods_share_one_label() {
+        let invented = Method::from_bytes(b"STEAL").expect("a token");
+        assert_eq!(method_name(&invented), "other");
+        assert_eq!(method_name(&Method::POST), "POST");
+    }
+
+    #[test]
+    fn a_flood_of_refusals_logs_few_lines() {
+        let refusals = AtomicU64::new(0);
+        let is_logged = |status| is_logged_at_info(status, &refusals);
+        let lines = (0..1_000).filter(|_| is_logged(StatusCode::TOO_MANY_REQUESTS));
+        assert_eq!(lines.count(), 10);
+        assert!(is_logged(StatusCode::INTERNAL_SERVER_ERROR));
+        assert!(!is_logged(StatusCode::NOT_FOUND));
+    }
+}

@@ -1,0 +1,61 @@
+//! Refuses URLs that no client of this gateway sends: too long, or with a path written so that two
+//! programs may read it differently.
+
+use crate::http::{Problem, ProblemKind};
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+/// The most bytes of path and query.
+pub(in crate::server) const URL_BYTES_MAX: usize = 4 << 10;
+
+/// Encodings of characters that separate or shorten paths: `.`, `/`, `\` and NUL.
+const TRICKS: [&str; 4] = ["%2e", "%2f", "%5c", "%00"];
+
+/// The middleware: answers 414 or 404.
+pub(in crate::server) async fn check_path(request: Request, next: Next) -> Response {
+    let uri = request.uri();
+    let length = uri.path_and_query().map_or(0, |text| text.as_str().len());
+    if length > URL_BYTES_MAX {
+        let detail = format!("path and query have at most {URL_BYTES_MAX} bytes");
+        return Problem::new(ProblemKind::UriTooLong, detail).into_response();
+    }
+    if is_ambiguous(uri.path()) {
+        return Problem::new(ProblemKind::NotFound, "there is no such route").into_response();
+    }
+    next.run(request).await
+}
+
+fn is_ambiguous(path: &str) -> bool {
+    let lower = path.to_ascii_lowercase();
+    path.contains("//")
+        || path.contains('\\')
+        || path.split('/').any(|segment| matches!(segment, "." | ".."))
+        || TRICKS.iter().any(|trick| lower.contains(trick))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_paths_with_one_reading_pass() {
+        for (path, expected) in [
+            ("/events", false),
+            ("/events/shop.order-placed.v1", false),
+            ("/events/a%20b", false),
+            ("/evenkeel.gateway.v1.Events/Post", false),
+            ("/events/..", true),
+            ("/./events", true),
+            ("//events", true),
+            ("/events//x", true),
+            ("/events/%2e%2E", true),
+            ("/events%2Fx", true),
+            ("/events\\x", true),
+            ("/events/%5cx", true),
+            ("/events/%00", true),
+        ] {
+            assert_eq!(is_ambiguous(path), expected, "{path}");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! TLS of the public address: certificate and key from PEM files, reloaded when they change.
+//!
+//! Owns the server's TLS settings. The cryptography is ring's, named explicitly: a process-wide
+//! default would depend on which other crates are linked.
+
+use rustls::ServerConfig;
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tokio_rustls::TlsAcceptor;
+
+/// How often the files are checked for a change.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// The protocols that a client may choose, most wanted first.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// Why a certificate or its key cannot be used. Names the file, and never its content.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A file cannot be read, or is not PEM.
+    #[error("cannot read {path}: {reason}; it must be PEM")]
+    File {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// The certificate's file has no certificate.
+    #[error("{path} has no certificate")]
+    NoCertificate {
+        /// The file.
+        path: String,
+    },
+    /// Certificate and key do not fit together, or are of a kind that is not supported.
+    #[error("the certificate and the key cannot be used together")]
+    Unusable(#[source] rustls::Error),
+}
+
+/// The certificate of the public address. Clones share it.
+#[derive(Clone)]
+pub struct Tls {
+    certificate: Arc<Path>,
+    key: Arc<Path>,
+    current: Arc<watch::Sender<Arc<ServerConfig>>>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls")
+            .field("certificate", &self.certificate)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// Reads a certificate with its chain, and its key, from PEM files. Reads files: call it at the
+    /// start of the process.
+    ///
+    /// # Errors
+    /// See [`TlsError`].
+    pub fn from_files(
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Result<Self, TlsError> {
+        let (certificate, key) = (certificate.into(), key.into());
+        let config = load(&certificate, &key)?;
+        Ok(Self {
+            certificate: certificate.into(),
+            key: key.into(),
+            current: Arc::new(watch::Sender::new(config)),
+        })
+    }
+
+    /// The acceptor for a new connection, with the newest certificate.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.current.borrow()))
+    }
+
+    /// Reads the files again whenever one of them changes, checked every 10 s, until the future is
+    /// dropped. If they cannot be used, the old certificate stays, and the reason is logged.
+    pub async fn reload_regularly(&self) {
+        let mut due = tokio::time::interval(CHECK_INTERVAL);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut seen: Option<[Option<SystemTime>; 2]> = None;
+        loop {
+            due.tick().await;
+            let this = self.clone();
+            let changed = tokio::task::spawn_blocking(move || this.changed()).await;
+            let Ok(changed) = changed else { continue };
+            // The first check only notes the times: the files were read just before.
+            if seen.is_some_and(|seen| seen != changed) {
+                self.reload().await;
+            }
+            seen = Some(changed);
+        }
+    }
+
+    /// The times of the last change of both files. None for one that is missing.
+    fn changed(&self) -> [Option<SystemTime>; 2] {
+        let changed = |path: &Path| std::fs::metadata(path).ok()?.modified().ok();
+        [changed(&self.certificate), changed(&self.key)]
+    }
+
+    async fn reload(&self) {
+        let this = self.clone();
+        let loaded = tokio::task::spawn_blocking(move || load(&this.certificate, &this.key)).await;
+        match loaded {
+            Ok(Ok(config)) => {
+                self.current.send_replace(config);
+                tracing::info!(certificate = %self.certificate.display(), "certificate reloaded");
+            }
+            Ok(Err(error)) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "the new certificate cannot be used; the old one stays");
+            }
+            Err(error) => tracing::error!(%error, "reading the new certificate panicked"),
+        }
+    }
+}
+
+fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+    let unreadable = |path: &Path, reason: rustls::pki_types::pem::Error| TlsError::File {
+        path: path.display().to_string(),
+        reason: reason.to_string(),
+    };
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
+        .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
+        .map_err(|reason| unreadable(certificate, reason))?;
+    if chain.is_empty() {
+        return Err(TlsError::NoCertificate {
+            path: certificate.display().to_string(),
+        });
+    }
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|reason| unreadable(key, reason))?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Unusable)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(TlsError::Unusable)?;
+    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel::testing::{Certificate, required};
+
+    #[tokio::test]
+    async fn a_broken_new_certificate_leaves_the_old_one() {
+        let directory = tempfile::tempdir().expect("a temporary folder");
+        let made = Certificate::in_directory(directory.path()).await;
+        let Some(made) = required(made) else { return };
+        let tls = Tls::from_files(&made.certificate, &made.key).expect("it fits its key");
+        let first = Arc::clone(&tls.current.borrow());
+        std::fs::write(&made.certificate, "not PEM").expect("a writable file");
+        tls.reload().await;
+        assert!(Arc::ptr_eq(&first, &tls.current.borrow()));
+        let again = Certificate::in_directory(directory.path()).await;
+        again.expect("openssl worked before");
+        tls.reload().await;
+        assert!(!Arc::ptr_eq(&first, &tls.current.borrow()));
+    }
+
+    #[test]
+    fn unusable_files_are_named() {
+        let directory = tempfile::tempdir().expect("a temporary folder");
+        let path = directory.path().join("server.crt");
+        let error = || {
+            let loaded = Tls::from_files(&path, &path);
+            loaded.expect_err("it has no certificate").to_string()
+        };
+        assert!(error().contains("server.crt"), "{}", error());
+        std::fs::write(&path, "not PEM").expect("a writable file");
+        assert!(error().contains("has no certificate"), "{}", error());
+    }
+}

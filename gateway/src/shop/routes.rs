@@ -1,0 +1,123 @@
+//! The routes of orders.
+
+use super::lag::ReadModelLag;
+use super::new_order::{cancellation, placement};
+use super::order_reader::{OrderAnswer, OrderReader};
+use crate::access::Principal;
+use crate::http::{Problem, ProblemKind, RequestContext};
+use crate::post::{DataRequest, PostAnswer, Posting};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use evenkeel_program::duration::parse_duration;
+use serde::Deserialize;
+use std::time::Duration;
+
+/// The header with the lag of the read model, in seconds.
+const LAG_HEADER: HeaderName = HeaderName::from_static("read-model-lag");
+/// The longest wait for a newer state.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+#[derive(Clone)]
+struct Orders {
+    posting: Posting,
+    reader: OrderReader,
+    lag: ReadModelLag,
+}
+
+/// The routes of orders: those that post, and those that read, apart, because only the first are
+/// admitted by load. Both expect the caller and the request's context in the request's extensions.
+pub fn router(posting: Posting, reader: OrderReader, lag: ReadModelLag) -> (Router, Router) {
+    let orders = Orders {
+        posting,
+        reader,
+        lag,
+    };
+    let posts = Router::new()
+        .route("/orders", post(place))
+        .route("/orders/{id}/cancellation", post(cancel))
+        .with_state(orders.clone());
+    let reads = Router::new()
+        .route("/orders/{id}", get(read))
+        .with_state(orders);
+    (posts, reads)
+}
+
+async fn place(State(orders): State<Orders>, request: Request) -> Result<PostAnswer, Problem> {
+    let request = DataRequest::read(request, orders.posting.limits()).await?;
+    let event = placement(request.data, request.event_id, jiff::Timestamp::now())?;
+    let (principal, context) = (&request.principal, &request.context);
+    let posting = &orders.posting;
+    posting.accept(principal, context, vec![event], request.idempotency).await
+}
+
+async fn cancel(
+    State(orders): State<Orders>,
+    Path(order_id): Path<String>,
+    request: Request,
+) -> Result<PostAnswer, Problem> {
+    let request = DataRequest::read(request, orders.posting.limits()).await?;
+    let event = cancellation(&order_id, request.data, request.event_id)?;
+    let (principal, context) = (&request.principal, &request.context);
+    let posting = &orders.posting;
+    posting.accept(principal, context, vec![event], request.idempotency).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wait {
+    wait: Option<String>,
+}
+
+async fn read(
+    State(orders): State<Orders>,
+    Extension(principal): Extension<Principal>,
+    Extension(context): Extension<RequestContext>,
+    Path(order_id): Path<String>,
+    Query(Wait { wait }): Query<Wait>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    if !principal.rights.status {
+        let detail = "this caller may not read orders; its token needs the right `status`";
+        return Err(Problem::new(ProblemKind::Forbidden, detail));
+    }
+    let mut wait = wait.as_deref().map(parse_wait).transpose()?;
+    if let (Some(wait), Some(left)) = (&mut wait, context.time_left()) {
+        *wait = (*wait).min(left);
+    }
+    let known = headers.get(header::IF_NONE_MATCH);
+    let known = known.and_then(|known| known.to_str().ok());
+    let answer = orders.reader.order(&order_id, wait, known).await?;
+    let mut response = match answer {
+        OrderAnswer::Found(order) => {
+            let tag = HeaderValue::from_str(&order.version).ok();
+            let mut response = Json(order).into_response();
+            if let Some(tag) = tag {
+                response.headers_mut().insert(header::ETAG, tag);
+            }
+            response
+        }
+        OrderAnswer::Unchanged => StatusCode::NOT_MODIFIED.into_response(),
+        OrderAnswer::Unknown => {
+            let detail = "no event about this order was handled yet; if it was just placed, ask \
+                          again with ?wait=2s";
+            Problem::new(ProblemKind::NotFound, detail).into_response()
+        }
+    };
+    if let Some(lag) = orders.lag.current() {
+        let seconds = format!("{:.3}", lag.as_secs_f64());
+        if let Ok(seconds) = HeaderValue::from_str(&seconds) {
+            response.headers_mut().insert(LAG_HEADER, seconds);
+        }
+    }
+    Ok(response)
+}
+
+fn parse_wait(text: &str) -> Result<Duration, Problem> {
+    let wait = parse_duration(text).map_err(|reason| {
+        Problem::new(ProblemKind::Malformed, format!("the query's wait: {reason}"))
+    })?;
+    Ok(wait.min(WAIT_MAX))
+}

@@ -1,0 +1,128 @@
+//! The clients that ask the brokers, and the limit of blocking reads at a time.
+
+use super::log_search::SearchLimits;
+use super::settings::StatusSettings;
+use crate::http::{Problem, ProblemKind};
+use evenkeel::kafka::admin::Admin;
+use evenkeel::kafka::{KafkaConfig, KafkaError};
+use evenkeel_ops::Cluster;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+
+/// The time after which a refused request should come back.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The cluster, with one admin client for all requests.
+#[derive(Debug)]
+pub(super) struct Brokers {
+    kafka: KafkaConfig,
+    timeout: Duration,
+    records_max: u64,
+    slots: Arc<Semaphore>,
+    admin: OnceCell<Admin>,
+}
+
+impl Brokers {
+    /// Does not connect.
+    pub(super) fn new(kafka: KafkaConfig, settings: &StatusSettings) -> Self {
+        Self {
+            kafka,
+            timeout: settings.search_timeout,
+            records_max: settings.search_records_max,
+            slots: Arc::new(Semaphore::new(settings.searches_max.max(1))),
+            admin: OnceCell::new(),
+        }
+    }
+
+    /// The admin client, which is connected by the first call that succeeds.
+    pub(super) async fn admin(&self) -> Result<&Admin, Problem> {
+        let connect = || Admin::connect(&self.kafka, self.timeout);
+        let admin = self.admin.get_or_try_init(connect).await;
+        admin.map_err(|error| unavailable(&error))
+    }
+
+    /// The cluster for operations of evenkeel-ops.
+    pub(super) fn cluster(&self) -> Cluster {
+        Cluster::new(self.kafka.clone(), self.timeout)
+    }
+
+    /// A slot for a blocking read. Held until the read has ended, also if nobody waits for it.
+    ///
+    /// # Errors
+    /// [`ProblemKind::Overloaded`] if none is free in time.
+    pub(super) async fn slot(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let free = Arc::clone(&self.slots).acquire_owned();
+        match tokio::time::timeout(self.timeout, free).await {
+            Ok(Ok(slot)) => Ok(slot),
+            Ok(Err(_)) | Err(_) => {
+                let detail = "too many status requests search the log; ask again later";
+                Err(Problem::new(ProblemKind::Overloaded, detail).with_retry_after(RETRY_AFTER))
+            }
+        }
+    }
+
+    /// Runs a blocking read within the search timeout.
+    ///
+    /// # Errors
+    /// [`ProblemKind::Overloaded`], and [`ProblemKind::Unavailable`] for an error of the cluster.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&KafkaConfig, SearchLimits) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        self.read_within(self.timeout, work).await
+    }
+
+    /// Runs a blocking read within a timeout. If the future is dropped, the read runs to its end.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub(super) async fn read_within<T: Send + 'static>(
+        &self,
+        timeout: Duration,
+        work: impl FnOnce(&KafkaConfig, SearchLimits) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let slot = self.slot().await?;
+        let (kafka, records_max) = (self.kafka.clone(), self.records_max);
+        let work = move || {
+            let _slot = slot;
+            work(&kafka, SearchLimits::new(records_max, timeout))
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(read) => read.map_err(|error| unavailable(&error)),
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime shuts down.
+                Err(_) => Err(Problem::new(ProblemKind::Unavailable, "the gateway stops")),
+            },
+        }
+    }
+}
+
+/// The answer for an error of the cluster, which is logged: the caller learns no address.
+pub(super) fn unavailable(error: &KafkaError) -> Problem {
+    tracing::warn!(%error, "the status of an event could not be read");
+    let detail = match error {
+        KafkaError::Refused { .. } => "the brokers refuse this gateway a request that it needs",
+        KafkaError::UnknownTopic { .. } => "the topic of the event does not exist",
+        _ => "the brokers do not answer; ask again later",
+    };
+    Problem::new(ProblemKind::Unavailable, detail).with_retry_after(RETRY_AFTER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_without_a_free_slot_is_refused_in_time() {
+        let settings = StatusSettings::default().with_searches_max(1);
+        let brokers = Brokers::new(KafkaConfig::new("localhost:1"), &settings);
+        let slot = brokers.slot().await.expect("one is free");
+        let refused = brokers.read(|_, _| Ok(())).await.expect_err("none is free");
+        assert_eq!(refused.kind, ProblemKind::Overloaded);
+        assert!(refused.retry_after.is_some());
+        drop(slot);
+        brokers.read(|_, _| Ok(())).await.expect("it is free again");
+    }
+}

@@ -1,0 +1,479 @@
+//! Finds an event and composes its status.
+//!
+//! The order of the sources: the store, which knows the events that this gateway accepted; the
+//! positions that were found before; a search of the log.
+
+use super::answer::{EventState, EventStatus, LogPlace, OutboxPlace};
+use super::brokers::Brokers;
+use super::event_id::{StatusQuery, check, not_found, not_found_without_hints, uuid_v7_ms};
+use super::group_facts::{EventIdentity, Groups};
+use super::log_search::{self, Hit, Searched, Wanted};
+use super::positions::{FoundEvent, Positions};
+use super::settings::StatusSettings;
+use super::shared_cache::SharedCache;
+use crate::access::{AllowList, Principal};
+use crate::http::{Problem, ProblemKind, RequestContext};
+use crate::store::{AcceptError, AcceptStore, EventPlace};
+use evenkeel::kafka::{KafkaConfig, RecordPosition};
+use jiff::Timestamp;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// An accepted event is searched from this long before its acceptance, in milliseconds: the clocks
+/// of gateway and brokers differ.
+const ACCEPTED_SKEW_MS: i64 = 5_000;
+/// An event is searched from this long before the time in its id, in milliseconds: its publisher
+/// may have any clock.
+const ID_SKEW_MS: i64 = 600_000;
+/// The most searches whose results are kept.
+const SEARCHES_KEPT_MAX: usize = 256;
+
+/// Topics, start in milliseconds, id and source of a search.
+type SearchKey = (Vec<String>, i64, String, Option<String>);
+
+/// Answers where events are. Cheap to clone: clones share the caches and the clients.
+///
+/// It connects with the first request, and keeps no connection but an admin client: each search of
+/// a log opens a client of its own, and at most [`StatusSettings::searches_max`] run at a time.
+#[derive(Clone)]
+pub struct StatusReader {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    allow_list: Arc<AllowList>,
+    store: Arc<dyn AcceptStore>,
+    answer_timeout: Duration,
+    brokers: Arc<Brokers>,
+    groups: Groups,
+    positions: Positions,
+    searches: SharedCache<SearchKey, Arc<Searched>>,
+}
+
+impl fmt::Debug for StatusReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StatusReader")
+            .field("store", &self.shared.store.name())
+            .field("groups", &self.shared.groups)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The caller's view: which events it may see.
+#[derive(Clone, Copy)]
+struct Viewer<'a> {
+    allow_list: &'a AllowList,
+    /// `None` sees every event.
+    principal: Option<&'a Principal>,
+}
+
+impl Viewer<'_> {
+    fn sees(&self, ty: &str, source: &str) -> bool {
+        let is_own = |principal: &Principal| *principal.source == *source;
+        self.principal.is_none_or(is_own) || self.sees_type(ty)
+    }
+
+    fn sees_type(&self, ty: &str) -> bool {
+        let (may_post, may_stream) = match self.principal {
+            Some(principal) => {
+                let rights = &principal.rights;
+                (rights.may_post(ty), rights.may_stream(ty))
+            }
+            None => (true, true),
+        };
+        may_post && self.allow_list.post(ty).is_some()
+            || may_stream && self.allow_list.stream(ty).is_some()
+    }
+
+    /// The topics of the types that it sees, or of one of them, sorted.
+    fn topics(&self, ty: Option<&str>) -> Vec<String> {
+        let routes = self.allow_list.routes();
+        let wanted = routes.filter(|route| ty.is_none_or(|ty| ty == route.ty));
+        let seen = wanted.filter(|route| self.sees_type(&route.ty));
+        let topics: BTreeSet<String> = seen.map(|route| route.topic.clone()).collect();
+        topics.into_iter().collect()
+    }
+}
+
+impl StatusReader {
+    /// Creates the reader. It connects with its first request.
+    pub fn new(
+        kafka: KafkaConfig,
+        allow_list: Arc<AllowList>,
+        store: Arc<dyn AcceptStore>,
+        settings: StatusSettings,
+    ) -> Self {
+        let settings = Arc::new(settings);
+        let brokers = Arc::new(Brokers::new(kafka, &settings));
+        let shared = Shared {
+            allow_list,
+            store,
+            answer_timeout: settings.answer_timeout,
+            groups: Groups::new(Arc::clone(&brokers), Arc::clone(&settings)),
+            brokers,
+            positions: Positions::new(settings.positions_max),
+            searches: SharedCache::new(settings.snapshot_ttl, SEARCHES_KEPT_MAX),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// The status of an event, if `principal` may see it. Routes call this.
+    ///
+    /// # Errors
+    /// [`ProblemKind::Forbidden`] without the right `status`. [`ProblemKind::NotFound`] if there is
+    /// no such event, or the caller may not see it; the detail names missing hints.
+    /// [`ProblemKind::DeadlineExceeded`] at the deadline of the request or after
+    /// [`StatusSettings::answer_timeout`], [`ProblemKind::Overloaded`] if too many searches run,
+    /// and [`ProblemKind::Unavailable`] if store or brokers do not answer.
+    pub async fn event_for(
+        &self,
+        principal: &Principal,
+        context: &RequestContext,
+        id: &str,
+        query: &StatusQuery,
+    ) -> Result<EventStatus, Problem> {
+        if !principal.rights.status {
+            let detail = "this caller may not read the status of events";
+            return Err(Problem::new(ProblemKind::Forbidden, detail));
+        }
+        let viewer = Viewer {
+            allow_list: &self.shared.allow_list,
+            principal: Some(principal),
+        };
+        let latest = Instant::now() + self.shared.answer_timeout;
+        let deadline = context.deadline.map_or(latest, |deadline| deadline.min(latest));
+        self.within(deadline, viewer, id, query).await
+    }
+
+    /// The status of an event, whoever asks. `None` if it is not found: see
+    /// [`event_for`](Self::event_for), which checks the rights of a caller.
+    ///
+    /// # Errors
+    /// As for [`event_for`](Self::event_for), without `Forbidden` and `NotFound`.
+    pub async fn event(
+        &self,
+        id: &str,
+        source: Option<&str>,
+    ) -> Result<Option<EventStatus>, Problem> {
+        let viewer = Viewer {
+            allow_list: &self.shared.allow_list,
+            principal: None,
+        };
+        let query = StatusQuery {
+            source: source.map(str::to_owned),
+            ..StatusQuery::default()
+        };
+        let deadline = Instant::now() + self.shared.answer_timeout;
+        match self.within(deadline, viewer, id, &query).await {
+            Ok(status) => Ok(Some(status)),
+            Err(problem) if problem.kind == ProblemKind::NotFound => Ok(None),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    async fn within(
+        &self,
+        deadline: Instant,
+        viewer: Viewer<'_>,
+        id: &str,
+        query: &StatusQuery,
+    ) -> Result<EventStatus, Problem> {
+        check(id, query.source.as_deref())?;
+        let find = Box::pin(self.shared.find(viewer, id, query));
+        match tokio::time::timeout_at(deadline, find).await {
+            Ok(found) => found,
+            Err(_) => {
+                let detail = "the status could not be read within the deadline";
+                Err(Problem::new(ProblemKind::DeadlineExceeded, detail))
+            }
+        }
+    }
+}
+
+impl Shared {
+    async fn find(
+        &self,
+        viewer: Viewer<'_>,
+        id: &str,
+        query: &StatusQuery,
+    ) -> Result<EventStatus, Problem> {
+        let source = query.source.as_deref();
+        let places = self.store.find(id, source).await;
+        let mut places = places.map_err(|error| unreadable_store(&error))?.into_iter();
+        match places.find(|place| viewer.sees(&place.ty, &place.source)) {
+            Some(place) => self.accepted(place).await,
+            None => self.not_accepted(viewer, id, query).await,
+        }
+    }
+
+    /// An event that this gateway, or another one with the same store, accepted.
+    async fn accepted(&self, place: EventPlace) -> Result<EventStatus, Problem> {
+        let mut status = EventStatus::new(&*place.id, &*place.source, &*place.ty);
+        if place.in_outbox {
+            status.state = EventState::Accepted;
+            let since = Timestamp::from_millisecond(place.accepted_ms);
+            status.outbox = since.ok().map(OutboxPlace::waiting_since);
+            return Ok(status);
+        }
+        let known = self.positions.get(&place.id, Some(&place.source));
+        // A broker that recognises a repeated batch returns no offset, but -1.
+        let position = place.position.filter(|(_, offset)| *offset >= 0);
+        let found = match (known, position) {
+            (Some(found), _) => Some(found),
+            (None, Some(position)) => Some(self.at_position(&place, position).await),
+            (None, None) => {
+                let topics = vec![place.topic.clone()];
+                let from_ms = place.accepted_ms.saturating_sub(ACCEPTED_SKEW_MS);
+                let source = Some(place.source.clone());
+                let searched = self.search(topics, from_ms, &place.id, source).await?;
+                status.note = Some(note(&searched).to_owned());
+                self.remember(&place.id, searched.hits.iter())
+            }
+        };
+        match found {
+            Some(found) => Ok(self.published(&place.id, found, Some(place.accepted_ms)).await),
+            None => Ok(status),
+        }
+    }
+
+    /// An event at a position that the store knows. Its time is read once.
+    async fn at_position(
+        &self,
+        place: &EventPlace,
+        (partition, offset): (i32, i64),
+    ) -> FoundEvent {
+        let at = RecordPosition {
+            topic: place.topic.clone(),
+            partition,
+            offset,
+        };
+        let read = move |kafka: &KafkaConfig, limits| log_search::timestamp_ms(kafka, &at, limits);
+        let read = self.brokers.read(read).await;
+        let mut found = FoundEvent {
+            source: place.source.clone(),
+            ty: place.ty.clone(),
+            place: LogPlace::new(&*place.topic, partition, offset),
+        };
+        // Without it the answer is as good: the next one tries again.
+        if let Ok(timestamp_ms) = read {
+            let time = timestamp_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok());
+            found.place.timestamp = time;
+            self.positions.add(&place.id, found.clone());
+        }
+        found
+    }
+
+    /// An event that another program published, or that the store has forgotten.
+    async fn not_accepted(
+        &self,
+        viewer: Viewer<'_>,
+        id: &str,
+        query: &StatusQuery,
+    ) -> Result<EventStatus, Problem> {
+        let known = self.positions.get(id, query.source.as_deref());
+        if let Some(found) = known.filter(|found| viewer.sees(&found.ty, &found.source)) {
+            return Ok(self.published(id, found, None).await);
+        }
+        let id_ms = uuid_v7_ms(id);
+        let from_ms = match (query.since, id_ms) {
+            (Some(since), _) => since.as_millisecond(),
+            (None, Some(ms)) => ms.saturating_sub(ID_SKEW_MS),
+            (None, None) => return Err(not_found_without_hints()),
+        };
+        if query.ty.is_none() && id_ms.is_none() {
+            return Err(not_found_without_hints());
+        }
+        let topics = viewer.topics(query.ty.as_deref());
+        let is_future = from_ms > Timestamp::now().as_millisecond();
+        if topics.is_empty() || is_future {
+            return Err(not_found());
+        }
+        let searched = self.search(topics, from_ms, id, query.source.clone()).await?;
+        let hits = searched.hits.iter();
+        let seen = hits.filter(|hit| viewer.sees(&hit.ty, &hit.source));
+        match self.remember(id, seen) {
+            Some(found) => Ok(self.published(id, found, None).await),
+            None if searched.hits.is_empty() => {
+                let why = note(&searched);
+                let detail = format!(
+                    "no event with this id was found: {why}; ?type= and ?since= (RFC 3339) name \
+                     where to search"
+                );
+                Err(Problem::new(ProblemKind::NotFound, detail))
+            }
+            None => Err(not_found()),
+        }
+    }
+
+    /// Searches topics. Concurrent requests for one event share a search.
+    async fn search(
+        &self,
+        topics: Vec<String>,
+        from_ms: i64,
+        id: &str,
+        source: Option<String>,
+    ) -> Result<Arc<Searched>, Problem> {
+        let wanted = Wanted {
+            id: id.to_owned(),
+            source: source.clone(),
+        };
+        let key = (topics.clone(), from_ms, id.to_owned(), source);
+        let read = self.brokers.read(move |kafka, limits| {
+            log_search::event(kafka, &topics, from_ms, &wanted, limits).map(Arc::new)
+        });
+        self.searches.get(key, read).await
+    }
+
+    /// Keeps the first of these records of an event as its position, and the others of the same
+    /// source as its duplicates.
+    fn remember<'a>(
+        &self,
+        id: &str,
+        mut hits: impl Iterator<Item = &'a Hit>,
+    ) -> Option<FoundEvent> {
+        let first = hits.next()?;
+        let mut place = LogPlace::new(&*first.at.topic, first.at.partition, first.at.offset);
+        let timestamp_ms = first.timestamp_ms;
+        place.timestamp = timestamp_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        let same = hits.filter(|hit| hit.source == first.source);
+        place.duplicates = same.map(|hit| hit.at.clone()).collect();
+        let found = FoundEvent {
+            source: first.source.clone(),
+            ty: first.ty.clone(),
+            place,
+        };
+        self.positions.add(id, found.clone());
+        Some(found)
+    }
+
+    /// The status of an event on the log, with its state in each group.
+    async fn published(
+        &self,
+        id: &str,
+        found: FoundEvent,
+        accepted_ms: Option<i64>,
+    ) -> EventStatus {
+        let FoundEvent { source, ty, place } = found;
+        let mut status = EventStatus::new(id, &*source, &*ty);
+        status.state = EventState::Published;
+        let timestamp_ms = place.timestamp.map(Timestamp::as_millisecond);
+        let event = EventIdentity {
+            id: id.to_owned(),
+            source,
+            ty,
+            at: RecordPosition {
+                topic: place.topic.clone(),
+                partition: place.partition,
+                offset: place.offset,
+            },
+            // The timestamp of a record may be any time that its publisher set.
+            written_ms: accepted_ms.or(timestamp_ms),
+        };
+        status.log = Some(place);
+        let names = match self.groups.of_topic(&event.at.topic).await {
+            Ok(names) => names,
+            Err(problem) => {
+                let detail = problem.detail;
+                status.note = Some(format!("the groups of the topic are unknown: {detail}"));
+                return status;
+            }
+        };
+        let mut states = Vec::with_capacity(names.len());
+        for group in names.iter() {
+            states.push(self.groups.status(group, &event));
+        }
+        status.groups = futures_util::future::join_all(states).await;
+        status
+    }
+}
+
+/// Why a search found nothing, for people.
+fn note(searched: &Searched) -> &'static str {
+    match (searched.is_complete, searched.may_be_deleted) {
+        (false, _) => "the search of the log ended at its limit",
+        (true, true) => {
+            "it is not on the log; the topic has deleted its first records, perhaps this one too \
+             (retention)"
+        }
+        (true, false) => "it is not on the log",
+    }
+}
+
+/// The answer for a store that cannot be read. The cause is logged.
+fn unreadable_store(error: &AcceptError) -> Problem {
+    tracing::warn!(%error, "the store of accepted events could not be read");
+    let detail = "the store of accepted events does not answer; ask again later";
+    Problem::new(ProblemKind::Unavailable, detail).with_retry_after(Duration::from_secs(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::{EventRoute, Rights};
+    use evenkeel::schema::Catalogue;
+
+    #[test]
+    fn a_search_that_was_cut_off_is_no_absence() {
+        let mut searched = Searched {
+            hits: Vec::new(),
+            is_complete: false,
+            may_be_deleted: true,
+        };
+        assert!(note(&searched).contains("limit"));
+        searched.is_complete = true;
+        assert!(note(&searched).contains("retention"));
+        searched.may_be_deleted = false;
+        assert_eq!(note(&searched), "it is not on the log");
+    }
+
+    #[test]
+    fn a_caller_sees_its_own_events_and_those_of_its_types() {
+        let types = ["a.posted.v1", "a.streamed.v1", "a.closed.v1"];
+        let schema = r#"{"type": "object", "properties": {"key": {"type": "string"}}}"#;
+        let catalogue = Catalogue::from_texts(types.map(|ty| (ty, schema))).expect("schemas");
+        let routes = vec![
+            EventRoute::new(types[0], "posted", "key").with_post(true),
+            EventRoute::new(types[1], "streamed", "key").with_stream(true),
+            EventRoute::new(types[2], "closed", "key"),
+        ];
+        let allow_list = AllowList::new(routes, Arc::new(catalogue)).expect("an allow list");
+        let rights = Rights {
+            post: vec!["*".to_owned()],
+            ..Rights::default()
+        };
+        let poster = Principal::new("poster", rights);
+        let owner = Principal::new("owner", Rights::default()).with_source("/own");
+        for (principal, ty, source, expected) in [
+            (Some(&poster), types[0], "/other", true),
+            (Some(&poster), types[1], "/other", false),
+            (Some(&poster), types[2], "/other", false),
+            (Some(&poster), "unknown.v1", "/other", false),
+            (Some(&owner), types[0], "/other", false),
+            (Some(&owner), types[0], "/own", true),
+            (None, types[2], "/other", true),
+        ] {
+            let allow_list = &allow_list;
+            let viewer = Viewer {
+                allow_list,
+                principal,
+            };
+            assert_eq!(viewer.sees(ty, source), expected, "{principal:?} {ty} {source}");
+        }
+        let of = |principal, ty| {
+            let allow_list = &allow_list;
+            let viewer = Viewer {
+                allow_list,
+                principal,
+            };
+            viewer.topics(ty)
+        };
+        assert_eq!(of(Some(&poster), None), ["posted"]);
+        assert_eq!(of(Some(&poster), Some(types[1])), [""; 0]);
+        assert_eq!(of(None, None), ["posted", "streamed"]);
+    }
+}

@@ -1,0 +1,458 @@
+//! The store that is the brokers: an event is accepted when all in-sync replicas have it.
+//!
+//! Owns the wait for acknowledgements, and where the last events were written. Keeps no identities:
+//! consumers recognise a repeated event by its id.
+
+use super::error::AcceptError;
+use super::maintenance::now_ms;
+use super::port::{AcceptRequest, AcceptStore, Accepted, AcceptedEvent, Backlog, EventPlace};
+use bytes::Bytes;
+use evenkeel::inbox::BoxFuture;
+use evenkeel::publisher::{PendingReceipt, PublishError, Publisher};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// How long a request waits for room in the publisher's buffer, unless its deadline is earlier. The
+/// second record of a topic may wait a second for the topic's settings, which is no lack of room.
+const ROOM_LIMIT: Duration = Duration::from_secs(2);
+
+/// The events whose places are kept for [`BrokerStore::find`].
+const PLACES_MAX: usize = 100_000;
+
+/// Accepts events by publishing them: an event is accepted when the brokers have acknowledged it.
+///
+/// No store is needed, and nothing is kept that would recognise a repetition: a request with an
+/// `Idempotency-Key` is refused with [`AcceptError::NoIdentities`]. A repeated event is published
+/// again, and consumers suppress it by its id.
+///
+/// The events of a request are sent together. If only some of them are acknowledged, the result is
+/// [`AcceptError::Unknown`]: the caller repeats the request with the same ids. Memory is bounded by
+/// the buffer of the publisher, and by the places of the last 100,000 events, about 500 bytes each.
+/// Other gateways do not know these places.
+///
+/// Flush the publisher before the process ends.
+///
+/// # Examples
+/// ```no_run
+/// use evenkeel::kafka::KafkaConfig;
+/// use evenkeel::publisher::{Publisher, PublisherSettings};
+/// use evenkeel_gateway::store::BrokerStore;
+///
+/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let settings = PublisherSettings::new("/gateway");
+/// let publisher = Publisher::new(&KafkaConfig::new("localhost:9092"), settings)?;
+/// let store = BrokerStore::new(publisher);
+/// # let _ = store;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct BrokerStore {
+    publisher: Publisher,
+    sent: Arc<Sent>,
+}
+
+impl BrokerStore {
+    /// Creates a store on this publisher, which other parts may use too.
+    pub fn new(publisher: Publisher) -> Self {
+        Self { publisher, sent: Arc::default() }
+    }
+
+    async fn publish(&self, request: AcceptRequest) -> Result<Accepted, AcceptError> {
+        let AcceptRequest { events, idempotency, deadline, .. } = request;
+        if idempotency.is_some() {
+            return Err(AcceptError::NoIdentities);
+        }
+        let now = Instant::now();
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            return Err(AcceptError::DeadlineExceeded);
+        }
+        let room_limit = now + ROOM_LIMIT;
+        let room_limit = deadline.map_or(room_limit, |deadline| deadline.min(room_limit));
+        let (pending, stopped) = self.enqueue(events, room_limit).await;
+        if pending.is_empty() {
+            return match stopped {
+                Some(Stopped::NoRoom) if deadline == Some(room_limit) => {
+                    Err(AcceptError::DeadlineExceeded)
+                }
+                Some(Stopped::NoRoom) => Err(AcceptError::Full { retry_after: None }),
+                Some(Stopped::Failed(error)) => Err(refusal(error)),
+                // A request has at least one event.
+                None => Ok(Accepted::New),
+            };
+        }
+        let in_flight = InFlight::begin(&self.sent, pending.len());
+        // A task, so that the places are kept if the caller gives up.
+        let settling = tokio::spawn(settle(in_flight, pending));
+        let settled = match deadline {
+            Some(deadline) => match timeout_at(deadline, settling).await {
+                Ok(settled) => settled,
+                Err(_) => return Err(unknown("the deadline passed before the acknowledgement")),
+            },
+            None => settling.await,
+        };
+        match (settled.map_err(unknown)?, stopped) {
+            (Settled { error: None, .. }, None) => Ok(Accepted::New),
+            (Settled { error: Some(error), .. }, _) if error_is_unknown(&error) => {
+                Err(refusal(error))
+            }
+            (Settled { acknowledged: 0, error: Some(error) }, None) => Err(refusal(error)),
+            _ => Err(unknown("only some events of the request were published")),
+        }
+    }
+
+    /// Passes events to the publisher, in order, until one fails.
+    async fn enqueue(
+        &self,
+        events: Vec<AcceptedEvent>,
+        room_limit: Instant,
+    ) -> (Vec<(EventPlace, PendingReceipt)>, Option<Stopped>) {
+        let mut pending = Vec::with_capacity(events.len());
+        for event in events {
+            let place = place(&event);
+            let enqueued = self.publisher.enqueue_record(event.record);
+            match timeout_at(room_limit, enqueued).await {
+                Ok(Ok(receipt)) => pending.push((place, receipt)),
+                Ok(Err(error)) => return (pending, Some(Stopped::Failed(error))),
+                Err(_) => return (pending, Some(Stopped::NoRoom)),
+            }
+        }
+        (pending, None)
+    }
+}
+
+impl AcceptStore for BrokerStore {
+    fn accept(&self, request: AcceptRequest) -> BoxFuture<'_, Result<Accepted, AcceptError>> {
+        Box::pin(self.publish(request))
+    }
+
+    fn find<'a>(
+        &'a self,
+        id: &'a str,
+        source: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Vec<EventPlace>, AcceptError>> {
+        Box::pin(async move { Ok(self.sent.places().find(id, source)) })
+    }
+
+    fn backlog(&self) -> Backlog {
+        let oldest = self.sent.begun().first_key_value().map(|(_, begun)| begun.elapsed());
+        Backlog {
+            events: self.sent.unacknowledged.load(Ordering::Relaxed),
+            oldest_age: oldest,
+            drained: self.sent.acknowledged.load(Ordering::Relaxed),
+        }
+    }
+
+    fn keeps_identities(&self) -> bool {
+        false
+    }
+
+    fn name(&self) -> &'static str {
+        "brokers"
+    }
+}
+
+/// Why no further event of a request was passed to the publisher.
+#[derive(Debug)]
+enum Stopped {
+    NoRoom,
+    Failed(PublishError),
+}
+
+/// What became of the events of a request that were passed to the publisher.
+#[derive(Debug, Default)]
+struct Settled {
+    acknowledged: usize,
+    /// The first error, or the first of unknown outcome.
+    error: Option<PublishError>,
+}
+
+/// Awaits the receipts, and keeps the places of the acknowledged events.
+async fn settle(in_flight: InFlight, pending: Vec<(EventPlace, PendingReceipt)>) -> Settled {
+    let mut settled = Settled::default();
+    let mut in_flight = in_flight;
+    for (mut place, receipt) in pending {
+        match receipt.await {
+            Ok(receipt) => {
+                // A repeated batch is acknowledged without its offset.
+                place.position =
+                    (receipt.offset >= 0).then_some((receipt.partition, receipt.offset));
+                in_flight.acknowledge(place);
+                settled.acknowledged += 1;
+            }
+            Err(error) => {
+                let replaces = match &settled.error {
+                    None => true,
+                    Some(first) => !error_is_unknown(first) && error_is_unknown(&error),
+                };
+                if replaces {
+                    settled.error = Some(error);
+                }
+            }
+        }
+    }
+    settled
+}
+
+/// The place of an event, as far as it is known before the acknowledgement.
+fn place(event: &AcceptedEvent) -> EventPlace {
+    let mut place = EventPlace::new(
+        event.source.clone(),
+        event.id.clone(),
+        event.ty.clone(),
+        event.record.topic.clone(),
+        now_ms(),
+    );
+    // A copy: the key may be a part of a larger buffer, which the place would keep.
+    place.key = event.record.key.as_deref().map(Bytes::copy_from_slice);
+    place
+}
+
+/// Whether an event may be on the log in spite of this error.
+fn error_is_unknown(error: &PublishError) -> bool {
+    !matches!(
+        error,
+        PublishError::Invalid(_)
+            | PublishError::Serialize(_)
+            | PublishError::Refused { .. }
+            | PublishError::TooLarge { .. }
+            | PublishError::Unfit { .. }
+            | PublishError::NoTopic { .. }
+            | PublishError::NoPartition { .. }
+    )
+}
+
+/// The error of a request of which nothing was published, or perhaps something.
+fn refusal(error: PublishError) -> AcceptError {
+    match error {
+        PublishError::TooLarge { reason, .. } | PublishError::Unfit { reason, .. } => {
+            AcceptError::Rejected(reason)
+        }
+        error if error_is_unknown(&error) => unknown(error),
+        error => AcceptError::Unavailable {
+            doing: "publishing the events",
+            source: error.into(),
+        },
+    }
+}
+
+fn unknown(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> AcceptError {
+    AcceptError::Unknown { source: source.into() }
+}
+
+/// What was passed to the publisher.
+#[derive(Debug, Default)]
+struct Sent {
+    places: Mutex<Places>,
+    /// When the requests in flight began, in the order of their numbers.
+    begun: Mutex<BTreeMap<u64, Instant>>,
+    requests: AtomicU64,
+    unacknowledged: AtomicU64,
+    acknowledged: AtomicU64,
+}
+
+impl Sent {
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begun(&self) -> MutexGuard<'_, BTreeMap<u64, Instant>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Events of a request that are not settled. Dropped, they no longer count.
+#[derive(Debug)]
+struct InFlight {
+    sent: Arc<Sent>,
+    request: u64,
+    events: u64,
+}
+
+impl InFlight {
+    fn begin(sent: &Arc<Sent>, events: usize) -> Self {
+        let request = sent.requests.fetch_add(1, Ordering::Relaxed);
+        sent.begun().insert(request, Instant::now());
+        sent.unacknowledged.fetch_add(events as u64, Ordering::Relaxed);
+        Self { sent: Arc::clone(sent), request, events: events as u64 }
+    }
+
+    /// Records that the brokers have one of the events.
+    fn acknowledge(&mut self, place: EventPlace) {
+        self.sent.places().add(place);
+        self.sent.acknowledged.fetch_add(1, Ordering::Relaxed);
+        self.sent.unacknowledged.fetch_sub(1, Ordering::Relaxed);
+        self.events -= 1;
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.sent.begun().remove(&self.request);
+        self.sent.unacknowledged.fetch_sub(self.events, Ordering::Relaxed);
+    }
+}
+
+/// The places of the last [`PLACES_MAX`] events.
+#[derive(Debug, Default)]
+struct Places {
+    /// Of each id the newest last, at most one for a source.
+    by_id: HashMap<String, Vec<Arc<EventPlace>>>,
+    /// All of them in the order of their acknowledgements.
+    in_order: VecDeque<Arc<EventPlace>>,
+}
+
+impl Places {
+    fn add(&mut self, place: EventPlace) {
+        let place = Arc::new(place);
+        let of_id = self.by_id.entry(place.id.clone()).or_default();
+        of_id.retain(|other| other.source != place.source);
+        of_id.push(Arc::clone(&place));
+        self.in_order.push_back(place);
+        if self.in_order.len() > PLACES_MAX
+            && let Some(oldest) = self.in_order.pop_front()
+        {
+            self.forget(&oldest);
+        }
+    }
+
+    fn forget(&mut self, oldest: &Arc<EventPlace>) {
+        let Some(of_id) = self.by_id.get_mut(&oldest.id) else {
+            return;
+        };
+        of_id.retain(|other| !Arc::ptr_eq(other, oldest));
+        if of_id.is_empty() {
+            self.by_id.remove(&oldest.id);
+        }
+    }
+
+    fn find(&self, id: &str, source: Option<&str>) -> Vec<EventPlace> {
+        let of_id = self.by_id.get(id).into_iter().flatten().rev();
+        let asked = of_id.filter(|place| source.is_none_or(|source| place.source == source));
+        asked.map(|place| EventPlace::clone(place)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::conformance::{self, event, request};
+    use super::*;
+    use evenkeel::event::OutgoingRecord;
+    use evenkeel::kafka::KafkaConfig;
+    use evenkeel::publisher::PublisherSettings;
+    use evenkeel::testing::{KafkaKind, TestKafka, read_topic};
+
+    struct OnBrokers {
+        store: Arc<BrokerStore>,
+        kafka: TestKafka,
+    }
+
+    impl conformance::Subject for OnBrokers {
+        fn store(&self) -> Arc<dyn AcceptStore> {
+            self.store.clone()
+        }
+
+        fn records(&self) -> BoxFuture<'_, Vec<(String, String)>> {
+            Box::pin(async move {
+                let config = self.kafka.config();
+                let records = read_topic(&config, conformance::TOPIC, conformance::WITHIN).await;
+                let text = |bytes: Option<Vec<u8>>| {
+                    String::from_utf8(bytes.unwrap_or_default()).expect("text")
+                };
+                let pairs = records.into_iter();
+                pairs.map(|record| (text(record.key), text(record.value))).collect()
+            })
+        }
+    }
+
+    fn publisher(kafka: &KafkaConfig, settings: PublisherSettings) -> Publisher {
+        Publisher::new(kafka, settings).expect("the settings of the publisher are valid")
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_brokers_keep_the_contract() {
+        let kafka = TestKafka::start(KafkaKind::Mock).await.expect("the mock cluster starts");
+        kafka.create_topic(conformance::TOPIC, 1).await.expect("the topic is created");
+        let publisher = publisher(&kafka.config(), PublisherSettings::new("/gateway"));
+        let store = Arc::new(BrokerStore::new(publisher));
+        conformance::check(&OnBrokers { store, kafka }).await;
+    }
+
+    /// Nothing listens there.
+    fn without_brokers(records_max: usize) -> BrokerStore {
+        let settings = PublisherSettings::new("/gateway").with_buffer_records_max(records_max);
+        BrokerStore::new(publisher(&KafkaConfig::new("127.0.0.1:1"), settings))
+    }
+
+    #[tokio::test]
+    async fn a_full_buffer_refuses_and_a_deadline_ends_the_wait() {
+        let store = without_brokers(1);
+        let within = |id: &str, millis| {
+            let mut request = request(vec![event("k", id, "1")]);
+            request.deadline = Some(Instant::now() + Duration::from_millis(millis));
+            request
+        };
+        // It has the only place in the buffer, and is never acknowledged.
+        let first = store.accept(within("1", 200)).await;
+        assert!(matches!(first, Err(AcceptError::Unknown { .. })), "{first:?}");
+        let backlog = store.backlog();
+        assert_eq!((backlog.events, backlog.drained), (1, 0));
+        assert!(backlog.oldest_age >= Some(Duration::from_millis(100)), "{backlog:?}");
+        for (millis, is_full) in [(100, false), (60_000, true)] {
+            let refused = store.accept(within("2", millis)).await;
+            let expected = match refused {
+                Err(AcceptError::Full { .. }) => is_full,
+                Err(AcceptError::DeadlineExceeded) => !is_full,
+                _ => false,
+            };
+            assert!(expected, "{refused:?}");
+        }
+        assert_eq!(store.backlog().events, 1, "what is refused does not count");
+    }
+
+    #[tokio::test]
+    async fn a_record_that_can_never_be_published_is_rejected() {
+        let kafka = TestKafka::start(KafkaKind::Mock).await.expect("the mock cluster starts");
+        let publisher = publisher(&kafka.config(), PublisherSettings::new("/gateway"));
+        let store = BrokerStore::new(publisher);
+        let large = AcceptedEvent {
+            record: OutgoingRecord {
+                value: Some(vec![b'x'; 2_000_000].into()),
+                ..event("k", "1", "1").record
+            },
+            ..event("k", "1", "1")
+        };
+        let rejected = store.accept(request(vec![large])).await;
+        assert!(matches!(rejected, Err(AcceptError::Rejected(_))), "{rejected:?}");
+        assert_eq!(store.backlog(), Backlog::default());
+    }
+
+    #[test]
+    fn only_the_last_places_are_kept_in_bounded_memory() {
+        let mut places = Places::default();
+        let add = |places: &mut Places, source: &str, id: usize, at| {
+            let (source, id) = (source.to_owned(), id.to_string());
+            places.add(EventPlace::new(source, id, String::new(), String::new(), at));
+        };
+        for n in 0..PLACES_MAX {
+            add(&mut places, "/a", n, 0);
+        }
+        add(&mut places, "/b", 1, 1);
+        add(&mut places, "/a", 1, 2);
+        let found = |places: &Places, id: &str, source| {
+            let found = places.find(id, source).into_iter();
+            found.map(|place| place.accepted_ms).collect::<Vec<_>>()
+        };
+        assert_eq!(found(&places, "0", None), [0i64; 0], "the oldest is forgotten");
+        assert_eq!(found(&places, "1", None), [2, 1], "newest first, one of a source");
+        assert_eq!(found(&places, "1", Some("/b")), [1]);
+        assert_eq!(places.in_order.len(), PLACES_MAX);
+        for n in 0..PLACES_MAX {
+            add(&mut places, "/a", PLACES_MAX + n, 0);
+        }
+        assert_eq!(places.by_id.len(), PLACES_MAX);
+    }
+}

@@ -1,0 +1,458 @@
+//! One stream of one client: its places in the topics, and the order of its frames.
+//!
+//! Knows rings and turns of catching up. Knows no protocol and no rights.
+//!
+//! All waiting is done by polling, so that [`Subscription::next`] is cancel-safe: nothing is taken
+//! from a ring or a channel before a frame is returned.
+
+use super::catch_up::{self, CaughtUp};
+use super::cursor::{TopicIdentity, cursor_text};
+use super::frame::{Filter, Frame, StreamedEvent};
+use super::ring::{Joined, LogGap, Place, RingItem, Taken};
+use super::telemetry::{self, OpenStream};
+use super::topic_log::{LogHandle, TopicLogs};
+use crate::http::{Problem, ProblemKind};
+use futures_util::{Stream, StreamExt};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio_stream::wrappers::WatchStream;
+
+/// How often one poll looks into a ring before it lets other tasks run.
+const LOOKS_MAX: usize = 8;
+
+/// An open stream. Ends after a frame that [is the last](Frame::is_last).
+///
+/// It holds its filter, its position in each partition of its topics, and, while it catches up, at
+/// most two chunks of 256 KiB that were read for it. It buffers no events of the ring: these are
+/// shared.
+///
+/// Frames have to be taken in time. If more than the
+/// [`slow_client_timeout`](super::StreamSettings::slow_client_timeout) passes between a frame and
+/// the next call, the stream ends with [`Frame::Slow`].
+#[must_use = "a stream delivers only while it is polled"]
+pub struct Subscription {
+    parts: Vec<Part>,
+    filter: Arc<Filter>,
+    logs: Arc<TopicLogs>,
+    /// The part that is looked at first, so that no topic is starved.
+    turn: usize,
+    heartbeats: Interval,
+    draining: WatchStream<bool>,
+    slow_after: Duration,
+    /// When the last frame was returned, if nothing was asked for since.
+    returned: Option<Instant>,
+    is_new: bool,
+    is_over: bool,
+    _client: (OwnedSemaphorePermit, OpenStream),
+}
+
+impl std::fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscription")
+            .field("types", &self.filter.types)
+            .field("is_over", &self.is_over)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A topic of a stream.
+pub(super) struct Part {
+    log: LogHandle,
+    identity: Option<TopicIdentity>,
+    place: Place,
+    source: Source,
+    changes: WatchStream<u64>,
+    /// Gaps that are reported before anything else.
+    gaps: VecDeque<LogGap>,
+}
+
+/// Where the events of a part come from.
+enum Source {
+    /// To be decided.
+    Undecided,
+    Ring,
+    CatchUp {
+        turn: mpsc::Receiver<CaughtUp>,
+        chunk: VecDeque<RingItem>,
+        /// The positions after the chunk.
+        reached: Vec<i64>,
+    },
+}
+
+/// What a part delivers.
+enum Delivered {
+    Event(Arc<StreamedEvent>),
+    Gap(LogGap),
+}
+
+impl Part {
+    /// A part that begins at these positions.
+    pub(super) fn new(
+        log: LogHandle,
+        identity: Option<TopicIdentity>,
+        positions: Vec<i64>,
+    ) -> Self {
+        Self {
+            changes: WatchStream::from_changes(log.changes()),
+            log,
+            identity,
+            place: Place::new(positions),
+            source: Source::Undecided,
+            gaps: VecDeque::new(),
+        }
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        logs: &Arc<TopicLogs>,
+        filter: &Arc<Filter>,
+    ) -> Poll<Result<Delivered, Problem>> {
+        for _ in 0..LOOKS_MAX {
+            if let Some(gap) = self.gaps.pop_front() {
+                return Poll::Ready(Ok(Delivered::Gap(gap)));
+            }
+            let delivered = match &mut self.source {
+                Source::Undecided => {
+                    self.decide(logs, filter)?;
+                    None
+                }
+                Source::Ring => ready!(self.poll_ring(cx, filter))?,
+                Source::CatchUp { .. } => ready!(self.poll_catch_up(cx))?,
+            };
+            if let Some(delivered) = delivered {
+                return Poll::Ready(Ok(delivered));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Continues in the ring, or begins to catch up.
+    fn decide(&mut self, logs: &Arc<TopicLogs>, filter: &Arc<Filter>) -> Result<(), Problem> {
+        let joined = self.log.join(&mut self.place)?;
+        let (gaps, source) = match joined {
+            Joined::Ring(gaps) => (gaps, Source::Ring),
+            Joined::Behind { gaps, end } => {
+                let from = self.place.positions().to_vec();
+                let source = Source::CatchUp {
+                    turn: catch_up::start(logs, &self.log, filter, from, end),
+                    chunk: VecDeque::new(),
+                    reached: Vec::new(),
+                };
+                (gaps, source)
+            }
+        };
+        if !gaps.is_empty() {
+            // The log began anew, perhaps as another topic.
+            (self.identity, _) = self.log.end()?;
+        }
+        self.gaps.extend(gaps);
+        self.source = source;
+        Ok(())
+    }
+
+    /// None if there is a reason to look again.
+    fn poll_ring(
+        &mut self,
+        cx: &mut Context<'_>,
+        filter: &Filter,
+    ) -> Poll<Result<Option<Delivered>, Problem>> {
+        let taken = self.log.take(&mut self.place, |event| filter.matches(event))?;
+        Poll::Ready(Ok(match taken {
+            Taken::Event(event) => Some(Delivered::Event(event)),
+            Taken::Gap(gap) => Some(Delivered::Gap(gap)),
+            Taken::More => None,
+            Taken::Lost => {
+                self.source = Source::Undecided;
+                None
+            }
+            Taken::Nothing => match ready!(self.changes.poll_next_unpin(cx)) {
+                Some(_) => None,
+                None => return Poll::Ready(Err(closed())),
+            },
+        }))
+    }
+
+    /// None if there is a reason to look again.
+    fn poll_catch_up(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Delivered>, Problem>> {
+        let Source::CatchUp { turn, chunk, reached } = &mut self.source else {
+            return Poll::Ready(Ok(None));
+        };
+        while let Some(item) = chunk.pop_front() {
+            match item {
+                RingItem::Event(event) => {
+                    if self.place.pass(event.partition, event.offset) {
+                        return Poll::Ready(Ok(Some(Delivered::Event(event))));
+                    }
+                }
+                RingItem::Gap(gap) => {
+                    if let Some(gap) = self.place.pass_gap(gap) {
+                        return Poll::Ready(Ok(Some(Delivered::Gap(gap))));
+                    }
+                }
+            }
+        }
+        self.place.advance_all(&std::mem::take(reached));
+        match ready!(turn.poll_recv(cx)) {
+            Some(CaughtUp::Chunk(items, positions)) => (*chunk, *reached) = (items, positions),
+            Some(CaughtUp::Failed(problem)) => return Poll::Ready(Err(problem)),
+            None => self.source = Source::Undecided,
+        }
+        Poll::Ready(Ok(None))
+    }
+}
+
+/// The error if a log is dropped under a stream.
+fn closed() -> Problem {
+    Problem::new(ProblemKind::Unavailable, "the reading of the topic ended; reconnect")
+}
+
+/// What all parts of a stream share.
+pub(super) struct Terms {
+    pub(super) logs: Arc<TopicLogs>,
+    pub(super) filter: Filter,
+    pub(super) draining: watch::Receiver<bool>,
+    pub(super) client: (OwnedSemaphorePermit, OpenStream),
+}
+
+impl Subscription {
+    /// A stream of these parts, which are sorted by topic.
+    pub(super) fn new(parts: Vec<Part>, terms: Terms) -> Self {
+        let Terms { logs, filter, draining, client } = terms;
+        let interval = logs.settings.heartbeat.max(Duration::from_millis(100));
+        let mut heartbeats = interval_at(Instant::now() + interval, interval);
+        heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            parts,
+            filter: Arc::new(filter),
+            slow_after: logs.settings.slow_client_timeout,
+            logs,
+            turn: 0,
+            heartbeats,
+            draining: WatchStream::new(draining),
+            returned: None,
+            is_new: true,
+            is_over: false,
+            _client: client,
+        }
+    }
+
+    /// The next frame. None after the last one. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Frame> {
+        std::future::poll_fn(|cx| self.poll_frame(cx)).await
+    }
+
+    /// The present position.
+    pub fn cursor(&self) -> String {
+        let parts = self.parts.iter();
+        cursor_text(parts.map(|part| {
+            (&*part.log.topic, part.identity.as_ref(), part.place.positions())
+        }))
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let late = self.returned.take().is_some_and(|at| at.elapsed() > self.slow_after);
+        let frame = if late {
+            telemetry::slow_client_cut();
+            Frame::Slow { cursor: self.cursor() }
+        } else {
+            ready!(self.poll_open(cx))
+        };
+        self.is_over = frame.is_last();
+        self.returned = Some(Instant::now());
+        Poll::Ready(Some(frame))
+    }
+
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Frame> {
+        while let Poll::Ready(is_draining) = self.draining.poll_next_unpin(cx) {
+            // The gateway drains, or is gone.
+            if is_draining != Some(false) {
+                return Poll::Ready(Frame::Reconnect { cursor: self.cursor() });
+            }
+        }
+        if std::mem::take(&mut self.is_new) {
+            return Poll::Ready(Frame::Heartbeat { cursor: self.cursor() });
+        }
+        // Before the events: the cursor of an idle topic moves even if another is busy.
+        if self.heartbeats.poll_tick(cx).is_ready() {
+            return Poll::Ready(Frame::Heartbeat { cursor: self.cursor() });
+        }
+        let count = self.parts.len();
+        for step in 0..count {
+            let at = (self.turn + step) % count;
+            if let Poll::Ready(result) = self.parts[at].poll(cx, &self.logs, &self.filter) {
+                self.turn = at + 1;
+                return Poll::Ready(self.frame(at, result));
+            }
+        }
+        Poll::Pending
+    }
+
+    fn frame(&self, part: usize, result: Result<Delivered, Problem>) -> Frame {
+        let cursor = self.cursor();
+        match result {
+            Ok(Delivered::Event(event)) => {
+                telemetry::event_sent();
+                Frame::Event { cursor, event }
+            }
+            Ok(Delivered::Gap(LogGap { partition, from, to })) => {
+                let topic = Arc::clone(&self.parts[part].log.topic);
+                telemetry::gap_sent(&topic);
+                Frame::Gap { cursor, topic, partition, from, to }
+            }
+            Err(problem) => Frame::Failed { cursor, problem },
+        }
+    }
+}
+
+/// [`Subscription::next`] as a stream.
+impl Stream for Subscription {
+    type Item = Frame;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+        self.get_mut().poll_frame(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cursor::Cursor;
+    use super::super::ring::LogItem;
+    use super::super::settings::StreamSettings;
+    use super::super::source::LogSource;
+    use super::super::topic_log::TopicLog;
+    use super::*;
+    use crate::access::AllowList;
+    use evenkeel::kafka::KafkaConfig;
+    use evenkeel::schema::Catalogue;
+    use tokio::sync::Semaphore;
+
+    struct Stream {
+        logs: Vec<Arc<TopicLog>>,
+        draining: watch::Sender<bool>,
+        subscription: Subscription,
+    }
+
+    /// A stream of the type `a` in these topics, each with one partition, from offset 5 on.
+    fn stream(topics: &[&str]) -> Stream {
+        let catalogue = Catalogue::from_texts([]).expect("an empty catalogue");
+        let allow_list = AllowList::new(Vec::new(), Arc::new(catalogue)).expect("an empty list");
+        let second = Duration::from_secs(1);
+        let kafka = KafkaConfig::new("127.0.0.1:9");
+        let source = LogSource::new(kafka, Arc::new(allow_list), second);
+        let logs = Arc::new(TopicLogs::new(source, StreamSettings::default()));
+        let running = topics.iter().map(|topic| logs.with_running(topic, vec![5]));
+        let parts = running.map(|log| Part::new(log, None, vec![5])).collect();
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one permit");
+        let draining = watch::Sender::new(false);
+        let terms = Terms {
+            logs: Arc::clone(&logs),
+            filter: Filter::new(["a"]),
+            draining: draining.subscribe(),
+            client: (permit, OpenStream::new()),
+        };
+        let subscription = Subscription::new(parts, terms);
+        let logs = subscription.parts.iter().map(|part| Arc::clone(&*part.log)).collect();
+        Stream { logs, draining, subscription }
+    }
+
+    fn event(ty: &str, offset: i64) -> LogItem {
+        let event = StreamedEvent {
+            topic: "topic".into(),
+            partition: 0,
+            offset,
+            ty: ty.to_owned(),
+            key: None,
+            json: "{}".into(),
+        };
+        LogItem { partition: 0, offset, event: Some(Arc::new(event)) }
+    }
+
+    /// The kind of the frame and the positions of its cursor.
+    async fn next(stream: &mut Stream) -> (&'static str, Vec<i64>) {
+        let frame = stream.subscription.next().await.expect("the stream is open");
+        let (kind, cursor) = match frame {
+            Frame::Event { cursor, .. } => ("event", cursor),
+            Frame::Heartbeat { cursor } => ("heartbeat", cursor),
+            Frame::Gap { cursor, .. } => ("gap", cursor),
+            Frame::Slow { cursor } => ("slow", cursor),
+            Frame::Reconnect { cursor } => ("reconnect", cursor),
+            Frame::Failed { cursor, .. } => ("failed", cursor),
+        };
+        let cursor: Cursor = cursor.parse().expect("a cursor");
+        (kind, cursor.topics().iter().flat_map(|topic| topic.next.clone()).collect())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_begins_with_its_cursor_and_beats_while_idle() {
+        let mut stream = stream(&["topic"]);
+        assert_eq!(next(&mut stream).await, ("heartbeat", vec![5]));
+        stream.logs[0].append(vec![event("a", 5), event("other", 6), event("a", 9)]);
+        assert_eq!(next(&mut stream).await, ("event", vec![6]));
+        assert_eq!(next(&mut stream).await, ("event", vec![10]));
+        // What the stream does not want moves its cursor too.
+        stream.logs[0].append(vec![event("other", 10)]);
+        let before = Instant::now();
+        assert_eq!(next(&mut stream).await, ("heartbeat", vec![11]));
+        assert!(before.elapsed() >= Duration::from_secs(14), "{:?}", before.elapsed());
+        stream.logs[0].append(vec![event("a", 11)]);
+        assert_eq!(next(&mut stream).await, ("event", vec![12]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_topic_does_not_starve_another() {
+        let mut stream = stream(&["busy", "quiet"]);
+        assert_eq!(next(&mut stream).await, ("heartbeat", vec![5, 5]));
+        stream.logs[0].append((5..15).map(|offset| event("a", offset)).collect());
+        stream.logs[1].append(vec![event("a", 5)]);
+        assert_eq!(next(&mut stream).await, ("event", vec![6, 5]));
+        assert_eq!(next(&mut stream).await, ("event", vec![6, 6]));
+        assert_eq!(next(&mut stream).await, ("event", vec![7, 6]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_no_frames_in_time_is_cut() {
+        let mut stream = stream(&["topic"]);
+        assert_eq!(next(&mut stream).await.0, "heartbeat");
+        tokio::time::advance(Duration::from_secs(9)).await;
+        stream.logs[0].append(vec![event("a", 5), event("a", 6)]);
+        assert_eq!(next(&mut stream).await, ("event", vec![6]));
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert_eq!(next(&mut stream).await, ("slow", vec![6]));
+        assert!(stream.subscription.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_draining_gateway_asks_to_reconnect() {
+        let mut stream = stream(&["topic"]);
+        assert_eq!(next(&mut stream).await.0, "heartbeat");
+        stream.logs[0].append(vec![event("a", 5)]);
+        stream.draining.send_replace(true);
+        assert_eq!(next(&mut stream).await, ("reconnect", vec![5]));
+        assert!(stream.subscription.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_future_that_is_dropped_loses_no_frame() {
+        let mut stream = stream(&["topic"]);
+        assert_eq!(next(&mut stream).await.0, "heartbeat");
+        for offset in 5..50 {
+            let wait = tokio::time::timeout(Duration::from_millis(1), stream.subscription.next());
+            assert!(wait.await.is_err(), "nothing was appended");
+            stream.logs[0].append(vec![event("a", offset)]);
+            assert_eq!(next(&mut stream).await, ("event", vec![offset + 1]));
+        }
+    }
+}
