@@ -3,9 +3,10 @@
 //! - `access`: which tokens are accepted, and that refusals tell nothing
 //! - `admission`: overload is refused quickly, and those told to come back find room
 //! - `grpc`: the same commands, answers and streams over gRPC
-//! - `openapi`: the description of the interface names the routes and problems that exist
 //! - `post`: an event that is accepted is on its topic, as it was posted
-//! - `server`: hostile requests on a real socket, TLS, and a stop that loses nothing
+//! - `server`: hostile requests on a real socket, TLS, and a stop that loses nothing; behind HAProxy,
+//!   nginx and Envoy, a kill and a drain lose nothing; the description of the interface names the
+//!   routes and problems that exist
 //! - `shop`: orders are placed, cancelled and read
 //! - `status`: the states of an event, of real groups on a real Kafka
 //! - `stores`: what is accepted survives, and is published once
@@ -16,7 +17,6 @@
 mod access;
 mod admission;
 mod grpc;
-mod openapi;
 mod post;
 mod server;
 mod shop;

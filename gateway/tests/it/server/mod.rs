@@ -1,4 +1,10 @@
 //! Hostile requests on a real socket, TLS, and a stop that loses nothing.
+//!
+//! - `balancers`: behind HAProxy, nginx and Envoy, a kill and a drain lose nothing
+//! - `openapi`: the description of the interface names the routes and problems that exist
+
+mod balancers;
+mod openapi;
 
 use crate::support::{
     Answer, ORDER, TestGateway, WITHIN, WORKER, mock_kafka, post, read_answer, request,
