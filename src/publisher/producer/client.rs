@@ -21,7 +21,7 @@ use crate::publisher::route::SendMode;
 use crate::publisher::{PublisherSettings, span};
 use foldhash::fast::RandomState;
 use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseRecord, Producer};
+use rdkafka::producer::BaseRecord;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
