@@ -39,7 +39,11 @@ async fn ten_seconds_on_the_mock_cluster_balance() {
     assert!(count("published") > count("acknowledged"), "{report:#}");
     let gateway = |name: &str| report["gateway"][name].as_u64().unwrap_or_default();
     assert!(gateway("answered") >= 100, "{report:#}");
-    assert_eq!((gateway("refused"), gateway("unknown")), (0, 0), "{report:#}");
+    assert_eq!(
+        (gateway("refused"), gateway("unknown")),
+        (0, 0),
+        "{report:#}"
+    );
     assert!(gateway("cuts") >= 3, "{report:#}");
     assert!(gateway("streamed") > count("published"), "{report:#}");
     let effects = report["effects"].as_object().expect("effects by service");
@@ -70,10 +74,7 @@ async fn neither_an_interrupt_nor_a_kill_leaves_a_process_behind() {
         command.arg(&keep).stdout(Stdio::null());
         let demo = ChildProcess::start(command).expect("the binary was built with this test");
         demo.printed("orders/s for", WITHIN).await;
-        assert!(
-            processes_with(&keep) >= 10,
-            "every daemon names its store"
-        );
+        assert!(processes_with(&keep) >= 10, "every daemon names its store");
         demo.signal(signal);
         assert_eq!(demo.finished(WITHIN).await.code, code);
         let what = format!("no process is left after SIG{signal}");

@@ -137,7 +137,11 @@ fn answer(order: Order) -> Response {
 /// The version in `If-None-Match`, if it is one of ours.
 fn known_version(headers: &HeaderMap) -> Option<usize> {
     let tag = headers.get(header::IF_NONE_MATCH)?.to_str().ok()?;
-    tag.trim().trim_start_matches("W/").trim_matches('"').parse().ok()
+    tag.trim()
+        .trim_start_matches("W/")
+        .trim_matches('"')
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]

@@ -50,8 +50,8 @@ async fn run(arguments: &[&str]) -> Vec<serde_json::Value> {
     let mut command = ChildProcess::command("node");
     command.arg(service()).args(arguments);
     let process = ChildProcess::start(command).expect("node starts");
-    let output = process.finished(WITHIN).await;
-    let lines = output.code(0).stdout.lines().map(serde_json::from_str);
+    let output = process.finished(WITHIN).await.code(0);
+    let lines = output.stdout.lines().map(serde_json::from_str);
     lines.collect::<Result<_, _>>().expect("lines of JSON")
 }
 
@@ -82,7 +82,12 @@ async fn a_kafkajs_service_and_the_shop_read_each_other() {
     let stock = run(&["read", kafka.brokers(), "shop.stock", &ORDERS.to_string()]).await;
     let partition_of: BTreeMap<&str, i64> = published
         .iter()
-        .map(|order| (text(order, "key"), order["partition"].as_i64().expect("one")))
+        .map(|order| {
+            (
+                text(order, "key"),
+                order["partition"].as_i64().expect("one"),
+            )
+        })
         .collect();
     for event in &stock {
         assert_eq!(text(event, "type"), "shop.stock-rejected.v1");
@@ -108,7 +113,9 @@ async fn a_kafkajs_service_and_the_shop_read_each_other() {
 }
 
 fn text<'a>(line: &'a serde_json::Value, name: &str) -> &'a str {
-    line[name].as_str().unwrap_or_else(|| panic!("{name} in {line}"))
+    line[name]
+        .as_str()
+        .unwrap_or_else(|| panic!("{name} in {line}"))
 }
 
 fn order(order_id: &str) -> OrderPlaced {
@@ -127,6 +134,8 @@ fn order(order_id: &str) -> OrderPlaced {
 
 async fn ended(store: &Path) -> Option<()> {
     let mut store = queries::open(store).await.ok()?;
-    let lines = queries::orders(&mut store, Some(State::Rejected)).await.ok()?;
+    let lines = queries::orders(&mut store, Some(State::Rejected))
+        .await
+        .ok()?;
     (lines.len() == ORDERS).then_some(())
 }

@@ -274,7 +274,10 @@ mod tests {
         ]);
         let types = ["shop.order-placed.v1".to_owned()];
         let own = start_of(&types, &all);
-        assert_eq!(own, offsets(&[("shop.orders", 0, 3), ("shop.orders", 1, 4)]));
+        assert_eq!(
+            own,
+            offsets(&[("shop.orders", 0, 3), ("shop.orders", 1, 4)])
+        );
         let cursor = cursor_at(&own).expect("a cursor").to_string();
         let cursor: Cursor = cursor.parse().expect("its own text");
         assert_eq!(offsets_of(&cursor), own);

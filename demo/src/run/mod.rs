@@ -164,7 +164,9 @@ async fn end_streams(
 }
 
 fn gateway_report(requests: &Requests, streams: &[StreamOutcome]) -> GatewayReport {
-    let streamed = streams.iter().map(|stream| stream.record.events.len() as u64);
+    let streamed = streams
+        .iter()
+        .map(|stream| stream.record.events.len() as u64);
     GatewayReport {
         answered: requests.answered,
         retried: requests.retried,

@@ -47,7 +47,10 @@ const SESSION: [&str; 2] = ["session.timeout.ms=6000", "heartbeat.interval.ms=10
 /// All programs that a run needs.
 pub(crate) fn program_names() -> Vec<&'static str> {
     let services = SERVICES.iter().map(|(service, _)| *service);
-    services.chain(PRODUCERS).chain([PROVIDER, GATEWAY]).collect()
+    services
+        .chain(PRODUCERS)
+        .chain([PROVIDER, GATEWAY])
+        .collect()
 }
 
 /// The files and the brokers of a run.

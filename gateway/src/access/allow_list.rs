@@ -124,7 +124,11 @@ impl EventRoute {
             return None;
         };
         let topic = self.topic.clone();
-        Some(AllowListError::Topic { ty: ty(), topic, reason })
+        Some(AllowListError::Topic {
+            ty: ty(),
+            topic,
+            reason,
+        })
     }
 }
 
@@ -186,10 +190,7 @@ impl AllowList {
     /// # Errors
     /// For a type that the catalogue does not have or that comes twice, a topic with an invalid
     /// name or one that is internal to evenkeel or Kafka, and an empty name of the key's member.
-    pub fn new(
-        routes: Vec<EventRoute>,
-        catalogue: Arc<Catalogue>,
-    ) -> Result<Self, AllowListError> {
+    pub fn new(routes: Vec<EventRoute>, catalogue: Arc<Catalogue>) -> Result<Self, AllowListError> {
         let mut by_type = BTreeMap::new();
         for route in routes {
             if let Some(fault) = route.fault(&catalogue) {
@@ -291,7 +292,11 @@ fn similar(nearest: &[String]) -> String {
 fn nearest(ty: &str, catalogue: &Catalogue) -> Vec<String> {
     let mut types: Vec<&str> = catalogue.types().collect();
     types.sort_by_key(|known| std::cmp::Reverse(shared(ty.bytes(), known.bytes())));
-    types.into_iter().take(NEAREST_MAX).map(str::to_owned).collect()
+    types
+        .into_iter()
+        .take(NEAREST_MAX)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn shared<I: DoubleEndedIterator<Item = u8> + Clone>(left: I, right: I) -> usize {
@@ -313,7 +318,11 @@ mod tests {
 
     fn catalogue() -> Arc<Catalogue> {
         let schema = r#"{"type": "object"}"#;
-        let types = ["depot.counted.v1", "shop.order-placed.v1", "shop.order-cancelled.v1"];
+        let types = [
+            "depot.counted.v1",
+            "shop.order-placed.v1",
+            "shop.order-cancelled.v1",
+        ];
         let catalogue = Catalogue::from_texts(types.map(|ty| (ty, schema)));
         Arc::new(catalogue.expect("valid schemas"))
     }
@@ -336,7 +345,11 @@ mod tests {
         let allowed = |ty| (list.post(ty).is_some(), list.stream(ty).is_some());
         assert_eq!(allowed("shop.order-placed.v1"), (true, false));
         assert_eq!(allowed("shop.order-cancelled.v1"), (false, true));
-        assert_eq!(allowed("depot.counted.v1"), (false, false), "not on the list");
+        assert_eq!(
+            allowed("depot.counted.v1"),
+            (false, false),
+            "not on the list"
+        );
         let types: Vec<&str> = list.types().collect();
         assert_eq!(types, ["shop.order-cancelled.v1", "shop.order-placed.v1"]);
     }
@@ -365,7 +378,10 @@ mod tests {
         let Err(AllowListError::UnknownType { nearest, .. }) = list(vec![route]) else {
             panic!("the catalogue does not have it")
         };
-        assert_eq!(nearest.first().map(String::as_str), Some("shop.order-placed.v1"));
+        assert_eq!(
+            nearest.first().map(String::as_str),
+            Some("shop.order-placed.v1")
+        );
     }
 
     #[test]
@@ -392,7 +408,10 @@ mod tests {
             assert!(list(vec![placed(topic)]).is_ok(), "{topic}");
         }
         let no_key = EventRoute::new("shop.order-placed.v1", "shop.orders", "");
-        assert!(matches!(list(vec![no_key]), Err(AllowListError::NoKey { .. })));
+        assert!(matches!(
+            list(vec![no_key]),
+            Err(AllowListError::NoKey { .. })
+        ));
     }
 
     #[test]

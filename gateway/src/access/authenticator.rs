@@ -141,7 +141,11 @@ impl AuthenticatorBuilder {
         if self.token_file.is_none() && self.jwt.is_none() {
             return Err(AccessError::NothingConfigured);
         }
-        let file = self.token_file.as_deref().map(TokenFile::open).transpose()?;
+        let file = self
+            .token_file
+            .as_deref()
+            .map(TokenFile::open)
+            .transpose()?;
         let jwt = self.jwt.map(JwtVerifier::open).transpose()?.map(Box::new);
         Ok(Authenticator {
             mode: Arc::new(Mode::Tokens { file, jwt }),

@@ -94,7 +94,10 @@ impl JwtSettings {
             return refused("issuer", "must not be empty: any issuer would be accepted");
         }
         if self.audience.is_empty() {
-            return refused("audience", "must not be empty: any audience would be accepted");
+            return refused(
+                "audience",
+                "must not be empty: any audience would be accepted",
+            );
         }
         if !is_source_template(&self.source) {
             let reason = "must be a URI reference that contains {sub} once, such as /callers/{sub}";
@@ -157,11 +160,7 @@ impl JwtVerifier {
 
     /// The caller that the token names, or why it is refused. The reason is for logs. The size of
     /// the token is bounded by the caller of this function.
-    pub(super) fn principal(
-        &self,
-        token: &str,
-        now: Timestamp,
-    ) -> Result<Principal, &'static str> {
+    pub(super) fn principal(&self, token: &str, now: Timestamp) -> Result<Principal, &'static str> {
         let claims = self.verified(token)?;
         let now_secs = now.as_second() as f64;
         let aud = claims.aud.as_slice();
@@ -183,9 +182,7 @@ impl JwtVerifier {
         let source = source_of(&self.settings.source, &claims.sub);
         let scopes = claims.scope.as_ref().map_or(&[][..], OneOrMany::as_slice);
         let principal = Principal::new(claims.sub.as_str(), rights(scopes));
-        Ok(principal
-            .with_source(source)
-            .with_rate(self.settings.rate))
+        Ok(principal.with_source(source).with_rate(self.settings.rate))
     }
 
     /// The claims of a token whose signature is valid. Nothing else about them is checked.
@@ -206,7 +203,9 @@ impl JwtVerifier {
         signature_only.validate_exp = false;
         signature_only.validate_aud = false;
         let token = decode::<Claims>(token, &key.key, &signature_only);
-        Ok(token.map_err(|_| "the JWT has an invalid signature or claims")?.claims)
+        Ok(token
+            .map_err(|_| "the JWT has an invalid signature or claims")?
+            .claims)
     }
 }
 
@@ -245,7 +244,9 @@ mod tests {
         assert_eq!(granted.stream, ["shop.*"]);
         assert!(!granted.status);
         assert!(rights(&["status".to_owned()]).status);
-        for other in ["", " ", "post:", "post", "Post:a", "status:", "admin", "stream:"] {
+        for other in [
+            "", " ", "post:", "post", "Post:a", "status:", "admin", "stream:",
+        ] {
             assert_eq!(rights(&[other.to_owned()]), Rights::default(), "{other:?}");
         }
     }

@@ -311,7 +311,10 @@ mod tests {
         rs512["alg"] = "RS512".into();
         for (key, expected) in [
             (ec(json!({})), &[Algorithm::ES256][..]),
-            (ec(json!({"alg": "ES256", "use": "sig"})), &[Algorithm::ES256][..]),
+            (
+                ec(json!({"alg": "ES256", "use": "sig"})),
+                &[Algorithm::ES256][..],
+            ),
             (ed, &[Algorithm::EdDSA][..]),
             (rsa(342), RSA_ALGORITHMS),
             (rs512, &[Algorithm::RS512][..]),
@@ -338,7 +341,9 @@ mod tests {
             json!("no object"),
         ];
         for key in &ignored {
-            let error = parse(&set(std::slice::from_ref(key))).err().expect("no usable key");
+            let error = parse(&set(std::slice::from_ref(key)))
+                .err()
+                .expect("no usable key");
             assert!(error.contains("no key"), "{error}");
         }
         let mut keys = ignored.to_vec();
@@ -379,7 +384,12 @@ mod tests {
             (&nameless, None, true),
             (&nameless, Some("x"), true),
         ] {
-            assert_eq!(select(keys, id).is_some(), expected, "{:?} {id:?}", ids(keys));
+            assert_eq!(
+                select(keys, id).is_some(),
+                expected,
+                "{:?} {id:?}",
+                ids(keys)
+            );
         }
     }
 
@@ -408,9 +418,15 @@ mod tests {
         assert!(matches!(look(), (Reload::Failed(_), id) if id == "a"));
         assert!(matches!(look(), (Reload::StillFailing, id) if id == "a"));
         write(&path, "[", 3);
-        assert!(matches!(look(), (Reload::Failed(_), id) if id == "a"), "another fault");
+        assert!(
+            matches!(look(), (Reload::Failed(_), id) if id == "a"),
+            "another fault"
+        );
         std::fs::remove_file(&path).expect("removed");
-        assert!(matches!(look(), (Reload::Failed(_), id) if id == "a"), "no file");
+        assert!(
+            matches!(look(), (Reload::Failed(_), id) if id == "a"),
+            "no file"
+        );
         // An older file than the first, as after a rollback.
         write(&path, &set(&[ec(json!({"kid": "b"}))]), 0);
         assert!(matches!(look(), (Reload::Replaced, id) if id == "b"));

@@ -20,7 +20,11 @@ impl Rights {
     /// All rights.
     pub fn all() -> Self {
         let all = || vec!["*".to_owned()];
-        Self { post: all(), stream: all(), status: true }
+        Self {
+            post: all(),
+            stream: all(),
+            status: true,
+        }
     }
 
     /// Whether it may post events of this type.

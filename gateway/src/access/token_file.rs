@@ -157,11 +157,7 @@ impl TokenFile {
     }
 
     /// The caller that has this token, or why there is none. The reason is for logs.
-    pub(super) fn principal(
-        &self,
-        token: &str,
-        now: Timestamp,
-    ) -> Result<Principal, &'static str> {
+    pub(super) fn principal(&self, token: &str, now: Timestamp) -> Result<Principal, &'static str> {
         if token.len() < MIN_TOKEN_BYTES {
             return Err("the token is too short");
         }
@@ -229,7 +225,11 @@ fn sha256(token: &str) -> [u8; 32] {
 fn parse_hash(text: &str) -> Option<[u8; 32]> {
     let digits: Vec<u8> = text
         .chars()
-        .map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .map(|digit| {
+            digit
+                .to_digit(16)
+                .and_then(|digit| u8::try_from(digit).ok())
+        })
         .collect::<Option<_>>()?;
     let bytes: Vec<u8> = digits
         .chunks_exact(2)
@@ -274,7 +274,13 @@ mod tests {
         assert_eq!(hash_token("abc"), abc);
         assert_eq!(parse_hash(abc), Some(sha256("abc")));
         assert_eq!(parse_hash(&abc.to_uppercase()), Some(sha256("abc")));
-        for bad in ["", "ba", &abc[1..], &format!("{abc}0"), &abc.replace('b', "g")] {
+        for bad in [
+            "",
+            "ba",
+            &abc[1..],
+            &format!("{abc}0"),
+            &abc.replace('b', "g"),
+        ] {
             assert_eq!(parse_hash(bad), None, "{bad}");
         }
     }
@@ -290,25 +296,46 @@ mod tests {
 
     #[test]
     fn the_caller_is_found_by_its_token() {
-        let text = entry("mobile", TOKEN, "rate = 5\n[tokens.rights]\npost = [\"shop.*\"]")
-            + &entry("partner", "ek_another-token-of-tests", "source = \"urn:partner\"");
+        let text = entry(
+            "mobile",
+            TOKEN,
+            "rate = 5\n[tokens.rights]\npost = [\"shop.*\"]",
+        ) + &entry(
+            "partner",
+            "ek_another-token-of-tests",
+            "source = \"urn:partner\"",
+        );
         let file = TokenFile::parse(&text).expect("a valid file");
         let mobile = file.principal(TOKEN, now()).expect("its token");
-        assert_eq!((&*mobile.name, &*mobile.source), ("mobile", "/callers/mobile"));
+        assert_eq!(
+            (&*mobile.name, &*mobile.source),
+            ("mobile", "/callers/mobile")
+        );
         assert_eq!(mobile.rate, Some(5));
         assert!(mobile.rights.may_post("shop.order-placed.v1") && !mobile.rights.status);
         let partner = file.principal("ek_another-token-of-tests", now());
         let partner = partner.expect("its token");
         assert_eq!(&*partner.source, "urn:partner");
-        assert!(!partner.rights.may_post("shop.order-placed.v1"), "no rights by default");
-        for unknown in ["", "ek_a-token-of-the-test", &TOKEN.to_uppercase(), &hash_token(TOKEN)] {
+        assert!(
+            !partner.rights.may_post("shop.order-placed.v1"),
+            "no rights by default"
+        );
+        for unknown in [
+            "",
+            "ek_a-token-of-the-test",
+            &TOKEN.to_uppercase(),
+            &hash_token(TOKEN),
+        ] {
             assert!(file.principal(unknown, now()).is_err(), "{unknown}");
         }
     }
 
     #[test]
     fn short_tokens_are_refused_even_if_listed() {
-        for (token, expected) in [("0123456789012345678", false), ("01234567890123456789", true)] {
+        for (token, expected) in [
+            ("0123456789012345678", false),
+            ("01234567890123456789", true),
+        ] {
             let file = TokenFile::parse(&entry("mobile", token, "")).expect("a valid file");
             assert_eq!(file.principal(token, now()).is_ok(), expected, "{token}");
         }
@@ -335,7 +362,11 @@ mod tests {
         };
         let file = check("expires = \"2027-01-01T00:00:00Z\"").expect("they agree");
         assert!(file.principal(TOKEN, now()).is_ok() && file.principal(second, now()).is_ok());
-        for rest in ["rate = 5", "source = \"/x\"", "[tokens.rights]\nstatus = true"] {
+        for rest in [
+            "rate = 5",
+            "source = \"/x\"",
+            "[tokens.rights]\nstatus = true",
+        ] {
             assert!(check(rest).is_err(), "{rest}");
         }
     }

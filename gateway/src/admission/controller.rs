@@ -73,7 +73,9 @@ impl Admission {
             telemetry: Telemetry::new(),
             settings,
         };
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// Admits a request without a key of its own, or refuses it.
@@ -122,7 +124,9 @@ impl Admission {
     /// take.
     pub fn deadline(&self, context: &RequestContext) -> Instant {
         let latest = Instant::now() + self.shared.settings.request_time_max;
-        context.deadline.map_or(latest, |deadline| deadline.min(latest))
+        context
+            .deadline
+            .map_or(latest, |deadline| deadline.min(latest))
     }
 
     /// The concurrency limit at present.
@@ -253,7 +257,10 @@ impl Permit {
 
     /// The clock of its body.
     pub(super) fn body_clock(&self) -> BodyClock {
-        BodyClock { admitted: self.admitted, body_nanos: self.body_nanos.clone() }
+        BodyClock {
+            admitted: self.admitted,
+            body_nanos: self.body_nanos.clone(),
+        }
     }
 }
 
@@ -283,6 +290,8 @@ impl Drop for Permit {
 
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("admitted", &self.admitted).finish_non_exhaustive()
+        f.debug_struct("Permit")
+            .field("admitted", &self.admitted)
+            .finish_non_exhaustive()
     }
 }

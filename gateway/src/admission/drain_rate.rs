@@ -59,7 +59,11 @@ mod tests {
     use super::*;
 
     fn backlog(events: u64, drained: u64) -> Backlog {
-        Backlog { events, drained, oldest_age: None }
+        Backlog {
+            events,
+            drained,
+            oldest_age: None,
+        }
     }
 
     /// The rate after backlogs of `(second, events, drained)`.
@@ -82,7 +86,9 @@ mod tests {
 
     #[test]
     fn a_steady_drain_is_measured_exactly() {
-        let steady: Vec<_> = (0..10).map(|second| (second, 1_000, second * 200)).collect();
+        let steady: Vec<_> = (0..10)
+            .map(|second| (second, 1_000, second * 200))
+            .collect();
         let rate = measured(&steady).expect("a rate");
         assert!((rate - 200.0).abs() < 1e-6, "{rate}");
     }

@@ -52,7 +52,10 @@ impl QueueLimit {
             && backlog.events >= max
         {
             let events = (backlog.events - max).saturating_add(1);
-            return Some(QueueExcess { bound: ExceededBound::Events, events });
+            return Some(QueueExcess {
+                bound: ExceededBound::Events,
+                events,
+            });
         }
         let (max, age) = (self.age_max?, backlog.oldest_age?);
         if age <= max {
@@ -62,7 +65,10 @@ impl QueueLimit {
         // that of their time.
         let too_old = 1.0 - max.as_secs_f64() / age.as_secs_f64();
         let events = (backlog.events as f64 * too_old).ceil() as u64;
-        Some(QueueExcess { bound: ExceededBound::Age, events: events.max(1) })
+        Some(QueueExcess {
+            bound: ExceededBound::Age,
+            events: events.max(1),
+        })
     }
 }
 
@@ -84,7 +90,11 @@ mod tests {
 
     fn excess(limit: &QueueLimit, events: u64, age_ms: Option<u64>) -> Option<QueueExcess> {
         let oldest_age = age_ms.map(Duration::from_millis);
-        limit.excess(&Backlog { events, oldest_age, drained: 0 })
+        limit.excess(&Backlog {
+            events,
+            oldest_age,
+            drained: 0,
+        })
     }
 
     fn over(bound: ExceededBound, events: u64) -> Option<QueueExcess> {
@@ -101,7 +111,11 @@ mod tests {
             (1_000_000, Some(1), over(ExceededBound::Events, 1)),
             (1_000_100, None, over(ExceededBound::Events, 101)),
         ] {
-            assert_eq!(excess(&limit, events, age_ms), expected, "{events} {age_ms:?}");
+            assert_eq!(
+                excess(&limit, events, age_ms),
+                expected,
+                "{events} {age_ms:?}"
+            );
         }
     }
 
@@ -114,14 +128,26 @@ mod tests {
             (0, Some(1_001), over(ExceededBound::Age, 1)),
             (100, None, None),
         ] {
-            assert_eq!(excess(&limit, events, age_ms), expected, "{events} {age_ms:?}");
+            assert_eq!(
+                excess(&limit, events, age_ms),
+                expected,
+                "{events} {age_ms:?}"
+            );
         }
     }
 
     #[test]
     fn the_wait_follows_from_the_drain_rate() {
-        let excess = QueueExcess { bound: ExceededBound::Events, events: 1_000 };
-        for (rate, seconds) in [(Some(100.0), 10), (None, 5), (Some(0.0), 5), (Some(f64::NAN), 5)] {
+        let excess = QueueExcess {
+            bound: ExceededBound::Events,
+            events: 1_000,
+        };
+        for (rate, seconds) in [
+            (Some(100.0), 10),
+            (None, 5),
+            (Some(0.0), 5),
+            (Some(f64::NAN), 5),
+        ] {
             assert_eq!(excess.wait(rate), Duration::from_secs(seconds), "{rate:?}");
         }
     }

@@ -89,19 +89,29 @@ impl RateLimit {
         let mut used: Vec<Instant> = self.buckets.values().map(|bucket| bucket.at).collect();
         let (_, newest_forgotten, _) = used.select_nth_unstable(excess - 1);
         let newest_forgotten = *newest_forgotten;
-        self.buckets.retain(|_, bucket| bucket.at > newest_forgotten);
+        self.buckets
+            .retain(|_, bucket| bucket.at > newest_forgotten);
     }
 }
 
 impl Bucket {
     fn full(rate: f64, now: Instant) -> Self {
-        let mut bucket = Self { rate, tokens: 0.0, promised: 0.0, at: now };
+        let mut bucket = Self {
+            rate,
+            tokens: 0.0,
+            promised: 0.0,
+            at: now,
+        };
         bucket.tokens = bucket.burst();
         bucket
     }
 
     fn burst(&self) -> f64 {
-        if self.rate > 0.0 { (self.rate * BURST_S).max(1.0) } else { 0.0 }
+        if self.rate > 0.0 {
+            (self.rate * BURST_S).max(1.0)
+        } else {
+            0.0
+        }
     }
 
     fn refill(&mut self, now: Instant) {
@@ -152,7 +162,10 @@ mod tests {
         for _ in 0..20 {
             assert_eq!(limit.try_take(&caller, 10, now), Ok(()));
         }
-        assert_eq!(limit.try_take(&caller, 10, now), Err(Duration::from_millis(100)));
+        assert_eq!(
+            limit.try_take(&caller, 10, now),
+            Err(Duration::from_millis(100))
+        );
         assert_eq!(limit.try_take(&name("b"), 10, now), Ok(()));
     }
 
@@ -206,7 +219,10 @@ mod tests {
         for n in 0..1_000 {
             now += Duration::from_millis(1);
             // These use one token of a thousand, and are full again after a millisecond or two.
-            assert_eq!(limit.try_take(&name(&format!("idle-{n}")), 1_000, now), Ok(()));
+            assert_eq!(
+                limit.try_take(&name(&format!("idle-{n}")), 1_000, now),
+                Ok(())
+            );
             assert!(limit.buckets.len() <= 16, "{}", limit.buckets.len());
         }
         assert!(limit.buckets.contains_key("busy"));

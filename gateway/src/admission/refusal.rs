@@ -127,7 +127,10 @@ impl From<Refusal> for Problem {
 
 fn deadline_short(expected: Duration, wait: Option<Duration>) -> Problem {
     let (kind, next) = match wait {
-        Some(_) => (ProblemKind::Overloaded, "repeat it after the time in Retry-After"),
+        Some(_) => (
+            ProblemKind::Overloaded,
+            "repeat it after the time in Retry-After",
+        ),
         None => (ProblemKind::DeadlineExceeded, "repeat it with a later one"),
     };
     let expected_ms = expected.as_millis() as u64;
@@ -137,7 +140,7 @@ fn deadline_short(expected: Duration, wait: Option<Duration>) -> Problem {
     );
     Problem::new(kind, detail)
         .with_retry_after(wait)
-        .with_member("expected_ms", expected_ms)
+        .with_member("expectedMs", expected_ms)
 }
 
 /// The answer to a request that was begun and not done within its deadline.
@@ -162,13 +165,30 @@ mod tests {
             (Refusal::QueueAge { wait }, 503, Some(7)),
             (Refusal::Concurrency { wait }, 503, Some(7)),
             (Refusal::DeadlinePassed, 504, None),
-            (Refusal::DeadlineShort { expected: wait, wait: Some(wait) }, 503, Some(7)),
-            (Refusal::DeadlineShort { expected: wait, wait: None }, 504, None),
+            (
+                Refusal::DeadlineShort {
+                    expected: wait,
+                    wait: Some(wait),
+                },
+                503,
+                Some(7),
+            ),
+            (
+                Refusal::DeadlineShort {
+                    expected: wait,
+                    wait: None,
+                },
+                504,
+                None,
+            ),
         ] {
             let problem = Problem::from(refusal);
             assert_eq!(problem.kind.status(), status, "{refusal:?}");
             assert_eq!(problem.retry_after_seconds(), retry_after, "{refusal:?}");
-            assert!(problem.detail.contains("nothing was accepted"), "{refusal:?}");
+            assert!(
+                problem.detail.contains("nothing was accepted"),
+                "{refusal:?}"
+            );
         }
         assert!(timed_out().detail.contains("not known"));
     }

@@ -92,14 +92,22 @@ impl RetryLedger {
         }
         let earliest_s = refused.earliest.as_secs_f64().ceil() as u64;
         let first = earliest_s.clamp(1, self.horizon_s);
-        let last = if self.keys_len < BOOKINGS_MAX { self.horizon_s } else { 0 };
+        let last = if self.keys_len < BOOKINGS_MAX {
+            self.horizon_s
+        } else {
+            0
+        };
         let found = (first..=last).find(|wait_s| self.has_room(refused, now_ms, *wait_s));
         let later = |wait_s: u64| wait_s + (refused.random * self.jitter * wait_s as f64) as u64;
         let Some(wait_s) = found else {
             return Duration::from_secs(later(self.horizon_s));
         };
         let by_chance = later(wait_s).min(self.horizon_s);
-        let wait_s = if self.has_room(refused, now_ms, by_chance) { by_chance } else { wait_s };
+        let wait_s = if self.has_room(refused, now_ms, by_chance) {
+            by_chance
+        } else {
+            wait_s
+        };
         self.add(refused.key, now_ms + wait_s * SECOND_MS);
         Duration::from_secs(wait_s)
     }
@@ -154,16 +162,19 @@ impl RetryLedger {
         }
         let second = now_ms / SECOND_MS;
         let places = self.places.get(&key.hash)?;
-        let due = places.iter().map(|(due, _)| *due).find(|due| *due > second)?;
+        let due = places
+            .iter()
+            .map(|(due, _)| *due)
+            .find(|due| *due > second)?;
         // A place is known to the second. The next one is surely not too early.
         Some(due + 1 - second)
     }
 
     fn has_room(&self, refused: &Refused, now_ms: u64, wait_s: u64) -> bool {
         let at_ms = now_ms + wait_s * SECOND_MS;
-        self.counters.iter().all(|counters| {
-            counters.at(at_ms) < places_in(counters.width_ms, refused, self.share)
-        })
+        self.counters
+            .iter()
+            .all(|counters| counters.at(at_ms) < places_in(counters.width_ms, refused, self.share))
     }
 
     fn add(&mut self, key: RetryKey, at_ms: u64) {
@@ -203,7 +214,11 @@ struct Counters {
 impl Counters {
     fn new(width_ms: u64, horizon_ms: u64) -> Self {
         let len = horizon_ms / width_ms + 2;
-        Self { width_ms, counts: vec![0; len as usize], first: 0 }
+        Self {
+            width_ms,
+            counts: vec![0; len as usize],
+            first: 0,
+        }
     }
 
     fn index(&self, number: u64) -> usize {
@@ -242,7 +257,10 @@ mod tests {
     }
 
     fn unique(hash: u64) -> RetryKey {
-        RetryKey { hash, is_unique: true }
+        RetryKey {
+            hash,
+            is_unique: true,
+        }
     }
 
     fn refused(hash: u64, per_second: f64) -> Refused {
@@ -264,7 +282,9 @@ mod tests {
         let now = Instant::now();
         let mut ledger = ledger(0.0, now);
         // Half of 20 per second.
-        let waits: Vec<_> = (0..30).map(|n| ledger.book(&refused(n, 20.0), now)).collect();
+        let waits: Vec<_> = (0..30)
+            .map(|n| ledger.book(&refused(n, 20.0), now))
+            .collect();
         for (n, wait) in waits.into_iter().enumerate() {
             assert_eq!(wait, secs(1 + n as u64 / 10), "{n}");
         }
@@ -274,8 +294,13 @@ mod tests {
     fn not_more_than_a_burst_comes_back_at_once() {
         let now = Instant::now();
         let mut ledger = ledger(0.0, now);
-        let busy = |n| Refused { burst: 3, ..refused(n, 100.0) };
-        let waits: Vec<_> = (0..8).map(|n| ledger.book(&busy(n), now).as_secs()).collect();
+        let busy = |n| Refused {
+            burst: 3,
+            ..refused(n, 100.0)
+        };
+        let waits: Vec<_> = (0..8)
+            .map(|n| ledger.book(&busy(n), now).as_secs())
+            .collect();
         // In 20 ms 3, and 1 by the rate.
         assert_eq!(waits, [1, 1, 1, 1, 2, 2, 2, 2]);
         // A little later in the second there is room.
@@ -290,7 +315,10 @@ mod tests {
         for n in 0..60 {
             ledger.book(&refused(n, 0.1), now);
         }
-        let full = Refused { random: 0.5, ..refused(100, 0.1) };
+        let full = Refused {
+            random: 0.5,
+            ..refused(100, 0.1)
+        };
         assert_eq!(ledger.book(&full, now), secs(66));
         assert!(!ledger.redeem(unique(100), now + secs(66)));
     }
@@ -301,7 +329,10 @@ mod tests {
         let mut ledger = ledger(0.0, now);
         for (earliest_ms, seconds) in [(0, 1), (7_001, 8), (3_600_000, 60)] {
             let earliest = Duration::from_millis(earliest_ms);
-            let refused = Refused { earliest, ..refused(earliest_ms, 100.0) };
+            let refused = Refused {
+                earliest,
+                ..refused(earliest_ms, 100.0)
+            };
             assert_eq!(ledger.book(&refused, now), secs(seconds), "{earliest:?}");
         }
     }
@@ -324,7 +355,11 @@ mod tests {
             let now = Instant::now();
             let mut ledger = ledger(0.0, now);
             ledger.book(&refused(1, 10.0), now);
-            assert_eq!(ledger.redeem(unique(1), now + secs(1 + late_s)), is_kept, "{late_s}");
+            assert_eq!(
+                ledger.redeem(unique(1), now + secs(1 + late_s)),
+                is_kept,
+                "{late_s}"
+            );
             ledger.advance(now + secs(60));
             assert_eq!((ledger.keys_len, ledger.places.len()), (0, 0));
         }
@@ -334,7 +369,13 @@ mod tests {
     fn a_request_that_asks_too_often_keeps_its_one_place() {
         let now = Instant::now();
         let mut ledger = ledger(0.0, now);
-        ledger.book(&Refused { earliest: secs(10), ..refused(1, 10.0) }, now);
+        ledger.book(
+            &Refused {
+                earliest: secs(10),
+                ..refused(1, 10.0)
+            },
+            now,
+        );
         for second in 0..9 {
             let wait = ledger.book(&refused(1, 10.0), now + secs(second));
             assert_eq!(wait, secs(11 - second), "after {second} s");
@@ -346,11 +387,22 @@ mod tests {
     fn a_caller_without_keys_has_as_many_places_as_refusals() {
         let now = Instant::now();
         let mut ledger = ledger(0.0, now);
-        let caller = RetryKey { hash: 7, is_unique: false };
+        let caller = RetryKey {
+            hash: 7,
+            is_unique: false,
+        };
         for _ in 0..5 {
-            ledger.book(&Refused { key: caller, ..refused(0, 100.0) }, now);
+            ledger.book(
+                &Refused {
+                    key: caller,
+                    ..refused(0, 100.0)
+                },
+                now,
+            );
         }
-        let redeemed = (0..10).filter(|_| ledger.redeem(caller, now + secs(1))).count();
+        let redeemed = (0..10)
+            .filter(|_| ledger.redeem(caller, now + secs(1)))
+            .count();
         assert_eq!(redeemed, 5);
     }
 
@@ -358,7 +410,10 @@ mod tests {
     fn the_number_of_places_is_bounded() {
         let now = Instant::now();
         let mut ledger = ledger(0.0, now);
-        let many = |n| Refused { burst: u32::MAX, ..refused(n, 1e9) };
+        let many = |n| Refused {
+            burst: u32::MAX,
+            ..refused(n, 1e9)
+        };
         for n in 0..BOOKINGS_MAX as u64 {
             assert_eq!(ledger.book(&many(n), now), secs(1));
         }

@@ -170,7 +170,11 @@ impl AdmissionSettings {
 
 /// The value in this range; its least for one that is not a number.
 fn within(value: f64, min: f64, max: f64) -> f64 {
-    if value.is_nan() { min } else { value.clamp(min, max) }
+    if value.is_nan() {
+        min
+    } else {
+        value.clamp(min, max)
+    }
 }
 
 #[cfg(test)]
@@ -185,7 +189,11 @@ mod tests {
             .with_retries(Duration::ZERO, 2.0, -1.0)
             .with_principals_max(0)
             .in_range();
-        let limits = (settings.limit_initial, settings.limit_min, settings.limit_max);
+        let limits = (
+            settings.limit_initial,
+            settings.limit_min,
+            settings.limit_max,
+        );
         assert_eq!(limits, (1, 1, 1));
         assert_eq!(settings.latency_tolerance, 1.0);
         assert_eq!(settings.retry_horizon, Duration::from_secs(1));

@@ -46,7 +46,10 @@ impl Telemetry {
     pub(super) fn new() -> Self {
         describe_gauge!(LIMIT, "Requests that may be in progress at a time");
         describe_gauge!(IN_FLIGHT, "Admitted requests in progress");
-        describe_gauge!(QUEUE_AGE, "Age of the oldest event that waits for the brokers");
+        describe_gauge!(
+            QUEUE_AGE,
+            "Age of the oldest event that waits for the brokers"
+        );
         describe_counter!(REFUSED, "Refused requests, by reason");
         Self {
             limit: gauge!(LIMIT),

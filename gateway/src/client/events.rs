@@ -136,7 +136,10 @@ impl EventStream {
         let key = self.key.iter().map(|key| ("key", key.as_str()));
         let query: Vec<(&str, &str)> = types.chain(key).collect();
         let request = self.client.shared.http.get(url).query(&query);
-        let mut request = self.client.authorized(request).header("accept", "text/event-stream");
+        let mut request = self
+            .client
+            .authorized(request)
+            .header("accept", "text/event-stream");
         if let Some(cursor) = &self.cursor {
             request = request.header("last-event-id", cursor);
         }
@@ -149,17 +152,24 @@ impl EventStream {
         }
         let told = retry_after(response.headers().get(RETRY_AFTER));
         let jitter = rand::rng().random_range(0.0..1.0);
-        Err(match next(Some(status.as_u16()), told, self.failures, jitter) {
-            Next::RetryAfter(pause) => Cut::For(pause),
-            Next::Final => Cut::Final(ClientError::Refused {
-                status: status.as_u16(),
-                problem: response.text().await.unwrap_or_default(),
-            }),
-        })
+        Err(
+            match next(Some(status.as_u16()), told, self.failures, jitter) {
+                Next::RetryAfter(pause) => Cut::For(pause),
+                Next::Final => Cut::Final(ClientError::Refused {
+                    status: status.as_u16(),
+                    problem: response.text().await.unwrap_or_default(),
+                }),
+            },
+        )
     }
 
     fn cut_without_status(&self) -> Cut {
-        match next(None, None, self.failures, rand::rng().random_range(0.0..1.0)) {
+        match next(
+            None,
+            None,
+            self.failures,
+            rand::rng().random_range(0.0..1.0),
+        ) {
             Next::RetryAfter(pause) => Cut::For(pause),
             Next::Final => Cut::For(Duration::from_secs(1)),
         }
@@ -176,7 +186,7 @@ enum Cut {
 /// The frame of an event. None for those that only carry a cursor, or announce the end.
 fn streamed(event: SseEvent) -> Option<Streamed> {
     match event.name.as_str() {
-        "heartbeat" | "slow" | "reconnect" => None,
+        "heartbeat" | "slow" | "reconnect" | "failed" => None,
         "gap" => Some(Streamed::Gap {
             detail: event.data,
             cursor: event.id,

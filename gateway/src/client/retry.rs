@@ -39,7 +39,9 @@ pub(super) fn next(
 /// Between half of the doubled pause and all of it.
 fn pause(attempt: u32, jitter: f64) -> Duration {
     let doubled = PAUSE_FIRST * 2_u32.saturating_pow(attempt.min(16));
-    doubled.min(PAUSE_MAX).mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+    doubled
+        .min(PAUSE_MAX)
+        .mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
 }
 
 #[cfg(test)]

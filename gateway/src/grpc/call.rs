@@ -27,7 +27,10 @@ pub(super) struct Calls {
 
 impl Calls {
     pub(super) fn new(authenticator: Authenticator, worker: Arc<str>) -> Self {
-        Self { authenticator, worker }
+        Self {
+            authenticator,
+            worker,
+        }
     }
 
     /// The context and the caller of a request: those that a middleware found, or else those of
@@ -40,7 +43,9 @@ impl Calls {
         };
         if let Some(timeout) = grpc_timeout(headers)? {
             let deadline = Instant::now() + timeout;
-            let earlier = context.deadline.map_or(deadline, |other| other.min(deadline));
+            let earlier = context
+                .deadline
+                .map_or(deadline, |other| other.min(deadline));
             context.deadline = Some(earlier);
         }
         let principal = match extensions.get::<Principal>() {
@@ -95,7 +100,14 @@ impl Call {
             return Err(Problem::new(ProblemKind::Internal, detail));
         };
         let headers = metadata.into_headers();
-        Ok((Self { principal, context, headers }, message))
+        Ok((
+            Self {
+                principal,
+                context,
+                headers,
+            },
+            message,
+        ))
     }
 
     /// The `idempotency-key` of the metadata. `request` is the encoded message: another message
@@ -173,7 +185,9 @@ mod tests {
         let mut request = Request::new(Body::empty());
         *request.method_mut() = Method::POST;
         let name = HeaderName::from_static(TIMEOUT_HEADER);
-        request.headers_mut().insert(name, HeaderValue::from_static(timeout));
+        request
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(timeout));
         request
     }
 

@@ -72,12 +72,19 @@ impl RpcStatus {
     /// A status without details. `code` and `message` repeat those of the call.
     pub(super) fn new(code: i32, message: &str) -> Self {
         let message = message.to_owned();
-        Self { code, message, details: Vec::new() }
+        Self {
+            code,
+            message,
+            details: Vec::new(),
+        }
     }
 
     /// Names the problem: `reason` in capitals, unique in `domain`.
     pub(super) fn with_error_info(mut self, reason: String, domain: &str) -> Self {
-        let info = ErrorInfo { reason, domain: domain.to_owned() };
+        let info = ErrorInfo {
+            reason,
+            domain: domain.to_owned(),
+        };
         self.add("ErrorInfo", &info);
         self
     }
@@ -91,7 +98,9 @@ impl RpcStatus {
             field: field.to_owned(),
             description: description.to_owned(),
         });
-        let request = BadRequest { field_violations: violations.collect() };
+        let request = BadRequest {
+            field_violations: violations.collect(),
+        };
         if !request.field_violations.is_empty() {
             self.add("BadRequest", &request);
         }
@@ -105,7 +114,12 @@ impl RpcStatus {
                 seconds: i64::try_from(delay.as_secs()).unwrap_or(i64::MAX),
                 nanos: i32::try_from(delay.subsec_nanos()).unwrap_or(0),
             };
-            self.add("RetryInfo", &RetryInfo { retry_delay: Some(delay) });
+            self.add(
+                "RetryInfo",
+                &RetryInfo {
+                    retry_delay: Some(delay),
+                },
+            );
         }
         self
     }
@@ -117,7 +131,10 @@ impl RpcStatus {
 
     fn add(&mut self, name: &str, detail: &impl Message) {
         let type_url = format!("{TYPE_URL}{name}");
-        self.details.push(Any { type_url, value: detail.encode_to_vec() });
+        self.details.push(Any {
+            type_url,
+            value: detail.encode_to_vec(),
+        });
     }
 }
 
@@ -131,7 +148,11 @@ mod tests {
             .with_violations([("/a", "missing")].into_iter())
             .with_retry_delay(Some(Duration::from_millis(1_500)));
         let read = RpcStatus::decode(status.to_bytes()).expect("it is a google.rpc.Status");
-        let urls: Vec<_> = read.details.iter().map(|any| any.type_url.as_str()).collect();
+        let urls: Vec<_> = read
+            .details
+            .iter()
+            .map(|any| any.type_url.as_str())
+            .collect();
         let expected = [
             "type.googleapis.com/google.rpc.BadRequest",
             "type.googleapis.com/google.rpc.RetryInfo",
@@ -144,7 +165,9 @@ mod tests {
 
     #[test]
     fn nothing_to_name_adds_no_detail() {
-        let status = RpcStatus::new(13, "").with_violations([].into_iter()).with_retry_delay(None);
+        let status = RpcStatus::new(13, "")
+            .with_violations([].into_iter())
+            .with_retry_delay(None);
         assert!(status.details.is_empty());
     }
 }

@@ -135,7 +135,11 @@ mod tests {
         let message = proto::EventStatus::from(status);
         assert_eq!(message.state(), proto::EventState::Published);
         let log = message.log.expect("a place");
-        let offsets = log.position.iter().chain(&log.duplicates).map(|at| at.offset);
+        let offsets = log
+            .position
+            .iter()
+            .chain(&log.duplicates)
+            .map(|at| at.offset);
         assert_eq!(offsets.collect::<Vec<_>>(), [Some(4_711), Some(4_712)]);
     }
 }

@@ -44,10 +44,22 @@ impl proto::events_server::Events for EventsService {
         request: Request<proto::GetStatusRequest>,
     ) -> Result<Response<proto::EventStatus>, Status> {
         let (call, message) = Call::of(request)?;
-        let proto::GetStatusRequest { id, source, r#type, since } = message;
+        let proto::GetStatusRequest {
+            id,
+            source,
+            r#type,
+            since,
+        } = message;
         let since = since.as_deref().map(time).transpose()?;
-        let query = StatusQuery { source, ty: r#type, since };
-        let status = self.status.event_for(&call.principal, &call.context, &id, &query).await?;
+        let query = StatusQuery {
+            source,
+            ty: r#type,
+            since,
+        };
+        let status = self
+            .status
+            .event_for(&call.principal, &call.context, &id, &query)
+            .await?;
         Ok(Response::new(status.into()))
     }
 
@@ -63,21 +75,36 @@ impl proto::events_server::Events for EventsService {
             Some(Start::Earliest(true)) => StreamStart::Earliest,
             Some(Start::After(cursor)) => StreamStart::After(cursor),
         };
-        let filter = Filter { types: message.types, key: message.key };
-        let subscription = self.streams.subscribe(&call.principal, filter, start).await?;
-        Ok(Response::new(elements(subscription, call.context.deadline, frame)))
+        let filter = Filter {
+            types: message.types,
+            key: message.key,
+        };
+        let subscription = self
+            .streams
+            .subscribe(&call.principal, filter, start)
+            .await?;
+        Ok(Response::new(elements(
+            subscription,
+            call.context.deadline,
+            frame,
+        )))
     }
 }
 
 /// The events of a request. Pointers of errors lead to fields of the message.
 fn new_events(message: proto::PostRequest) -> Result<Vec<NewEvent>, Problem> {
     let events = message.events.into_iter().enumerate();
-    events.map(|(index, event)| new_event(event, format!("/events/{index}/data"))).collect()
+    events
+        .map(|(index, event)| new_event(event, format!("/events/{index}/data")))
+        .collect()
 }
 
 fn new_event(event: proto::NewEvent, pointer: String) -> Result<NewEvent, Problem> {
     let data = json(&event.data).map_err(|reason| {
-        let error = FieldError { pointer: pointer.clone(), detail: reason };
+        let error = FieldError {
+            pointer: pointer.clone(),
+            detail: reason,
+        };
         Problem::new(ProblemKind::Malformed, "the data is not JSON").with_errors(vec![error])
     })?;
     let mut posted = NewEvent::new(event.r#type, data)
@@ -126,7 +153,10 @@ fn reply(answer: PostAnswer) -> proto::PostReply {
 
 /// The message of a frame.
 fn frame(frame: Frame) -> Step<proto::Frame> {
-    let with = |cursor, content| proto::Frame { cursor, content: Some(content) };
+    let with = |cursor, content| proto::Frame {
+        cursor,
+        content: Some(content),
+    };
     match frame {
         Frame::Event { cursor, event } => {
             Step::Next(with(cursor, Content::Event(streamed(&event))))
@@ -134,7 +164,13 @@ fn frame(frame: Frame) -> Step<proto::Frame> {
         Frame::Heartbeat { cursor } => {
             Step::Next(with(cursor, Content::Heartbeat(proto::Heartbeat {})))
         }
-        Frame::Gap { cursor, topic, partition, from, to } => {
+        Frame::Gap {
+            cursor,
+            topic,
+            partition,
+            from,
+            to,
+        } => {
             let gap = proto::Gap {
                 topic: topic.to_string(),
                 partition,
@@ -143,12 +179,14 @@ fn frame(frame: Frame) -> Step<proto::Frame> {
             };
             Step::Next(with(cursor, Content::Gap(gap)))
         }
-        Frame::Slow { cursor } => {
-            Step::Last(Some(with(cursor, Content::Slow(proto::Slow {}))), too_slow())
-        }
-        Frame::Reconnect { cursor } => {
-            Step::Last(Some(with(cursor, Content::Reconnect(proto::Reconnect {}))), reconnect())
-        }
+        Frame::Slow { cursor } => Step::Last(
+            Some(with(cursor, Content::Slow(proto::Slow {}))),
+            too_slow(),
+        ),
+        Frame::Reconnect { cursor } => Step::Last(
+            Some(with(cursor, Content::Reconnect(proto::Reconnect {}))),
+            reconnect(),
+        ),
         Frame::Failed { problem, .. } => Step::Last(None, problem),
     }
 }
@@ -178,7 +216,9 @@ mod tests {
             data: Bytes::from_static(data.as_bytes()),
             ..proto::NewEvent::default()
         };
-        proto::PostRequest { events: vec![event("{}"), event(data)] }
+        proto::PostRequest {
+            events: vec![event("{}"), event(data)],
+        }
     }
 
     #[test]
@@ -209,19 +249,41 @@ mod tests {
         let cursor = || "c".to_owned();
         let gone = Problem::new(ProblemKind::Gone, "the topic was deleted");
         for (sent, element, kind) in [
-            (Frame::Slow { cursor: cursor() }, true, ProblemKind::Unavailable),
-            (Frame::Reconnect { cursor: cursor() }, true, ProblemKind::Unavailable),
-            (Frame::Failed { cursor: cursor(), problem: gone }, false, ProblemKind::Gone),
+            (
+                Frame::Slow { cursor: cursor() },
+                true,
+                ProblemKind::Unavailable,
+            ),
+            (
+                Frame::Reconnect { cursor: cursor() },
+                true,
+                ProblemKind::Unavailable,
+            ),
+            (
+                Frame::Failed {
+                    cursor: cursor(),
+                    problem: gone,
+                },
+                false,
+                ProblemKind::Gone,
+            ),
         ] {
             let Step::Last(last, problem) = frame(sent) else {
                 panic!("{kind:?} ends the stream");
             };
-            assert_eq!(last.map(|frame| frame.cursor), element.then(cursor), "{kind:?}");
+            assert_eq!(
+                last.map(|frame| frame.cursor),
+                element.then(cursor),
+                "{kind:?}"
+            );
             assert_eq!(problem.kind, kind);
         }
         let Step::Next(element) = frame(Frame::Heartbeat { cursor: cursor() }) else {
             panic!("a heartbeat ends nothing");
         };
-        assert_eq!(element.content, Some(Content::Heartbeat(proto::Heartbeat {})));
+        assert_eq!(
+            element.content,
+            Some(Content::Heartbeat(proto::Heartbeat {}))
+        );
     }
 }

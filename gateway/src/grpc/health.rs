@@ -36,7 +36,10 @@ pub(super) async fn health(services: &[&'static str]) -> (Router, HealthHandle) 
     let (reporter, server) = tonic_health::server::health_reporter();
     let mut all = vec![SERVER];
     all.extend_from_slice(services);
-    let handle = HealthHandle { reporter, services: all };
+    let handle = HealthHandle {
+        reporter,
+        services: all,
+    };
     handle.set_serving(true).await;
     let routes = Routes::from(Router::new()).add_service(server);
     (routes.into_axum_router(), handle)
@@ -57,13 +60,20 @@ mod tests {
         for (serving, expected) in [(true, Answer::Serving), (false, Answer::NotServing)] {
             handle.set_serving(serving).await;
             for service in ["", "shop.v1.Orders"] {
-                let request = HealthCheckRequest { service: service.to_owned() };
+                let request = HealthCheckRequest {
+                    service: service.to_owned(),
+                };
                 let answer = client.check(request).await.expect("the service is known");
                 assert_eq!(answer.into_inner().status, expected as i32, "{service:?}");
             }
         }
-        let request = HealthCheckRequest { service: "unknown".to_owned() };
-        let status = client.check(request).await.expect_err("there is no such service");
+        let request = HealthCheckRequest {
+            service: "unknown".to_owned(),
+        };
+        let status = client
+            .check(request)
+            .await
+            .expect_err("there is no such service");
         assert_eq!(status.code(), Code::NotFound);
     }
 }

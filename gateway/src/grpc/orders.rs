@@ -43,8 +43,18 @@ impl proto::orders_server::Orders for OrdersService {
         let (call, message) = Call::of(request)?;
         let key = call.idempotency_key(PLACE, &message.encode_to_vec())?;
         let answer = self.posts.post(&call, vec![placed(message)?], key).await?;
-        let Posted { order_id, event_id, event_source, replayed } = Posted::of(answer);
-        let reply = proto::PlaceReply { order_id, event_id, event_source, replayed };
+        let Posted {
+            order_id,
+            event_id,
+            event_source,
+            replayed,
+        } = Posted::of(answer);
+        let reply = proto::PlaceReply {
+            order_id,
+            event_id,
+            event_source,
+            replayed,
+        };
         Ok(Response::new(reply))
     }
 
@@ -54,11 +64,25 @@ impl proto::orders_server::Orders for OrdersService {
     ) -> Result<Response<proto::CancelReply>, Status> {
         let (call, message) = Call::of(request)?;
         let key = call.idempotency_key(CANCEL, &message.encode_to_vec())?;
-        let proto::CancelRequest { order_id, reason, event_id } = message;
+        let proto::CancelRequest {
+            order_id,
+            reason,
+            event_id,
+        } = message;
         let event = cancellation(&order_id, json!({ "reason": reason }), event_id)?;
         let answer = self.posts.post(&call, vec![event], key).await?;
-        let Posted { order_id, event_id, event_source, replayed } = Posted::of(answer);
-        let reply = proto::CancelReply { order_id, event_id, event_source, replayed };
+        let Posted {
+            order_id,
+            event_id,
+            event_source,
+            replayed,
+        } = Posted::of(answer);
+        let reply = proto::CancelReply {
+            order_id,
+            event_id,
+            event_source,
+            replayed,
+        };
         Ok(Response::new(reply))
     }
 
@@ -105,16 +129,32 @@ impl proto::orders_server::Orders for OrdersService {
             Some(Start::After(cursor)) => StreamStart::After(cursor),
         };
         let types = order_types(self.posts.posting.allow_list(), &call.principal)?;
-        let filter = Filter { types, key: Some(message.order_id) };
-        let subscription = self.streams.subscribe(&call.principal, filter, start).await?;
-        Ok(Response::new(elements(subscription, call.context.deadline, update)))
+        let filter = Filter {
+            types,
+            key: Some(message.order_id),
+        };
+        let subscription = self
+            .streams
+            .subscribe(&call.principal, filter, start)
+            .await?;
+        Ok(Response::new(elements(
+            subscription,
+            call.context.deadline,
+            update,
+        )))
     }
 }
 
 /// The event that places the order.
 fn placed(message: proto::PlaceRequest) -> Result<NewEvent, Problem> {
-    let proto::PlaceRequest { order_id, customer_id, lines, total_cents, placed_at, event_id } =
-        message;
+    let proto::PlaceRequest {
+        order_id,
+        customer_id,
+        lines,
+        total_cents,
+        placed_at,
+        event_id,
+    } = message;
     let lines = lines.into_iter().map(|line| {
         json!({
             "article": line.article,
@@ -207,7 +247,12 @@ fn order_types(list: &AllowList, principal: &Principal) -> Result<Vec<String>, P
 
 /// The message of a frame.
 fn update(frame: Frame) -> Step<proto::OrderUpdate> {
-    let next = |cursor, content| Step::Next(proto::OrderUpdate { cursor, content: Some(content) });
+    let next = |cursor, content| {
+        Step::Next(proto::OrderUpdate {
+            cursor,
+            content: Some(content),
+        })
+    };
     match frame {
         Frame::Event { cursor, event } => {
             let event = proto::OrderEvent {
@@ -216,10 +261,14 @@ fn update(frame: Frame) -> Step<proto::OrderUpdate> {
             };
             next(cursor, Content::Event(event))
         }
-        Frame::Heartbeat { cursor } => {
-            next(cursor, Content::Heartbeat(proto::OrderHeartbeat {}))
-        }
-        Frame::Gap { cursor, topic, partition, from, to } => {
+        Frame::Heartbeat { cursor } => next(cursor, Content::Heartbeat(proto::OrderHeartbeat {})),
+        Frame::Gap {
+            cursor,
+            topic,
+            partition,
+            from,
+            to,
+        } => {
             let gap = proto::OrderGap {
                 topic: topic.to_string(),
                 partition,
@@ -261,7 +310,9 @@ mod tests {
         assert_eq!(data["order_id"], "o-7");
         assert_eq!(data["total_cents"], 300);
         let catalogue = shop_schemas::catalogue().expect("the schemas compile");
-        catalogue.validate(&event.ty, &data).expect("the order is valid");
+        catalogue
+            .validate(&event.ty, &data)
+            .expect("the order is valid");
     }
 
     #[test]
@@ -283,10 +334,16 @@ mod tests {
         let list = crate::shop::allow_list().expect("the shop's list");
         let mut rights = Rights::default();
         let refused = order_types(&list, &Principal::new("web", rights.clone()));
-        assert_eq!(refused.expect_err("it has no right").kind, ProblemKind::Forbidden);
+        assert_eq!(
+            refused.expect_err("it has no right").kind,
+            ProblemKind::Forbidden
+        );
         rights.stream = vec!["shop.order-*".to_owned()];
         let types = order_types(&list, &Principal::new("web", rights)).expect("two types");
         let types: BTreeSet<&str> = types.iter().map(String::as_str).collect();
-        assert_eq!(types, BTreeSet::from(["shop.order-cancelled.v1", OrderPlaced::TYPE]));
+        assert_eq!(
+            types,
+            BTreeSet::from(["shop.order-cancelled.v1", OrderPlaced::TYPE])
+        );
     }
 }

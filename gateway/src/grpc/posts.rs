@@ -28,7 +28,9 @@ impl Posts {
         let (principal, context) = (&call.principal, &call.context);
         let event_id = events.first().and_then(|event| event.id.as_deref());
         let retry_key = key.as_ref().map(|key| key.key.as_str()).or(event_id);
-        let permit = self.admission.try_admit_keyed(principal, context, retry_key)?;
+        let permit = self
+            .admission
+            .try_admit_keyed(principal, context, retry_key)?;
         let accepting = self.posting.accept(principal, context, events, key);
         let deadline = self.admission.deadline(context);
         let result = match timeout_at(deadline, accepting).await {

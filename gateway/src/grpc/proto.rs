@@ -1,5 +1,10 @@
 //! The generated messages, servers and clients. Their documentation is in `schemas/proto`.
-#![allow(clippy::all, clippy::pedantic, clippy::unwrap_used, clippy::large_futures)]
+#![allow(
+    clippy::all,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::large_futures
+)]
 #![allow(missing_docs, rustdoc::all, unreachable_pub, rust_2018_idioms)]
 
 /// The package `evenkeel.gateway.v1`.

@@ -89,14 +89,21 @@ impl Grpc {
         let (routes, names) = match self.orders {
             Some((reader, lag)) => {
                 let (posts, streams) = (self.posts, self.streams);
-                let orders = OrdersService { posts, reader, lag, streams };
+                let orders = OrdersService {
+                    posts,
+                    reader,
+                    lag,
+                    streams,
+                };
                 let orders = OrdersServer::new(orders).max_decoding_message_size(bytes_max);
                 let names = [names, vec![name_of(&orders)]].concat();
                 (routes.add_service(orders), names)
             }
             None => (routes, names),
         };
-        let calls = routes.into_axum_router().route_layer(from_fn_with_state(self.calls, open));
+        let calls = routes
+            .into_axum_router()
+            .route_layer(from_fn_with_state(self.calls, open));
         let (health, handle) = health(&names).await;
         (calls.merge(health), handle)
     }

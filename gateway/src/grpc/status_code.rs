@@ -115,7 +115,10 @@ mod tests {
     use std::time::Duration;
 
     fn field(pointer: &str, detail: &str) -> FieldError {
-        FieldError { pointer: pointer.to_owned(), detail: detail.to_owned() }
+        FieldError {
+            pointer: pointer.to_owned(),
+            detail: detail.to_owned(),
+        }
     }
 
     #[test]
@@ -146,7 +149,10 @@ mod tests {
         let status = Status::from(problem);
         assert_eq!(status.code(), Code::InvalidArgument);
         assert_eq!(status.message(), "one field is invalid");
-        let json = status.metadata().get_bin("problem-bin").expect("the problem is sent");
+        let json = status
+            .metadata()
+            .get_bin("problem-bin")
+            .expect("the problem is sent");
         let json = json.to_bytes().expect("it is base64");
         let read: serde_json::Value = serde_json::from_slice(&json).expect("it is JSON");
         assert_eq!(read, expected);
@@ -173,8 +179,12 @@ mod tests {
         let problem = Problem::new(ProblemKind::InvalidEvent, "ä".repeat(4_000))
             .with_errors(errors.collect());
         let mut headers = axum::http::HeaderMap::new();
-        Status::from(problem).add_header(&mut headers).expect("the status is encoded");
-        let sizes = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32);
+        Status::from(problem)
+            .add_header(&mut headers)
+            .expect("the status is encoded");
+        let sizes = headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + 32);
         assert!(sizes.sum::<usize>() < 8_192);
     }
 }

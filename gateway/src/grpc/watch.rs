@@ -38,22 +38,25 @@ pub(super) fn elements<T: Send + 'static>(
     step: fn(Frame) -> Step<T>,
 ) -> Elements<T> {
     let open = State::Open(Box::new(subscription));
-    Box::pin(futures_util::stream::unfold(open, move |state| async move {
-        let mut subscription = match state {
-            State::Open(subscription) => subscription,
-            State::Ending(problem) => return Some((Err(Status::from(problem)), State::Ended)),
-            State::Ended => return None,
-        };
-        let frame = match next(&mut subscription, deadline).await {
-            Ok(frame) => frame?,
-            Err(problem) => return Some((Err(Status::from(problem)), State::Ended)),
-        };
-        Some(match step(frame) {
-            Step::Next(element) => (Ok(element), State::Open(subscription)),
-            Step::Last(Some(element), problem) => (Ok(element), State::Ending(problem)),
-            Step::Last(None, problem) => (Err(Status::from(problem)), State::Ended),
-        })
-    }))
+    Box::pin(futures_util::stream::unfold(
+        open,
+        move |state| async move {
+            let mut subscription = match state {
+                State::Open(subscription) => subscription,
+                State::Ending(problem) => return Some((Err(Status::from(problem)), State::Ended)),
+                State::Ended => return None,
+            };
+            let frame = match next(&mut subscription, deadline).await {
+                Ok(frame) => frame?,
+                Err(problem) => return Some((Err(Status::from(problem)), State::Ended)),
+            };
+            Some(match step(frame) {
+                Step::Next(element) => (Ok(element), State::Open(subscription)),
+                Step::Last(Some(element), problem) => (Ok(element), State::Ending(problem)),
+                Step::Last(None, problem) => (Err(Status::from(problem)), State::Ended),
+            })
+        },
+    ))
 }
 
 async fn next(

@@ -70,7 +70,11 @@ pub async fn add_context(
         Ok(context) => (context, None),
         Err(problem) => {
             let trace = trace(request.headers());
-            let context = RequestContext { trace, deadline: None, worker };
+            let context = RequestContext {
+                trace,
+                deadline: None,
+                worker,
+            };
             (context, Some(problem))
         }
     };
@@ -120,7 +124,9 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
         Some(number) => (number, 0.001),
         None => (text.strip_suffix('s').unwrap_or(text), 1.0),
     };
-    let is_plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let is_plain = number
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
     match number.parse::<f64>() {
         Ok(number) if is_plain && number * unit <= 3_600.0 => {
             Ok(Some(Duration::from_secs_f64(number * unit)))
@@ -157,7 +163,9 @@ mod tests {
             ("3601", None),
             ("1m", None),
         ] {
-            let read = timeout(&headers(&[("x-request-timeout", text)])).ok().flatten();
+            let read = timeout(&headers(&[("x-request-timeout", text)]))
+                .ok()
+                .flatten();
             assert_eq!(read, millis.map(Duration::from_millis), "{text:?}");
         }
     }
@@ -166,15 +174,22 @@ mod tests {
     fn a_callers_trace_is_continued_and_a_forged_one_replaced() {
         let worker: Arc<str> = "gateway-1".into();
         let caller = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let context = RequestContext::from_headers(&headers(&[("traceparent", caller)]), worker.clone());
+        let context =
+            RequestContext::from_headers(&headers(&[("traceparent", caller)]), worker.clone());
         let context = context.expect("no deadline");
         assert_eq!(context.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_ne!(context.trace.traceparent, caller);
         for forged in ["", "00-0-0-0", "<script>"] {
-            let context = RequestContext::from_headers(&headers(&[("traceparent", forged)]), worker.clone());
+            let context =
+                RequestContext::from_headers(&headers(&[("traceparent", forged)]), worker.clone());
             let context = context.expect("no deadline");
             assert_eq!(context.trace_id().len(), 32, "{forged:?}");
-            assert!(context.trace_id().bytes().all(|byte| byte.is_ascii_hexdigit()));
+            assert!(
+                context
+                    .trace_id()
+                    .bytes()
+                    .all(|byte| byte.is_ascii_hexdigit())
+            );
         }
     }
 }

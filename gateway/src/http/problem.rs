@@ -192,14 +192,18 @@ impl Problem {
     /// The JSON object of the answer.
     pub fn to_json(&self) -> serde_json::Value {
         let mut object = self.members.clone();
-        object.insert("type".into(), format!("/problems/{}", self.kind.name()).into());
+        object.insert(
+            "type".into(),
+            format!("/problems/{}", self.kind.name()).into(),
+        );
         object.insert("title".into(), self.kind.title().into());
         object.insert("status".into(), self.kind.status().as_u16().into());
         object.insert("detail".into(), self.detail.as_ref().into());
         if !self.errors.is_empty() {
-            let errors = self.errors.iter().map(|error| {
-                serde_json::json!({"pointer": error.pointer, "detail": error.detail})
-            });
+            let errors = self
+                .errors
+                .iter()
+                .map(|error| serde_json::json!({"pointer": error.pointer, "detail": error.detail}));
             object.insert("errors".into(), errors.collect());
         }
         object.into()
@@ -248,7 +252,9 @@ mod tests {
     fn retry_after_is_rounded_up_to_whole_seconds() {
         let problem = Problem::new(ProblemKind::Overloaded, "busy");
         for (millis, seconds) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2)] {
-            let problem = problem.clone().with_retry_after(Duration::from_millis(millis));
+            let problem = problem
+                .clone()
+                .with_retry_after(Duration::from_millis(millis));
             assert_eq!(problem.retry_after_seconds(), Some(seconds), "{millis}");
         }
         assert_eq!(problem.retry_after_seconds(), None);

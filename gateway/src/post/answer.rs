@@ -38,7 +38,11 @@ impl PostedEvent {
     ///
     /// Everything but letters, digits and `-._~` is percent-encoded.
     pub fn status_path(&self) -> String {
-        format!("/events/{}?source={}", encoded(&self.id), encoded(&self.source))
+        format!(
+            "/events/{}?source={}",
+            encoded(&self.id),
+            encoded(&self.source)
+        )
     }
 }
 
@@ -240,13 +244,25 @@ mod tests {
                 "/kafka#topic",
                 "/events/partition%3A1%2Foffset%3A23?source=%2Fkafka%23topic",
             ),
-            ("a b?c=d&e+f%", "é", "/events/a%20b%3Fc%3Dd%26e%2Bf%25?source=%C3%A9"),
+            (
+                "a b?c=d&e+f%",
+                "é",
+                "/events/a%20b%3Fc%3Dd%26e%2Bf%25?source=%C3%A9",
+            ),
         ] {
-            let event = PostedEvent::new(id.to_owned(), source.to_owned(), "t".to_owned(), "k".to_owned());
+            let event = PostedEvent::new(
+                id.to_owned(),
+                source.to_owned(),
+                "t".to_owned(),
+                "k".to_owned(),
+            );
             let path = event.status_path();
             assert_eq!(path, expected);
             let uri: axum::http::Uri = path.parse().expect("a URL");
-            assert_eq!(uri.path(), &expected[..expected.find('?').expect("a query")]);
+            assert_eq!(
+                uri.path(),
+                &expected[..expected.find('?').expect("a query")]
+            );
         }
     }
 
@@ -261,7 +277,10 @@ mod tests {
             let first = PostAnswer::new(events, form, &context).expect("an answer");
             let again = PostAnswer::of_repetition(first.stored().clone()).expect("an answer");
             assert_eq!(again.events, first.events);
-            assert_eq!((&again.trace_id, &again.worker), (&first.trace_id, &first.worker));
+            assert_eq!(
+                (&again.trace_id, &again.worker),
+                (&first.trace_id, &first.worker)
+            );
             let (first, again) = (first.into_response(), again.into_response());
             assert_eq!(first.status(), 202);
             assert_eq!(again.status(), 202);
@@ -286,14 +305,21 @@ mod tests {
             "status": status,
         });
         assert_eq!(listed["events"], json!([event]));
-        assert_eq!(one.into_response().headers()["location"], "/events/a?source=%2Fcallers%2Fweb");
+        assert_eq!(
+            one.into_response().headers()["location"],
+            "/events/a?source=%2Fcallers%2Fweb"
+        );
         assert!(!list.into_response().headers().contains_key("location"));
     }
 
     #[test]
     fn a_damaged_stored_answer_is_an_internal_problem() {
         let body = Bytes::from_static(b"{}");
-        let stored = StoredAnswer { status: 202, headers: Vec::new(), body };
+        let stored = StoredAnswer {
+            status: 202,
+            headers: Vec::new(),
+            body,
+        };
         let problem = PostAnswer::of_repetition(stored).expect_err("no events");
         assert_eq!(problem.kind, ProblemKind::Internal);
     }

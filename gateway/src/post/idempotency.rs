@@ -63,7 +63,9 @@ impl IdempotencyKey {
         if values.next().is_some() {
             return Err(malformed("is there more than once"));
         }
-        let text = value.to_str().map_err(|_| malformed("is not visible ASCII text"))?;
+        let text = value
+            .to_str()
+            .map_err(|_| malformed("is not visible ASCII text"))?;
         let key = parse(text.trim()).map_err(malformed)?;
         let fingerprint = fingerprint(headers, method, path, content_type, body);
         Ok(Some(Self { key, fingerprint }))
@@ -71,7 +73,10 @@ impl IdempotencyKey {
 }
 
 fn malformed(reason: &str) -> Problem {
-    Problem::new(ProblemKind::Malformed, format!("the header Idempotency-Key {reason}"))
+    Problem::new(
+        ProblemKind::Malformed,
+        format!("the header Idempotency-Key {reason}"),
+    )
 }
 
 /// The key in a header's value: a string of a structured field, or an unquoted text.
@@ -129,9 +134,10 @@ fn fingerprint(
         add(part.as_bytes());
     }
     add(body);
-    let is_attribute =
-        |name: &str| name.starts_with(ATTRIBUTE_PREFIX) && !IGNORED.contains(&name);
-    let attributes = headers.iter().filter(|(name, _)| is_attribute(name.as_str()));
+    let is_attribute = |name: &str| name.starts_with(ATTRIBUTE_PREFIX) && !IGNORED.contains(&name);
+    let attributes = headers
+        .iter()
+        .filter(|(name, _)| is_attribute(name.as_str()));
     let mut attributes: Vec<_> = attributes.collect();
     attributes.sort_by(|(left, _), (right, _)| left.as_str().cmp(right.as_str()));
     for (name, value) in attributes {
@@ -198,13 +204,24 @@ mod tests {
     #[test]
     fn a_fingerprint_covers_what_decides_the_event() {
         let read = |extra: &[(&'static str, &str)], path: &str, content_type: &str, body: &str| {
-            fingerprint(&headers(extra), &Method::POST, path, content_type, body.as_bytes())
+            fingerprint(
+                &headers(extra),
+                &Method::POST,
+                path,
+                content_type,
+                body.as_bytes(),
+            )
         };
         let first = read(&[("ce-id", "1"), ("ce-type", "t")], "/events", "j", "{}");
         let same = [
             read(&[("ce-type", "t"), ("ce-id", "1")], "/events", "j", "{}"),
             read(
-                &[("ce-type", "t"), ("ce-traceparent", "x"), ("ce-id", "1"), ("via", "proxy")],
+                &[
+                    ("ce-type", "t"),
+                    ("ce-traceparent", "x"),
+                    ("ce-id", "1"),
+                    ("via", "proxy"),
+                ],
                 "/events",
                 "j",
                 "{}",

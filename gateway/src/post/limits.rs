@@ -9,15 +9,18 @@ use std::time::Duration;
 /// use evenkeel_gateway::post::PostLimits;
 ///
 /// let limits = PostLimits::default().with_batch_max(10);
-/// assert_eq!((limits.body_bytes_max, limits.batch_max), (1 << 20, 10));
+/// assert_eq!((limits.body_bytes_max, limits.batch_max), (960 << 10, 10));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PostLimits {
-    /// The most bytes of a body. Default 1 MiB. A longer one is refused with 413: before it is
-    /// read if `Content-Length` says so, otherwise as soon as the limit is reached. Bodies are held
-    /// in memory, so this times the concurrent requests bounds their memory. The brokers' own limit
-    /// of a record applies as well.
+    /// The most bytes of a body. Default 960 KiB, so that an event with its headers is smaller than
+    /// the brokers' default limit of a record (`max.message.bytes`, 1 MiB): an outbox would accept a
+    /// larger one, which the brokers then refuse. Keep it at least 64 KiB below the topics' limit.
+    ///
+    /// A longer body is refused with 413: before it is read if `Content-Length` says so, otherwise
+    /// as soon as the limit is reached. Bodies are held in memory, so this times the concurrent
+    /// requests bounds their memory.
     pub body_bytes_max: usize,
     /// The longest time for a body to arrive. Default 30 s. After it the request is refused with
     /// 504. A deadline of the request that is earlier counts instead.
@@ -29,7 +32,7 @@ pub struct PostLimits {
 impl Default for PostLimits {
     fn default() -> Self {
         Self {
-            body_bytes_max: 1 << 20,
+            body_bytes_max: 960 << 10,
             body_time_max: Duration::from_secs(30),
             batch_max: 100,
         }

@@ -94,7 +94,9 @@ impl NewEvent {
     /// attribute in a header has no pointer.
     pub(super) fn attribute_error(&self, name: &str, detail: &str) -> FieldError {
         let members = ["/data", "/data_base64"];
-        let base = members.iter().find_map(|member| self.pointer.strip_suffix(member));
+        let base = members
+            .iter()
+            .find_map(|member| self.pointer.strip_suffix(member));
         let pointer = base.map(|base| format!("{base}/{}", escaped(&bounded(name))));
         FieldError {
             pointer: pointer.unwrap_or_default(),
@@ -129,7 +131,9 @@ pub(super) fn bounded(text: &str) -> String {
     if text.len() <= POINTER_BYTES_MAX {
         return text.to_owned();
     }
-    let end = (0..=POINTER_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end));
+    let end = (0..=POINTER_BYTES_MAX)
+        .rev()
+        .find(|end| text.is_char_boundary(*end));
     format!("{}…", &text[..end.unwrap_or_default()])
 }
 
@@ -152,8 +156,16 @@ mod tests {
             ("/data_base64", "/time", "/data_base64"),
         ] {
             let event = at(pointer);
-            assert_eq!(event.attribute_error("time", "is odd").pointer, attribute, "{pointer}");
-            assert_eq!(event.data_error("/cents", "is odd").pointer, data, "{pointer}");
+            assert_eq!(
+                event.attribute_error("time", "is odd").pointer,
+                attribute,
+                "{pointer}"
+            );
+            assert_eq!(
+                event.data_error("/cents", "is odd").pointer,
+                data,
+                "{pointer}"
+            );
         }
     }
 
@@ -161,6 +173,9 @@ mod tests {
     fn long_names_are_cut_at_a_character() {
         let error = at("/data").data_error(&"/€".repeat(500), "is odd");
         assert!(error.pointer.len() < 300, "{}", error.pointer.len());
-        assert_eq!(at("/data").attribute_error("a/b~c", "is odd").pointer, "/a~1b~0c");
+        assert_eq!(
+            at("/data").attribute_error("a/b~c", "is odd").pointer,
+            "/a~1b~0c"
+        );
     }
 }

@@ -118,7 +118,8 @@ impl Posting {
         } else {
             AnswerForm::List
         };
-        self.accept_as(form, principal, context, events, idempotency).await
+        self.accept_as(form, principal, context, events, idempotency)
+            .await
     }
 
     /// [`accept`](Self::accept) with an answer that is a list, even for one event.
@@ -132,7 +133,8 @@ impl Posting {
         events: Vec<NewEvent>,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<PostAnswer, Problem> {
-        self.accept_as(AnswerForm::List, principal, context, events, idempotency).await
+        self.accept_as(AnswerForm::List, principal, context, events, idempotency)
+            .await
     }
 
     async fn accept_as(
@@ -148,7 +150,12 @@ impl Posting {
         let posted = events.iter().map(|event| {
             let key = event.record.key.as_deref().unwrap_or_default();
             let key = String::from_utf8_lossy(key).into_owned();
-            PostedEvent::new(event.id.clone(), event.source.clone(), event.ty.clone(), key)
+            PostedEvent::new(
+                event.id.clone(),
+                event.source.clone(),
+                event.ty.clone(),
+                key,
+            )
         });
         let answer = PostAnswer::new(posted.collect(), form, context)?;
         let request = AcceptRequest {
@@ -191,7 +198,9 @@ impl Posting {
             drop(room);
             encoded
         };
-        tokio::task::spawn_blocking(encode).await.map_err(|_| defect())?
+        tokio::task::spawn_blocking(encode)
+            .await
+            .map_err(|_| defect())?
     }
 }
 
@@ -206,11 +215,7 @@ impl std::fmt::Debug for Posting {
 
 impl Shared {
     /// Checks everything but the data.
-    fn drafts(
-        &self,
-        principal: &Principal,
-        events: Vec<NewEvent>,
-    ) -> Result<Vec<Draft>, Problem> {
+    fn drafts(&self, principal: &Principal, events: Vec<NewEvent>) -> Result<Vec<Draft>, Problem> {
         if events.is_empty() {
             return Err(Problem::new(ProblemKind::Malformed, "there is no event"));
         }
@@ -233,7 +238,11 @@ impl Shared {
         if faults.is_empty() {
             Ok(drafts)
         } else {
-            Err(problem(ProblemKind::Malformed, "the attributes are invalid", faults))
+            Err(problem(
+                ProblemKind::Malformed,
+                "the attributes are invalid",
+                faults,
+            ))
         }
     }
 
@@ -244,7 +253,11 @@ impl Shared {
             let detail = "the caller may not post events of this type";
             return Err(problem(ProblemKind::Forbidden, detail, vec![fault]));
         }
-        if event.source.as_deref().is_some_and(|source| *source != *principal.source) {
+        if event
+            .source
+            .as_deref()
+            .is_some_and(|source| *source != *principal.source)
+        {
             let fault = event.attribute_error("source", "is not that of this caller; omit it");
             let detail = "no caller writes the source of another";
             return Err(problem(ProblemKind::Forbidden, detail, vec![fault]));
@@ -255,7 +268,11 @@ impl Shared {
     fn route(&self, event: &NewEvent) -> Result<&EventRoute, Problem> {
         self.allow_list.post(&event.ty).ok_or_else(|| {
             let fault = event.attribute_error("type", "is none that callers may post");
-            problem(ProblemKind::NotFound, "there is no such event type", vec![fault])
+            problem(
+                ProblemKind::NotFound,
+                "there is no such event type",
+                vec![fault],
+            )
         })
     }
 
@@ -344,7 +361,10 @@ fn problem(kind: ProblemKind, detail: &'static str, mut faults: Vec<FieldError>)
 
 /// What cannot happen with checked attributes, a complete catalogue and code that does not panic.
 fn defect() -> Problem {
-    Problem::new(ProblemKind::Internal, "the event could not be encoded; nothing was accepted")
+    Problem::new(
+        ProblemKind::Internal,
+        "the event could not be encoded; nothing was accepted",
+    )
 }
 
 /// The estimated KiB of the tree of this JSON, at most [`TREES_KIB`]. Counts characters inside of
@@ -359,7 +379,9 @@ fn tree_kib(json: &str) -> u32 {
         _ => 0,
     };
     let bytes: usize = json.len() + json.bytes().map(weight).sum::<usize>();
-    u32::try_from(bytes / 1_024 + 1).unwrap_or(TREES_KIB).min(TREES_KIB)
+    u32::try_from(bytes / 1_024 + 1)
+        .unwrap_or(TREES_KIB)
+        .min(TREES_KIB)
 }
 
 #[cfg(test)]

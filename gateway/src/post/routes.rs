@@ -67,11 +67,15 @@ async fn answer(
     let text = binding::body_text(&body)?;
     if mode == Mode::Batch {
         let events = binding::batch(text, limits.batch_max)?;
-        return posting.accept_batch(principal, context, events, idempotency).await;
+        return posting
+            .accept_batch(principal, context, events, idempotency)
+            .await;
     }
     let event = match mode {
         Mode::Structured => binding::structured(text)?,
         _ => binding::binary(&parts.headers, name, text)?,
     };
-    posting.accept(principal, context, vec![event], idempotency).await
+    posting
+        .accept(principal, context, vec![event], idempotency)
+        .await
 }

@@ -83,8 +83,14 @@ impl Gateway {
         let status = StatusReader::new(kafka.clone(), allow_list, accept.clone(), status);
         let admission = Admission::new(admission(&settings), move || accept.backlog());
         let worker = settings.worker.clone();
-        let parts =
-            Parts::new(posting, streams.clone(), status, admission, authenticator, worker);
+        let parts = Parts::new(
+            posting,
+            streams.clone(),
+            status,
+            admission,
+            authenticator,
+            worker,
+        );
         let (parts, grpc_health) = with_shop(parts, &settings).await;
         let around = RouterSettings::default()
             .with_body(settings.body)
@@ -164,7 +170,10 @@ impl Gateway {
         let tasks = Box::pin(async { tokio::join!(drain_limit, reloading, watching) });
         let (report, relayed) = beside(main, tasks).await;
         if let Err(unsent) = publisher.flush(deadline.left()).await {
-            tracing::warn!(records = unsent.records, "records without an acknowledgement");
+            tracing::warn!(
+                records = unsent.records,
+                "records without an acknowledgement"
+            );
         }
         store.close().await;
         relayed.context("the outbox's relay failed; accepted events stay in the outbox")?;
@@ -242,7 +251,12 @@ fn admission(settings: &GatewaySettings) -> AdmissionSettings {
 fn read_model_topics() -> Vec<String> {
     let topics = shop_schemas::topics().iter();
     topics
-        .filter(|topic| topic.consumers.iter().any(|consumer| consumer == READ_MODEL))
+        .filter(|topic| {
+            topic
+                .consumers
+                .iter()
+                .any(|consumer| consumer == READ_MODEL)
+        })
         .map(|topic| topic.name.clone())
         .collect()
 }

@@ -98,7 +98,10 @@ pub(super) async fn explain(
     }
     let kind = KINDS.iter().find(|(kind, _)| kind.name() == name);
     let (kind, description) = kind.ok_or_else(|| {
-        Problem::new(ProblemKind::NotFound, "there is no kind of problem of this name")
+        Problem::new(
+            ProblemKind::NotFound,
+            "there is no kind of problem of this name",
+        )
     })?;
     Ok(Json(json!({
         "type": format!("/problems/{}", kind.name()),

@@ -164,7 +164,10 @@ async fn openapi() -> Response {
 }
 
 async fn no_route() -> Problem {
-    Problem::new(ProblemKind::NotFound, "there is no such route; see /openapi.json")
+    Problem::new(
+        ProblemKind::NotFound,
+        "there is no such route; see /openapi.json",
+    )
 }
 
 async fn no_method() -> Problem {

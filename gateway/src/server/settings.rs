@@ -67,9 +67,7 @@ impl FromStr for StoreAddress {
         let path = text.strip_prefix("sqlite://");
         match path.or_else(|| text.strip_prefix("sqlite:")) {
             Some(path) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
-            _ => Err(
-                "a store is sqlite:PATH, postgres://USER@HOST/DATABASE or brokers".to_owned(),
-            ),
+            _ => Err("a store is sqlite:PATH, postgres://USER@HOST/DATABASE or brokers".to_owned()),
         }
     }
 }
@@ -252,7 +250,11 @@ impl GatewaySettings {
                 self.listen
             ));
         }
-        if let Some(origin) = self.allowed_origins.iter().find(|origin| !is_origin(origin)) {
+        if let Some(origin) = self
+            .allowed_origins
+            .iter()
+            .find(|origin| !is_origin(origin))
+        {
             return Err(format!(
                 "--allowed-origin {origin:?} is no origin; write scheme, host and port as browsers \
                  do, such as https://shop.example.org"
@@ -264,10 +266,14 @@ impl GatewaySettings {
 
 /// Whether a browser would send this as `Origin`.
 fn is_origin(text: &str) -> bool {
-    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let host = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
     host.is_some_and(|host| {
         !host.is_empty()
-            && host.bytes().all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase())
+            && host
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase())
             && !host.contains(['/', '?', '#', '@', '*'])
     })
 }

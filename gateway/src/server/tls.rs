@@ -117,7 +117,10 @@ impl Tls {
             }
             Ok(Err(error)) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::error!(error, "the new certificate cannot be used; the old one stays");
+                tracing::error!(
+                    error,
+                    "the new certificate cannot be used; the old one stays"
+                );
             }
             Err(error) => tracing::error!(%error, "reading the new certificate panicked"),
         }

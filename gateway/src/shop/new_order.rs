@@ -9,7 +9,13 @@ use serde_json::{Map, Value};
 use shop_schemas::{OrderCancelled, OrderPlaced};
 
 /// The members that a caller may set. The gateway computes the others.
-const ORDER_MEMBERS: [&str; 5] = ["order_id", "customer_id", "lines", "total_cents", "placed_at"];
+const ORDER_MEMBERS: [&str; 5] = [
+    "order_id",
+    "customer_id",
+    "lines",
+    "total_cents",
+    "placed_at",
+];
 
 /// The event that places the order of a request's data. The order's id is the event's key.
 ///
@@ -155,11 +161,23 @@ mod tests {
     fn contradictions_are_refused_with_their_pointer() {
         let lines = json!([{"article": "a", "quantity": 2, "price_cents": 150}]);
         for (order, id, pointer) in [
-            (json!({"lines": lines, "total_cents": 299}), None, "/total_cents"),
-            (json!({"lines": lines, "totalCents": 300}), None, "/totalCents"),
+            (
+                json!({"lines": lines, "total_cents": 299}),
+                None,
+                "/total_cents",
+            ),
+            (
+                json!({"lines": lines, "totalCents": 300}),
+                None,
+                "/totalCents",
+            ),
             (json!({"order_id": 7, "lines": lines}), None, "/order_id"),
             (json!({"lines": lines}), Some("e-1"), "/order_id"),
-            (json!({"order_id": "o-1", "lines": lines}), Some("e-1"), "/placed_at"),
+            (
+                json!({"order_id": "o-1", "lines": lines}),
+                Some("e-1"),
+                "/placed_at",
+            ),
             (json!([]), None, ""),
         ] {
             assert_eq!(placed(&order, id), Err(pointer.to_owned()), "{order}");

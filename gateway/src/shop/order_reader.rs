@@ -163,7 +163,9 @@ impl OrderReader {
         let turn = from.iter().chain(before);
         let usable: Vec<&Instance> = turn.filter(|instance| instance.is_usable(now)).collect();
         if usable.is_empty() {
-            let soonest = instances.iter().min_by_key(|instance| instance.left_out_until());
+            let soonest = instances
+                .iter()
+                .min_by_key(|instance| instance.left_out_until());
             return soonest.into_iter().collect();
         }
         usable
@@ -191,7 +193,10 @@ impl OrderReader {
             _ => {}
         }
         let response = response.error_for_status()?;
-        let version = response.headers().get(ETAG).and_then(|tag| tag.to_str().ok());
+        let version = response
+            .headers()
+            .get(ETAG)
+            .and_then(|tag| tag.to_str().ok());
         let version = version.unwrap_or_default().to_owned();
         let mut order: OrderView = response.json().await?;
         order.version = version;
@@ -271,7 +276,10 @@ mod tests {
             let OrderAnswer::Found(order) = answer else {
                 panic!("found: {answer:?}");
             };
-            assert_eq!((order.state.as_str(), order.version.as_str()), ("placed", "\"1\""));
+            assert_eq!(
+                (order.state.as_str(), order.version.as_str()),
+                ("placed", "\"1\"")
+            );
         }
         let failures = reader.shared.instances[0].lock().in_a_row;
         assert_eq!(failures, 1, "asked once, then left out");

@@ -50,7 +50,9 @@ async fn place(State(orders): State<Orders>, request: Request) -> Result<PostAns
     let event = placement(request.data, request.event_id, jiff::Timestamp::now())?;
     let (principal, context) = (&request.principal, &request.context);
     let posting = &orders.posting;
-    posting.accept(principal, context, vec![event], request.idempotency).await
+    posting
+        .accept(principal, context, vec![event], request.idempotency)
+        .await
 }
 
 async fn cancel(
@@ -62,7 +64,9 @@ async fn cancel(
     let event = cancellation(&order_id, request.data, request.event_id)?;
     let (principal, context) = (&request.principal, &request.context);
     let posting = &orders.posting;
-    posting.accept(principal, context, vec![event], request.idempotency).await
+    posting
+        .accept(principal, context, vec![event], request.idempotency)
+        .await
 }
 
 #[derive(Deserialize)]
@@ -117,7 +121,10 @@ async fn read(
 
 fn parse_wait(text: &str) -> Result<Duration, Problem> {
     let wait = parse_duration(text).map_err(|reason| {
-        Problem::new(ProblemKind::Malformed, format!("the query's wait: {reason}"))
+        Problem::new(
+            ProblemKind::Malformed,
+            format!("the query's wait: {reason}"),
+        )
     })?;
     Ok(wait.min(WAIT_MAX))
 }

@@ -259,7 +259,10 @@ fn serialize_position<S: Serializer>(
     position: &Option<RecordPosition>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    position.as_ref().map(PositionJson::from).serialize(serializer)
+    position
+        .as_ref()
+        .map(PositionJson::from)
+        .serialize(serializer)
 }
 
 fn serialize_positions<S: Serializer>(

@@ -97,8 +97,14 @@ mod tests {
     #[test]
     fn only_a_version_7_id_has_a_time() {
         for (id, expected) in [
-            ("017f22e2-79b0-7cc3-98c4-dc0c0c07398f", Some(1_645_557_742_000)),
-            ("017F22E2-79B0-7CC3-98C4-DC0C0C07398F", Some(1_645_557_742_000)),
+            (
+                "017f22e2-79b0-7cc3-98c4-dc0c0c07398f",
+                Some(1_645_557_742_000),
+            ),
+            (
+                "017F22E2-79B0-7CC3-98C4-DC0C0C07398F",
+                Some(1_645_557_742_000),
+            ),
             ("017f22e2-79b0-4cc3-98c4-dc0c0c07398f", None),
             ("017f22e2-79b0-7cc3-18c4-dc0c0c07398f", None),
             ("017f22e279b07cc398c4dc0c0c07398f", None),

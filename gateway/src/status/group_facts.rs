@@ -101,7 +101,9 @@ impl Groups {
             waiting: SharedCache::new(ttl, WAITING_KEPT_MAX),
             skips: SharedCache::new(ttl, SKIPS_KEPT_MAX),
             dead_letters: SharedCache::new(ttl, ENTRIES_MAX),
-            stores: stores.map(|group| (group.clone(), Store::default())).collect(),
+            stores: stores
+                .map(|group| (group.clone(), Store::default()))
+                .collect(),
             brokers,
             settings,
         }
@@ -198,7 +200,9 @@ impl Groups {
         let read = self.brokers.read(move |kafka, limits| {
             let timeout = limits.request_timeout();
             let progress = group_progress(kafka, &group, &topic, &[partition], timeout)?;
-            let own = progress.into_iter().find(|part| part.partition == partition);
+            let own = progress
+                .into_iter()
+                .find(|part| part.partition == partition);
             let own = own.unwrap_or_else(|| PartitionProgress::new(partition));
             Ok((Instant::now(), own))
         });
@@ -252,9 +256,8 @@ impl Groups {
             origin: event.at.clone(),
             from_ms: event.written_ms.map(|ms| ms.saturating_sub(CLOCK_SKEW_MS)),
         };
-        let search = move |kafka: &KafkaConfig, limits| {
-            log_search::dead_letter(kafka, &place, limits)
-        };
+        let search =
+            move |kafka: &KafkaConfig, limits| log_search::dead_letter(kafka, &place, limits);
         let key = (group.to_owned(), event.at.clone(), generation);
         self.dead_letters.get(key, self.brokers.read(search)).await
     }
@@ -279,7 +282,10 @@ impl Groups {
     /// When the effect of the event was committed, by the group's inbox. `None` if it was not, if
     /// no inbox is configured, and if it does not answer.
     async fn completed_ms(&self, group: &str, event: &EventIdentity) -> Option<i64> {
-        let (settings, store) = (self.settings.completions.get(group)?, self.stores.get(group)?);
+        let (settings, store) = (
+            self.settings.completions.get(group)?,
+            self.stores.get(group)?,
+        );
         let read = async {
             let open = || completions::open(&settings.address, group);
             let inbox = store.0.get_or_try_init(open).await?;
@@ -345,7 +351,10 @@ fn waiting_keys(
         Err(error) => return Err(error),
     };
     let progress = group_progress(kafka, group, &retry, &partitions, limits.request_timeout())?;
-    let committed = progress.first().and_then(|part| part.committed).unwrap_or(0);
+    let committed = progress
+        .first()
+        .and_then(|part| part.committed)
+        .unwrap_or(0);
     match u64::try_from(end.saturating_sub(committed)).unwrap_or(0) {
         0 => Ok(WaitingKeys::Keys(Vec::new())),
         entries if entries > records_max => Ok(WaitingKeys::TooMany),

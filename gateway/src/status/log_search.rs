@@ -91,13 +91,19 @@ pub(super) fn event(
     limits: SearchLimits,
 ) -> Result<Searched, KafkaError> {
     let (mut hits, mut since_hit) = (Vec::new(), 0);
-    let (existing, is_whole) = read(kafka, topics, Start::Time(from_ms.max(0)), limits, |record| {
-        if let Some(hit) = hit(&record, wanted) {
-            hits.push(hit);
-        }
-        since_hit += u64::from(!hits.is_empty());
-        hits.len() < HITS_MAX && since_hit < DUPLICATES_RECORDS
-    })?;
+    let (existing, is_whole) = read(
+        kafka,
+        topics,
+        Start::Time(from_ms.max(0)),
+        limits,
+        |record| {
+            if let Some(hit) = hit(&record, wanted) {
+                hits.push(hit);
+            }
+            since_hit += u64::from(!hits.is_empty());
+            hits.len() < HITS_MAX && since_hit < DUPLICATES_RECORDS
+        },
+    )?;
     // A key has one partition, but records of an event without a key may be in several.
     hits.sort_by_key(|hit| (hit.timestamp_ms, hit.at.partition, hit.at.offset));
     let may_be_deleted = hits.is_empty() && were_records_deleted(kafka, &existing, limits)?;
@@ -120,7 +126,10 @@ fn hit(record: &LogRecord, wanted: &Wanted) -> Option<Hit> {
             (attributes.id, attributes.source, attributes.ty)
         }
     };
-    let is_source = wanted.source.as_ref().is_none_or(|wanted| *wanted == source);
+    let is_source = wanted
+        .source
+        .as_ref()
+        .is_none_or(|wanted| *wanted == source);
     (id == wanted.id && is_source).then(|| Hit {
         at: position(record),
         timestamp_ms: record.timestamp_ms,
@@ -201,7 +210,9 @@ pub(super) fn dead_letter(
     place: &DeadLetterPlace,
     limits: SearchLimits,
 ) -> Result<DeadLetterSearch, KafkaError> {
-    let start = place.from_ms.map_or(Start::Beginning, |ms| Start::Time(ms.max(0)));
+    let start = place
+        .from_ms
+        .map_or(Start::Beginning, |ms| Start::Time(ms.max(0)));
     let mut last = None;
     let topics = [place.topic.clone()];
     let (_, is_whole) = read(kafka, &topics, start, limits, |record| {
@@ -374,13 +385,19 @@ mod tests {
                 let found = hit(&record, &wanted(id, source));
                 assert_eq!(found.is_some(), is_hit, "{id} {source:?}");
                 if let Some(found) = found {
-                    assert_eq!((&*found.source, &*found.ty), ("/web", "shop.order-placed.v1"));
+                    assert_eq!(
+                        (&*found.source, &*found.ty),
+                        ("/web", "shop.order-placed.v1")
+                    );
                     assert_eq!(found.at.to_string(), "shop.orders/3@17");
                 }
             }
         }
         assert_eq!(hit(&record(&[], Some("noise")), &wanted("o-1", None)), None);
-        assert_eq!(hit(&record(&[("ce_id", "o-1")], None), &wanted("o-1", None)), None);
+        assert_eq!(
+            hit(&record(&[("ce_id", "o-1")], None), &wanted("o-1", None)),
+            None
+        );
     }
 
     #[test]

@@ -146,7 +146,9 @@ impl StatusReader {
             principal: Some(principal),
         };
         let latest = Instant::now() + self.shared.answer_timeout;
-        let deadline = context.deadline.map_or(latest, |deadline| deadline.min(latest));
+        let deadline = context
+            .deadline
+            .map_or(latest, |deadline| deadline.min(latest));
         self.within(deadline, viewer, id, query).await
     }
 
@@ -204,7 +206,9 @@ impl Shared {
     ) -> Result<EventStatus, Problem> {
         let source = query.source.as_deref();
         let places = self.store.find(id, source).await;
-        let mut places = places.map_err(|error| unreadable_store(&error))?.into_iter();
+        let mut places = places
+            .map_err(|error| unreadable_store(&error))?
+            .into_iter();
         match places.find(|place| viewer.sees(&place.ty, &place.source)) {
             Some(place) => self.accepted(place).await,
             None => self.not_accepted(viewer, id, query).await,
@@ -236,17 +240,15 @@ impl Shared {
             }
         };
         match found {
-            Some(found) => Ok(self.published(&place.id, found, Some(place.accepted_ms)).await),
+            Some(found) => Ok(self
+                .published(&place.id, found, Some(place.accepted_ms))
+                .await),
             None => Ok(status),
         }
     }
 
     /// An event at a position that the store knows. Its time is read once.
-    async fn at_position(
-        &self,
-        place: &EventPlace,
-        (partition, offset): (i32, i64),
-    ) -> FoundEvent {
+    async fn at_position(&self, place: &EventPlace, (partition, offset): (i32, i64)) -> FoundEvent {
         let at = RecordPosition {
             topic: place.topic.clone(),
             partition,
@@ -293,7 +295,9 @@ impl Shared {
         if topics.is_empty() || is_future {
             return Err(not_found());
         }
-        let searched = self.search(topics, from_ms, id, query.source.clone()).await?;
+        let searched = self
+            .search(topics, from_ms, id, query.source.clone())
+            .await?;
         let hits = searched.hits.iter();
         let seen = hits.filter(|hit| viewer.sees(&hit.ty, &hit.source));
         match self.remember(id, seen) {
@@ -462,7 +466,11 @@ mod tests {
                 allow_list,
                 principal,
             };
-            assert_eq!(viewer.sees(ty, source), expected, "{principal:?} {ty} {source}");
+            assert_eq!(
+                viewer.sees(ty, source),
+                expected,
+                "{principal:?} {ty} {source}"
+            );
         }
         let of = |principal, ty| {
             let allow_list = &allow_list;

@@ -58,11 +58,19 @@ pub struct BrokerStore {
 impl BrokerStore {
     /// Creates a store on this publisher, which other parts may use too.
     pub fn new(publisher: Publisher) -> Self {
-        Self { publisher, sent: Arc::default() }
+        Self {
+            publisher,
+            sent: Arc::default(),
+        }
     }
 
     async fn publish(&self, request: AcceptRequest) -> Result<Accepted, AcceptError> {
-        let AcceptRequest { events, idempotency, deadline, .. } = request;
+        let AcceptRequest {
+            events,
+            idempotency,
+            deadline,
+            ..
+        } = request;
         if idempotency.is_some() {
             return Err(AcceptError::NoIdentities);
         }
@@ -96,10 +104,19 @@ impl BrokerStore {
         };
         match (settled.map_err(unknown)?, stopped) {
             (Settled { error: None, .. }, None) => Ok(Accepted::New),
-            (Settled { error: Some(error), .. }, _) if error_is_unknown(&error) => {
-                Err(refusal(error))
-            }
-            (Settled { acknowledged: 0, error: Some(error) }, None) => Err(refusal(error)),
+            (
+                Settled {
+                    error: Some(error), ..
+                },
+                _,
+            ) if error_is_unknown(&error) => Err(refusal(error)),
+            (
+                Settled {
+                    acknowledged: 0,
+                    error: Some(error),
+                },
+                None,
+            ) => Err(refusal(error)),
             _ => Err(unknown("only some events of the request were published")),
         }
     }
@@ -138,7 +155,11 @@ impl AcceptStore for BrokerStore {
     }
 
     fn backlog(&self) -> Backlog {
-        let oldest = self.sent.begun().first_key_value().map(|(_, begun)| begun.elapsed());
+        let oldest = self
+            .sent
+            .begun()
+            .first_key_value()
+            .map(|(_, begun)| begun.elapsed());
         Backlog {
             events: self.sent.unacknowledged.load(Ordering::Relaxed),
             oldest_age: oldest,
@@ -240,7 +261,9 @@ fn refusal(error: PublishError) -> AcceptError {
 }
 
 fn unknown(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> AcceptError {
-    AcceptError::Unknown { source: source.into() }
+    AcceptError::Unknown {
+        source: source.into(),
+    }
 }
 
 /// What was passed to the publisher.
@@ -276,8 +299,13 @@ impl InFlight {
     fn begin(sent: &Arc<Sent>, events: usize) -> Self {
         let request = sent.requests.fetch_add(1, Ordering::Relaxed);
         sent.begun().insert(request, Instant::now());
-        sent.unacknowledged.fetch_add(events as u64, Ordering::Relaxed);
-        Self { sent: Arc::clone(sent), request, events: events as u64 }
+        sent.unacknowledged
+            .fetch_add(events as u64, Ordering::Relaxed);
+        Self {
+            sent: Arc::clone(sent),
+            request,
+            events: events as u64,
+        }
     }
 
     /// Records that the brokers have one of the events.
@@ -292,7 +320,9 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.sent.begun().remove(&self.request);
-        self.sent.unacknowledged.fetch_sub(self.events, Ordering::Relaxed);
+        self.sent
+            .unacknowledged
+            .fetch_sub(self.events, Ordering::Relaxed);
     }
 }
 
@@ -363,7 +393,9 @@ mod tests {
                     String::from_utf8(bytes.unwrap_or_default()).expect("text")
                 };
                 let pairs = records.into_iter();
-                pairs.map(|record| (text(record.key), text(record.value))).collect()
+                pairs
+                    .map(|record| (text(record.key), text(record.value)))
+                    .collect()
             })
         }
     }
@@ -374,8 +406,13 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn the_brokers_keep_the_contract() {
-        let kafka = TestKafka::start(KafkaKind::Mock).await.expect("the mock cluster starts");
-        kafka.create_topic(conformance::TOPIC, 1).await.expect("the topic is created");
+        let kafka = TestKafka::start(KafkaKind::Mock)
+            .await
+            .expect("the mock cluster starts");
+        kafka
+            .create_topic(conformance::TOPIC, 1)
+            .await
+            .expect("the topic is created");
         let publisher = publisher(&kafka.config(), PublisherSettings::new("/gateway"));
         let store = Arc::new(BrokerStore::new(publisher));
         conformance::check(&OnBrokers { store, kafka }).await;
@@ -397,10 +434,16 @@ mod tests {
         };
         // It has the only place in the buffer, and is never acknowledged.
         let first = store.accept(within("1", 200)).await;
-        assert!(matches!(first, Err(AcceptError::Unknown { .. })), "{first:?}");
+        assert!(
+            matches!(first, Err(AcceptError::Unknown { .. })),
+            "{first:?}"
+        );
         let backlog = store.backlog();
         assert_eq!((backlog.events, backlog.drained), (1, 0));
-        assert!(backlog.oldest_age >= Some(Duration::from_millis(100)), "{backlog:?}");
+        assert!(
+            backlog.oldest_age >= Some(Duration::from_millis(100)),
+            "{backlog:?}"
+        );
         for (millis, is_full) in [(100, false), (60_000, true)] {
             let refused = store.accept(within("2", millis)).await;
             let expected = match refused {
@@ -415,7 +458,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_record_that_can_never_be_published_is_rejected() {
-        let kafka = TestKafka::start(KafkaKind::Mock).await.expect("the mock cluster starts");
+        let kafka = TestKafka::start(KafkaKind::Mock)
+            .await
+            .expect("the mock cluster starts");
         let publisher = publisher(&kafka.config(), PublisherSettings::new("/gateway"));
         let store = BrokerStore::new(publisher);
         let large = AcceptedEvent {
@@ -426,7 +471,10 @@ mod tests {
             ..event("k", "1", "1")
         };
         let rejected = store.accept(request(vec![large])).await;
-        assert!(matches!(rejected, Err(AcceptError::Rejected(_))), "{rejected:?}");
+        assert!(
+            matches!(rejected, Err(AcceptError::Rejected(_))),
+            "{rejected:?}"
+        );
         assert_eq!(store.backlog(), Backlog::default());
     }
 
@@ -435,7 +483,13 @@ mod tests {
         let mut places = Places::default();
         let add = |places: &mut Places, source: &str, id: usize, at| {
             let (source, id) = (source.to_owned(), id.to_string());
-            places.add(EventPlace::new(source, id, String::new(), String::new(), at));
+            places.add(EventPlace::new(
+                source,
+                id,
+                String::new(),
+                String::new(),
+                at,
+            ));
         };
         for n in 0..PLACES_MAX {
             add(&mut places, "/a", n, 0);
@@ -446,8 +500,16 @@ mod tests {
             let found = places.find(id, source).into_iter();
             found.map(|place| place.accepted_ms).collect::<Vec<_>>()
         };
-        assert_eq!(found(&places, "0", None), [0i64; 0], "the oldest is forgotten");
-        assert_eq!(found(&places, "1", None), [2, 1], "newest first, one of a source");
+        assert_eq!(
+            found(&places, "0", None),
+            [0i64; 0],
+            "the oldest is forgotten"
+        );
+        assert_eq!(
+            found(&places, "1", None),
+            [2, 1],
+            "newest first, one of a source"
+        );
         assert_eq!(found(&places, "1", Some("/b")), [1]);
         assert_eq!(places.in_order.len(), PLACES_MAX);
         for n in 0..PLACES_MAX {

@@ -68,7 +68,12 @@ pub(crate) fn event(key: &str, id: &str, value: &str) -> AcceptedEvent {
 
 /// A request without a key and a deadline.
 pub(crate) fn request(events: Vec<AcceptedEvent>) -> AcceptRequest {
-    AcceptRequest { events, idempotency: None, answer: answer(), deadline: None }
+    AcceptRequest {
+        events,
+        idempotency: None,
+        answer: answer(),
+        deadline: None,
+    }
 }
 
 /// The answer to all requests.
@@ -91,7 +96,10 @@ pub(crate) fn claim(principal: &str, key: &str, content: u8) -> IdempotencyClaim
 
 /// A request with a key.
 pub(crate) fn keyed(claim: IdempotencyClaim, events: Vec<AcceptedEvent>) -> AcceptRequest {
-    AcceptRequest { idempotency: Some(claim), ..request(events) }
+    AcceptRequest {
+        idempotency: Some(claim),
+        ..request(events)
+    }
 }
 
 /// Runs the whole suite on an empty store.
@@ -190,17 +198,31 @@ async fn an_accepted_event_is_found_by_id_and_source(subject: &dyn Subject) {
         ("zero\0", None, false),
     ] {
         let places = store.find(id, source).await.expect("the store answers");
-        assert_eq!(places.len(), usize::from(is_found), "{id} {source:?}: {places:?}");
+        assert_eq!(
+            places.len(),
+            usize::from(is_found),
+            "{id} {source:?}: {places:?}"
+        );
         let Some(place) = places.first() else {
             continue;
         };
-        let names = (place.source.as_str(), place.ty.as_str(), place.topic.as_str());
+        let names = (
+            place.source.as_str(),
+            place.ty.as_str(),
+            place.topic.as_str(),
+        );
         assert_eq!(names, (SOURCE, TYPE, TOPIC));
-        assert_eq!((place.id.as_str(), place.key.as_deref()), (id, Some(key.as_bytes())));
+        assert_eq!(
+            (place.id.as_str(), place.key.as_deref()),
+            (id, Some(key.as_bytes()))
+        );
         assert!(place.accepted_ms > 0);
         // There is no relay.
         let is_on_log = !store.keeps_identities();
-        assert_eq!((place.in_outbox, place.position.is_some()), (!is_on_log, is_on_log));
+        assert_eq!(
+            (place.in_outbox, place.position.is_some()),
+            (!is_on_log, is_on_log)
+        );
     }
 }
 
@@ -209,8 +231,17 @@ async fn a_request_after_its_deadline_is_not_accepted(subject: &dyn Subject) {
     let mut late = request(vec![event(&key, &id, "1")]);
     late.deadline = Some(Instant::now());
     let refused = store.accept(late).await;
-    assert!(matches!(refused, Err(AcceptError::DeadlineExceeded)), "{refused:?}");
-    assert!(store.find(&id, None).await.expect("the store answers").is_empty());
+    assert!(
+        matches!(refused, Err(AcceptError::DeadlineExceeded)),
+        "{refused:?}"
+    );
+    assert!(
+        store
+            .find(&id, None)
+            .await
+            .expect("the store answers")
+            .is_empty()
+    );
     assert!(values(subject, &key).await.is_empty());
     let mut in_time = request(vec![event(&key, &id, "1")]);
     in_time.deadline = Some(Instant::now() + WITHIN);
@@ -233,7 +264,11 @@ async fn a_dropped_request_can_be_repeated(subject: &dyn Subject) {
         let accepted = store.accept(request(vec![event(&key, &id, "1")])).await;
         assert!(is_new(&accepted), "{accepted:?}");
         let records = values(subject, &key).await.len();
-        let allowed = if store.keeps_identities() { 1..=1 } else { 1..=2 };
+        let allowed = if store.keeps_identities() {
+            1..=1
+        } else {
+            1..=2
+        };
         assert!(allowed.contains(&records), "{records} after {polls} polls");
     }
 }
@@ -245,7 +280,11 @@ async fn a_repeated_key_gets_the_same_answer_and_no_second_record(subject: &dyn 
     assert!(is_new(&accepted), "{accepted:?}");
     // The repetition has a new event id, as if the gateway gave it one, and another answer.
     let mut again = keyed(claim("shop", &key, 1), vec![event(&key, &new_id(), "1")]);
-    again.answer = StoredAnswer { status: 200, headers: Vec::new(), body: Bytes::new() };
+    again.answer = StoredAnswer {
+        status: 200,
+        headers: Vec::new(),
+        body: Bytes::new(),
+    };
     let repeated = store.accept(again).await.expect("it is repeated");
     assert_eq!(repeated, Accepted::Repeated(answer()));
     assert_eq!(values(subject, &key).await, ["1"]);
@@ -263,7 +302,10 @@ async fn a_key_with_another_content_is_refused(subject: &dyn Subject) {
     assert!(is_new(&accepted), "{accepted:?}");
     let other = keyed(claim("shop", &key, 2), vec![event(&key, &new_id(), "2")]);
     let refused = store.accept(other).await;
-    assert!(matches!(refused, Err(AcceptError::Reused { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(AcceptError::Reused { .. })),
+        "{refused:?}"
+    );
     assert_eq!(values(subject, &key).await, ["1"]);
 }
 
@@ -279,7 +321,14 @@ async fn a_repeated_event_is_accepted_without_a_second_record(subject: &dyn Subj
     let accepted = store.accept(request(vec![other])).await;
     assert!(is_new(&accepted), "{accepted:?}");
     assert_eq!(values(subject, &key).await, ["1", "2"]);
-    assert_eq!(store.find(&id, None).await.expect("the store answers").len(), 2);
+    assert_eq!(
+        store
+            .find(&id, None)
+            .await
+            .expect("the store answers")
+            .len(),
+        2
+    );
 }
 
 async fn a_batch_with_a_reused_id_is_refused_as_a_whole(subject: &dyn Subject) {
@@ -289,10 +338,21 @@ async fn a_batch_with_a_reused_id_is_refused_as_a_whole(subject: &dyn Subject) {
     let (before, after) = (new_id(), new_id());
     let batch = [(&before, "2"), (&id, "other"), (&after, "3")];
     let batch = batch.map(|(id, value)| event(&key, id, value)).to_vec();
-    let refused = store.accept(keyed(claim("shop", &key, 1), batch.clone())).await;
-    assert!(matches!(refused, Err(AcceptError::Reused { .. })), "{refused:?}");
+    let refused = store
+        .accept(keyed(claim("shop", &key, 1), batch.clone()))
+        .await;
+    assert!(
+        matches!(refused, Err(AcceptError::Reused { .. })),
+        "{refused:?}"
+    );
     assert_eq!(values(subject, &key).await, ["1"]);
-    assert!(store.find(&before, None).await.expect("the store answers").is_empty());
+    assert!(
+        store
+            .find(&before, None)
+            .await
+            .expect("the store answers")
+            .is_empty()
+    );
     // The key was not kept: the corrected request may use it.
     let corrected = vec![batch[0].clone(), event(&key, &id, "1"), batch[2].clone()];
     let accepted = store.accept(keyed(claim("shop", &key, 2), corrected)).await;
@@ -343,10 +403,16 @@ async fn text_that_a_database_cannot_hold_is_rejected(subject: &dyn Subject) {
     let (key, store) = (unique("zero"), subject.store());
     for request in [
         request(vec![event(&key, "zero\0", "1")]),
-        keyed(claim("shop", "zero\0", 1), vec![event(&key, &new_id(), "1")]),
+        keyed(
+            claim("shop", "zero\0", 1),
+            vec![event(&key, &new_id(), "1")],
+        ),
     ] {
         let rejected = store.accept(request).await;
-        assert!(matches!(rejected, Err(AcceptError::Rejected(_))), "{rejected:?}");
+        assert!(
+            matches!(rejected, Err(AcceptError::Rejected(_))),
+            "{rejected:?}"
+        );
     }
     assert!(values(subject, &key).await.is_empty());
 }
@@ -355,7 +421,10 @@ async fn a_key_is_refused_without_identities(subject: &dyn Subject) {
     let key = unique("none");
     let keyed = keyed(claim("shop", &key, 1), vec![event(&key, &new_id(), "1")]);
     let refused = subject.store().accept(keyed).await;
-    assert!(matches!(refused, Err(AcceptError::NoIdentities)), "{refused:?}");
+    assert!(
+        matches!(refused, Err(AcceptError::NoIdentities)),
+        "{refused:?}"
+    );
     assert!(values(subject, &key).await.is_empty());
 }
 

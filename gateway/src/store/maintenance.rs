@@ -106,7 +106,10 @@ struct Latest {
 impl LastBacklog {
     /// The last measurement.
     pub(super) fn get(&self) -> Backlog {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner).backlog
+        self.latest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .backlog
     }
 
     /// Replaces it. Events of keys that wait for a refused event of theirs are left out: they would
@@ -119,7 +122,9 @@ impl LastBacklog {
         let count = |number: i64| u64::try_from(number).unwrap_or(0);
         latest.backlog = Backlog {
             events: count(measured.rows() - blocked),
-            oldest_age: measured.oldest_ms.map(|age| Duration::from_millis(count(age))),
+            oldest_age: measured
+                .oldest_ms
+                .map(|age| Duration::from_millis(count(age))),
             // An estimate may shrink; a count of what was done does not.
             drained: count(deleted - before).max(latest.backlog.drained),
         };
@@ -129,7 +134,9 @@ impl LastBacklog {
 /// The wall clock in milliseconds since 1970, because rows are kept for days and compared across
 /// processes.
 pub(super) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -193,9 +200,7 @@ async fn purge_often<S: Maintained>(store: &S, retention: Duration) {
     }
 }
 
-async fn bounded<T>(
-    call: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
+async fn bounded<T>(call: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     match timeout(CALL_LIMIT, call).await {
         Ok(answered) => answered,
         Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
@@ -247,7 +252,11 @@ mod tests {
             last.set(first);
             last.set(second);
             let backlog = last.get();
-            assert_eq!((backlog.events, backlog.drained), (events, drained), "{second:?}");
+            assert_eq!(
+                (backlog.events, backlog.drained),
+                (events, drained),
+                "{second:?}"
+            );
             assert_eq!(backlog.oldest_age, Some(Duration::from_millis(7)));
         }
     }
@@ -264,7 +273,11 @@ mod tests {
         async fn measure(&self) -> Result<Measured, sqlx::Error> {
             let found = self.measured.fetch_add(1, Ordering::Relaxed);
             match found % 2 {
-                0 => Ok(Measured { found, waiting: found, ..Measured::default() }),
+                0 => Ok(Measured {
+                    found,
+                    waiting: found,
+                    ..Measured::default()
+                }),
                 _ => std::future::pending().await,
             }
         }

@@ -51,8 +51,13 @@ impl Known {
                 .map_err(|error| sqlx::Error::Decode(error.into()))?,
             body: body.into(),
         };
-        self.requests
-            .insert(identity, KnownRequest { fingerprint, answer });
+        self.requests.insert(
+            identity,
+            KnownRequest {
+                fingerprint,
+                answer,
+            },
+        );
         Ok(())
     }
 
@@ -93,10 +98,7 @@ pub(super) struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     /// Plans a group, in the order of its requests. A later request sees the earlier ones.
-    pub(super) fn of(
-        requests: impl Iterator<Item = &'a AcceptRequest>,
-        mut known: Known,
-    ) -> Self {
+    pub(super) fn of(requests: impl Iterator<Item = &'a AcceptRequest>, mut known: Known) -> Self {
         let mut plan = Self::default();
         for request in requests {
             let outcome = plan.add(request, &mut known);
@@ -200,7 +202,10 @@ pub(super) fn check_text(request: &AcceptRequest) -> Result<(), AcceptError> {
         let AcceptedEvent { source, id, ty, .. } = event;
         [source, id, ty]
     });
-    let of_claim = request.idempotency.iter().flat_map(|claim| [&claim.principal, &claim.key]);
+    let of_claim = request
+        .idempotency
+        .iter()
+        .flat_map(|claim| [&claim.principal, &claim.key]);
     match of_events.chain(of_claim).any(|text| text.contains('\0')) {
         true => Err(AcceptError::Rejected(
             "an attribute of an event or the Idempotency-Key has a zero character".to_owned(),
@@ -242,7 +247,10 @@ mod tests {
         let mut known = Known::default();
         known.add_under_way(&claim("caller", "busy", 1));
         let plan = Plan::of(group.iter(), known);
-        assert_eq!(kinds(&plan), ["new", "repeated", "reused", "new", "in progress"]);
+        assert_eq!(
+            kinds(&plan),
+            ["new", "repeated", "reused", "new", "in progress"]
+        );
         // The second request with another key has the same event: its key is kept, and no record.
         assert_eq!((plan.requests.len(), plan.events.len()), (2, 1));
     }
@@ -259,7 +267,10 @@ mod tests {
         assert_eq!(kinds(&plan), ["new", "reused", "reused", "new"]);
         let ids: Vec<_> = plan.events.iter().map(|event| event.id.as_str()).collect();
         assert_eq!(ids, ["1", "4"]);
-        let reason = plan.outcomes[1].as_ref().expect_err("it is reused").to_string();
+        let reason = plan.outcomes[1]
+            .as_ref()
+            .expect_err("it is reused")
+            .to_string();
         assert!(reason.contains("event 1"), "{reason}");
     }
 

@@ -76,7 +76,11 @@ impl Pending {
         if self.is_claimed {
             return Some(self);
         }
-        if self.request.deadline.is_some_and(|deadline| deadline <= now) {
+        if self
+            .request
+            .deadline
+            .is_some_and(|deadline| deadline <= now)
+        {
             self.answer(Err(AcceptError::DeadlineExceeded));
             return None;
         }
@@ -97,7 +101,10 @@ impl Queue {
     /// A queue of at most `requests_max` requests, whose bytes count in `room`.
     pub(super) fn new(requests_max: usize, room: Arc<Room>) -> (Self, Waiting) {
         let (sender, receiver) = mpsc::channel(requests_max.max(1));
-        let queue = Self { requests: sender, room };
+        let queue = Self {
+            requests: sender,
+            room,
+        };
         (queue, Waiting { requests: receiver })
     }
 
@@ -109,7 +116,9 @@ impl Queue {
             return Err(AcceptError::DeadlineExceeded);
         }
         let bytes = size(&request);
-        let charge = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.room.bytes_max);
+        let charge = u32::try_from(bytes)
+            .unwrap_or(u32::MAX)
+            .min(self.room.bytes_max);
         let permits = Arc::clone(&self.room.permits);
         let Ok(room) = permits.try_acquire_many_owned(charge) else {
             return Err(AcceptError::Full { retry_after: None });
@@ -150,22 +159,29 @@ impl Queue {
 
 /// The writer dropped the request without an answer, which only a panic does.
 fn lost() -> AcceptError {
-    AcceptError::Unknown { source: "the writer of the store failed".into() }
+    AcceptError::Unknown {
+        source: "the writer of the store failed".into(),
+    }
 }
 
 /// The bytes that a request is charged: about what it takes in memory.
 pub(super) fn size(request: &AcceptRequest) -> usize {
     let of_events = request.events.iter().map(|event| {
         let record = &event.record;
-        let headers = record.headers.iter().map(|(name, value)| {
-            name.len() + value.map_or(0, <[u8]>::len)
-        });
+        let headers = record
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len));
         let texts = [&event.source, &event.id, &event.ty, &record.topic];
         let parts = [&record.key, &record.value];
         OVERHEAD_BYTES
             + headers.sum::<usize>()
             + texts.iter().map(|text| text.len()).sum::<usize>()
-            + parts.into_iter().flatten().map(|part| part.len()).sum::<usize>()
+            + parts
+                .into_iter()
+                .flatten()
+                .map(|part| part.len())
+                .sum::<usize>()
     });
     let of_events: usize = of_events.sum();
     let headers = request.answer.headers.iter();
@@ -181,7 +197,9 @@ impl Waiting {
         let mut bytes = first.bytes;
         let mut pending = vec![first];
         while pending.len() < GROUP_REQUESTS_MAX && bytes < GROUP_BYTES_MAX {
-            let Ok(next) = self.requests.try_recv() else { break };
+            let Ok(next) = self.requests.try_recv() else {
+                break;
+            };
             bytes += next.bytes;
             pending.push(next);
         }
@@ -201,7 +219,10 @@ impl Group {
     pub(super) fn claim(&mut self) {
         let now = Instant::now();
         let pending = std::mem::take(&mut self.pending);
-        self.pending = pending.into_iter().filter_map(|one| one.claim(now)).collect();
+        self.pending = pending
+            .into_iter()
+            .filter_map(|one| one.claim(now))
+            .collect();
     }
 
     /// Whether no request is left.
@@ -221,7 +242,11 @@ impl Group {
 
     /// Answers each request.
     pub(super) fn answer(self, outcomes: Vec<Outcome>) {
-        debug_assert_eq!(self.pending.len(), outcomes.len(), "an answer to each request");
+        debug_assert_eq!(
+            self.pending.len(),
+            outcomes.len(),
+            "an answer to each request"
+        );
         for (pending, outcome) in self.pending.into_iter().zip(outcomes) {
             pending.answer(outcome);
         }
@@ -236,6 +261,8 @@ impl Group {
 
     /// Each request as a group of its own.
     pub(super) fn one_by_one(self) -> impl Iterator<Item = Self> + Send {
-        self.pending.into_iter().map(|pending| Self { pending: vec![pending] })
+        self.pending.into_iter().map(|pending| Self {
+            pending: vec![pending],
+        })
     }
 }

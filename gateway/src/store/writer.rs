@@ -41,12 +41,12 @@ pub(super) enum FailureKind {
 }
 
 impl Failure {
-    pub(super) fn new(
-        kind: FailureKind,
-        source: impl Into<Box<dyn Error + Send + Sync>>,
-    ) -> Self {
+    pub(super) fn new(kind: FailureKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         let source: Box<dyn Error + Send + Sync> = source.into();
-        Self { kind, source: source.into() }
+        Self {
+            kind,
+            source: source.into(),
+        }
     }
 
     fn to_error(&self) -> AcceptError {
@@ -58,7 +58,10 @@ impl Failure {
             }
             FailureKind::Unknown => AcceptError::Unknown { source },
             FailureKind::Blocked | FailureKind::Collided | FailureKind::Unavailable => {
-                AcceptError::Unavailable { doing: "writing the events", source }
+                AcceptError::Unavailable {
+                    doing: "writing the events",
+                    source,
+                }
             }
         }
     }
@@ -115,13 +118,20 @@ async fn write<S: GroupStore>(store: &S, group: Group) -> Result<(), Failure> {
     };
     if !failure.is_of_one_request() || group.len() < 2 {
         group.fail(|| failure.to_error());
-        return if failure.is_of_one_request() { Ok(()) } else { Err(failure) };
+        return if failure.is_of_one_request() {
+            Ok(())
+        } else {
+            Err(failure)
+        };
     }
     let mut outage: Option<Failure> = None;
     for one in group.one_by_one() {
         // The others need not find out one after the other.
         if let Some(outage) = &outage {
-            let unavailable = Failure { kind: FailureKind::Unavailable, ..outage.clone() };
+            let unavailable = Failure {
+                kind: FailureKind::Unavailable,
+                ..outage.clone()
+            };
             one.fail(|| unavailable.to_error());
             continue;
         }
@@ -234,7 +244,10 @@ mod tests {
         assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
         let written = store.written.lock().expect("no panic").concat();
         assert_eq!(written, ["0", "1", "2", "3", "4"]);
-        assert!(store.written.lock().expect("no panic").len() < 5, "they were grouped");
+        assert!(
+            store.written.lock().expect("no panic").len() < 5,
+            "they were grouped"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -293,7 +306,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_refused_request_does_not_fail_its_group() {
-        let store = Slow { refused: Some("1"), ..Slow::default() };
+        let store = Slow {
+            refused: Some("1"),
+            ..Slow::default()
+        };
         let (_store, queue) = start(store, 100, 1 << 20);
         let outcomes = join_all((0..4).map(|n| queue.submit(of_id(&n.to_string())))).await;
         let kinds: Vec<_> = outcomes.iter().map(kind).collect();
@@ -313,10 +329,17 @@ mod tests {
             (vec![Refused], "rejected"),
         ] {
             let told = failures.clone();
-            let store = Slow { failures: Mutex::new(failures.into()), ..Slow::default() };
+            let store = Slow {
+                failures: Mutex::new(failures.into()),
+                ..Slow::default()
+            };
             let (_store, queue) = start(store, 100, 1 << 20);
             assert_eq!(kind(&queue.submit(of_id("1")).await), expected, "{told:?}");
-            assert_eq!(kind(&queue.submit(of_id("2")).await), "accepted", "{told:?}");
+            assert_eq!(
+                kind(&queue.submit(of_id("2")).await),
+                "accepted",
+                "{told:?}"
+            );
         }
     }
 }

@@ -105,7 +105,11 @@ impl Turn {
         let mut chunk = VecDeque::new();
         for (partition, (position, low)) in (0..).zip(from.iter_mut().zip(facts.lows())) {
             if *position < low {
-                chunk.push_back(RingItem::Gap(LogGap { partition, from: *position, to: low }));
+                chunk.push_back(RingItem::Gap(LogGap {
+                    partition,
+                    from: *position,
+                    to: low,
+                }));
                 *position = low;
             }
         }
@@ -141,7 +145,10 @@ impl Turn {
 
     /// The events of the burst that the stream wants.
     fn wanted(&self, burst: Burst) -> VecDeque<RingItem> {
-        let events = burst.items.into_iter().filter_map(|item: LogItem| item.event);
+        let events = burst
+            .items
+            .into_iter()
+            .filter_map(|item: LogItem| item.event);
         let wanted = events.filter(|event| self.filter.matches(event));
         wanted.map(RingItem::Event).collect()
     }
@@ -155,7 +162,10 @@ impl Turn {
 
     async fn send(&self, items: VecDeque<RingItem>, reached: Vec<i64>) -> Result<(), NotTaken> {
         let limit = self.logs.settings.slow_client_timeout;
-        let sent = self.sender.send_timeout(CaughtUp::Chunk(items, reached), limit).await;
+        let sent = self
+            .sender
+            .send_timeout(CaughtUp::Chunk(items, reached), limit)
+            .await;
         sent.map_err(|_| NotTaken)
     }
 
@@ -170,7 +180,11 @@ impl Turn {
             Trouble::Unreadable(batch) => {
                 let (partition, from) = (batch.partition, batch.offset);
                 let range = self.logs.source.extent(batch).await?;
-                let gap = LogGap { partition, from, to: range.end };
+                let gap = LogGap {
+                    partition,
+                    from,
+                    to: range.end,
+                };
                 telemetry::batch_skipped(&self.log.topic, partition, from, range.end);
                 let _ = self.send([RingItem::Gap(gap)].into(), Vec::new()).await;
                 Ok(())

@@ -167,7 +167,11 @@ impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let topics = self.topics.iter();
         f.write_str(&cursor_text(topics.map(|topic| {
-            (&*topic.topic, topic.identity.as_ref(), topic.next.as_slice())
+            (
+                &*topic.topic,
+                topic.identity.as_ref(),
+                topic.next.as_slice(),
+            )
         })))
     }
 }
@@ -238,7 +242,11 @@ impl<'a> Rest<'a> {
             number |= bits << (7 * place);
             if byte < 0x80 {
                 let is_shortest = place == 0 || byte != 0;
-                return if is_shortest { Ok(number) } else { Err(CursorError::Damaged) };
+                return if is_shortest {
+                    Ok(number)
+                } else {
+                    Err(CursorError::Damaged)
+                };
             }
         }
         Err(CursorError::Damaged)
@@ -246,7 +254,11 @@ impl<'a> Rest<'a> {
 
     fn count(&mut self, max: usize) -> Result<usize, CursorError> {
         let count = usize::try_from(self.number()?).map_err(|_| CursorError::Content)?;
-        if count <= max { Ok(count) } else { Err(CursorError::Content) }
+        if count <= max {
+            Ok(count)
+        } else {
+            Err(CursorError::Content)
+        }
     }
 
     fn topic(&mut self) -> Result<TopicPosition, CursorError> {
@@ -277,9 +289,9 @@ mod tests {
     fn cursors() -> impl Strategy<Value = Cursor> {
         let topic = (any::<Option<TopicIdentity>>(), vec(0..=i64::MAX, 1..20));
         btree_map("[a-z][a-z.-]{0,20}", topic, 1..6).prop_map(|topics| {
-            let topics = topics.into_iter().map(|(topic, (identity, next))| {
-                TopicPosition::new(topic, identity, next)
-            });
+            let topics = topics
+                .into_iter()
+                .map(|(topic, (identity, next))| TopicPosition::new(topic, identity, next));
             Cursor::new(topics).expect("the strategy makes valid cursors")
         })
     }

@@ -101,7 +101,10 @@ pub enum Frame {
 impl Frame {
     /// Whether the stream ends with this frame.
     pub fn is_last(&self) -> bool {
-        matches!(self, Self::Slow { .. } | Self::Reconnect { .. } | Self::Failed { .. })
+        matches!(
+            self,
+            Self::Slow { .. } | Self::Reconnect { .. } | Self::Failed { .. }
+        )
     }
 }
 
@@ -143,7 +146,10 @@ impl StreamedEvent {
         if route.topic != *record.topic {
             return None;
         }
-        let data = data(envelope.data.as_deref(), attributes.datacontenttype.as_deref());
+        let data = data(
+            envelope.data.as_deref(),
+            attributes.datacontenttype.as_deref(),
+        );
         let document = Document {
             attributes: &attributes,
             data,
@@ -154,7 +160,10 @@ impl StreamedEvent {
         json.iter_mut()
             .filter(|byte| matches!(**byte, b'\n' | b'\r'))
             .for_each(|byte| *byte = b' ');
-        let key = record.key.clone().and_then(|key| String::from_utf8(key).ok());
+        let key = record
+            .key
+            .clone()
+            .and_then(|key| String::from_utf8(key).ok());
         Some(Self {
             topic: Arc::clone(&record.topic),
             partition: record.partition,
@@ -258,7 +267,11 @@ mod tests {
     use evenkeel::schema::Catalogue;
 
     fn allow_list() -> AllowList {
-        let schemas = [("test.a.v1", "{}"), ("test.hidden.v1", "{}"), ("test.other.v1", "{}")];
+        let schemas = [
+            ("test.a.v1", "{}"),
+            ("test.hidden.v1", "{}"),
+            ("test.other.v1", "{}"),
+        ];
         let catalogue = Catalogue::from_texts(schemas).expect("valid schemas");
         let routes = vec![
             EventRoute::new("test.a.v1", "topic", "key").with_stream(true),
@@ -295,9 +308,17 @@ mod tests {
     #[test]
     fn payloads_of_any_kind_become_one_line_of_json() {
         for (content_type, value, expected) in [
-            ("application/json", Some(&b"{\n\"n\":\r\n1.50}"[..]), r#""data":{ "n":  1.50}"#),
+            (
+                "application/json",
+                Some(&b"{\n\"n\":\r\n1.50}"[..]),
+                r#""data":{ "n":  1.50}"#,
+            ),
             ("application/x+json; a=b", Some(&b"1"[..]), r#""data":1"#),
-            ("application/json", Some(&b"{"[..]), r#""data_base64":"ew==""#),
+            (
+                "application/json",
+                Some(&b"{"[..]),
+                r#""data_base64":"ew==""#,
+            ),
             ("text/plain", Some(&b"a\nb"[..]), r#""data":"a\nb""#),
             ("image/png", Some(&[0xff][..]), r#""data_base64":"/w==""#),
             ("application/json", None, r#""tenant":"north"}"#),

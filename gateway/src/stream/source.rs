@@ -131,13 +131,16 @@ impl LogSource {
         from: &[i64],
         to: &[i64],
     ) -> Result<LogReader, KafkaError> {
-        let spans = (0..).zip(from.iter().zip(to)).map(|(partition, (start, end))| Span {
-            topic: Arc::clone(topic),
-            partition,
-            start: *start,
-            end: Some(*end),
-        });
-        self.open(self.catch_up_kafka.clone(), spans.collect()).await
+        let spans = (0..)
+            .zip(from.iter().zip(to))
+            .map(|(partition, (start, end))| Span {
+                topic: Arc::clone(topic),
+                partition,
+                start: *start,
+                end: Some(*end),
+            });
+        self.open(self.catch_up_kafka.clone(), spans.collect())
+            .await
     }
 
     /// The offsets of a batch that cannot be read. Takes several requests.
@@ -229,16 +232,24 @@ impl LogReader {
 
     /// The next offset of each partition.
     pub(super) fn next(&self) -> Vec<i64> {
-        self.state.as_ref().map(|state| state.next.clone()).unwrap_or_default()
+        self.state
+            .as_ref()
+            .map(|state| state.next.clone())
+            .unwrap_or_default()
     }
 
     pub(super) fn has_jumps(&self) -> bool {
-        self.state.as_ref().is_some_and(|state| !state.jumps.is_empty())
+        self.state
+            .as_ref()
+            .is_some_and(|state| !state.jumps.is_empty())
     }
 
     /// Takes the offsets that were passed over.
     pub(super) fn take_jumps(&mut self) -> Vec<LogGap> {
-        self.state.as_mut().map(|state| std::mem::take(&mut state.jumps)).unwrap_or_default()
+        self.state
+            .as_mut()
+            .map(|state| std::mem::take(&mut state.jumps))
+            .unwrap_or_default()
     }
 }
 
@@ -305,11 +316,19 @@ impl ReaderState {
             return None;
         }
         if offset > *next {
-            self.jumps.push(LogGap { partition, from: *next, to: offset });
+            self.jumps.push(LogGap {
+                partition,
+                from: *next,
+                to: offset,
+            });
         }
         *next = offset + 1;
         let event = StreamedEvent::of_record(record, &self.allow_list).map(Arc::new);
-        Some(LogItem { partition, offset, event })
+        Some(LogItem {
+            partition,
+            offset,
+            event,
+        })
     }
 }
 
@@ -326,17 +345,21 @@ impl Trouble {
 /// The answer for a caller whose topic could not be read.
 pub(super) fn problem_of(topic: &str, error: &KafkaError) -> Problem {
     match error {
-        KafkaError::UnknownTopic { .. } => {
-            Problem::new(ProblemKind::NotFound, format!("the topic {topic} does not exist"))
-        }
+        KafkaError::UnknownTopic { .. } => Problem::new(
+            ProblemKind::NotFound,
+            format!("the topic {topic} does not exist"),
+        ),
         KafkaError::Unreachable { .. } | KafkaError::Timeout { .. } => {
             Problem::new(ProblemKind::Unavailable, "the brokers do not answer")
                 .with_retry_after(Duration::from_secs(2))
         }
         _ => {
             tracing::error!(topic, %error, "the topic cannot be streamed");
-            Problem::new(ProblemKind::Unavailable, format!("the topic {topic} cannot be read"))
-                .with_retry_after(Duration::from_secs(10))
+            Problem::new(
+                ProblemKind::Unavailable,
+                format!("the topic {topic} cannot be read"),
+            )
+            .with_retry_after(Duration::from_secs(10))
         }
     }
 }
@@ -372,7 +395,11 @@ mod tests {
     #[test]
     fn only_jumps_over_deleted_offsets_are_gaps() {
         let facts = facts(&[(10, 100), (0, 50)]);
-        let jump = |partition, from, to| LogGap { partition, from, to };
+        let jump = |partition, from, to| LogGap {
+            partition,
+            from,
+            to,
+        };
         for (jump, lost) in [
             (jump(0, 5, 8), Some(jump(0, 5, 8))),
             (jump(0, 5, 20), Some(jump(0, 5, 10))),
@@ -388,8 +415,14 @@ mod tests {
     #[test]
     fn the_end_is_known_only_if_every_partition_has_a_leader() {
         let mut facts = facts(&[(1, 5), (2, 6)]);
-        assert_eq!((facts.lows(), facts.highs()), (vec![1, 2], Some(vec![5, 6])));
-        facts.partitions[1] = LogBounds { low: None, high: None };
+        assert_eq!(
+            (facts.lows(), facts.highs()),
+            (vec![1, 2], Some(vec![5, 6]))
+        );
+        facts.partitions[1] = LogBounds {
+            low: None,
+            high: None,
+        };
         assert_eq!((facts.lows(), facts.highs()), (vec![1, 0], None));
     }
 

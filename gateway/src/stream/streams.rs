@@ -196,7 +196,10 @@ impl Streams {
             Begin::Earliest => return Ok(Some(self.facts(log, FACTS_AGE_MAX).await?.lows())),
             Begin::After(cursor) => cursor,
         };
-        let Some(position) = cursor.topics().iter().find(|position| *position.topic == *log.topic)
+        let Some(position) = cursor
+            .topics()
+            .iter()
+            .find(|position| *position.topic == *log.topic)
         else {
             return Ok(None);
         };
@@ -303,8 +306,11 @@ fn too_many_clients() -> Problem {
     telemetry::stream_refused("clients");
     // Not all of them at once.
     let millis = 1_000 + u64::from(rand::random::<u16>()) % 4_000;
-    Problem::new(ProblemKind::Overloaded, "this gateway has as many streams as it may have")
-        .with_retry_after(Duration::from_millis(millis))
+    Problem::new(
+        ProblemKind::Overloaded,
+        "this gateway has as many streams as it may have",
+    )
+    .with_retry_after(Duration::from_millis(millis))
 }
 
 #[cfg(test)]
@@ -315,7 +321,11 @@ mod tests {
     use evenkeel::schema::Catalogue;
 
     fn streams() -> Streams {
-        let schemas = [("test.a.v1", "{}"), ("test.b.v1", "{}"), ("test.posted.v1", "{}")];
+        let schemas = [
+            ("test.a.v1", "{}"),
+            ("test.b.v1", "{}"),
+            ("test.posted.v1", "{}"),
+        ];
         let catalogue = Catalogue::from_texts(schemas).expect("valid schemas");
         let routes = vec![
             EventRoute::new("test.a.v1", "a", "key").with_stream(true),
@@ -325,17 +335,26 @@ mod tests {
         let allow_list = AllowList::new(routes, Arc::new(catalogue)).expect("a valid list");
         // Nothing listens on the discard port: no test gets that far.
         let kafka = KafkaConfig::new("127.0.0.1:9");
-        Streams::new(kafka, Arc::new(allow_list), StreamSettings::default().with_clients_max(0))
+        Streams::new(
+            kafka,
+            Arc::new(allow_list),
+            StreamSettings::default().with_clients_max(0),
+        )
     }
 
     async fn refusal(caller: &Principal, types: &[&str], start: StreamStart) -> ProblemKind {
         let filter = Filter::new(types.iter().copied());
         let opened = streams().subscribe(caller, filter, start).await;
-        opened.map(drop).expect_err("there is room for no stream").kind
+        opened
+            .map(drop)
+            .expect_err("there is room for no stream")
+            .kind
     }
 
     fn cursor(topics: &[&str]) -> StreamStart {
-        let topics = topics.iter().map(|topic| TopicPosition::new(*topic, None, [0]));
+        let topics = topics
+            .iter()
+            .map(|topic| TopicPosition::new(*topic, None, [0]));
         StreamStart::After(Cursor::new(topics).expect("a valid cursor").to_string())
     }
 
@@ -353,14 +372,43 @@ mod tests {
             (&all, &["test.posted.v1"][..], now(), ProblemKind::NotFound),
             (&all, &["test.unknown.v1"][..], now(), ProblemKind::NotFound),
             (&some, &["test.b.v1"][..], now(), ProblemKind::Overloaded),
-            (&some, &["test.b.v1", "test.a.v1"][..], now(), ProblemKind::Forbidden),
-            (&some, &["test.unknown.v1"][..], now(), ProblemKind::Forbidden),
+            (
+                &some,
+                &["test.b.v1", "test.a.v1"][..],
+                now(),
+                ProblemKind::Forbidden,
+            ),
+            (
+                &some,
+                &["test.unknown.v1"][..],
+                now(),
+                ProblemKind::Forbidden,
+            ),
             (&all, &["test.a.v1"][..], damaged, ProblemKind::Malformed),
-            (&all, &["test.a.v1"][..], cursor(&["a", "b"]), ProblemKind::Malformed),
-            (&all, &["test.a.v1"][..], cursor(&["b"]), ProblemKind::Malformed),
-            (&all, &["test.b.v1", "test.a.v1"][..], cursor(&["b", "a"]), ProblemKind::Overloaded),
+            (
+                &all,
+                &["test.a.v1"][..],
+                cursor(&["a", "b"]),
+                ProblemKind::Malformed,
+            ),
+            (
+                &all,
+                &["test.a.v1"][..],
+                cursor(&["b"]),
+                ProblemKind::Malformed,
+            ),
+            (
+                &all,
+                &["test.b.v1", "test.a.v1"][..],
+                cursor(&["b", "a"]),
+                ProblemKind::Overloaded,
+            ),
         ] {
-            assert_eq!(refusal(caller, types, start.clone()).await, kind, "{types:?} {start:?}");
+            assert_eq!(
+                refusal(caller, types, start.clone()).await,
+                kind,
+                "{types:?} {start:?}"
+            );
         }
     }
 
@@ -370,14 +418,20 @@ mod tests {
         streams.drain();
         let filter = Filter::new(["test.a.v1"]);
         let all = Principal::new("test", Rights::all());
-        let refused = streams.subscribe(&all, filter, StreamStart::Now).await.map(drop);
+        let refused = streams
+            .subscribe(&all, filter, StreamStart::Now)
+            .await
+            .map(drop);
         let refused = refused.expect_err("it drains");
         assert_eq!(refused.retry_after, Some(Duration::from_secs(1)));
     }
 
     #[test]
     fn positions_must_be_on_the_log_and_new_partitions_begin() {
-        let bounds = |low, high| LogBounds { low: Some(low), high: Some(high) };
+        let bounds = |low, high| LogBounds {
+            low: Some(low),
+            high: Some(high),
+        };
         let facts = TopicFacts {
             identity: None,
             partitions: vec![bounds(5, 10), bounds(3, 9)],

@@ -163,7 +163,9 @@ impl Part {
         cx: &mut Context<'_>,
         filter: &Filter,
     ) -> Poll<Result<Option<Delivered>, Problem>> {
-        let taken = self.log.take(&mut self.place, |event| filter.matches(event))?;
+        let taken = self
+            .log
+            .take(&mut self.place, |event| filter.matches(event))?;
         Poll::Ready(Ok(match taken {
             Taken::Event(event) => Some(Delivered::Event(event)),
             Taken::Gap(gap) => Some(Delivered::Gap(gap)),
@@ -180,11 +182,13 @@ impl Part {
     }
 
     /// None if there is a reason to look again.
-    fn poll_catch_up(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Delivered>, Problem>> {
-        let Source::CatchUp { turn, chunk, reached } = &mut self.source else {
+    fn poll_catch_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Delivered>, Problem>> {
+        let Source::CatchUp {
+            turn,
+            chunk,
+            reached,
+        } = &mut self.source
+        else {
             return Poll::Ready(Ok(None));
         };
         while let Some(item) = chunk.pop_front() {
@@ -213,7 +217,10 @@ impl Part {
 
 /// The error if a log is dropped under a stream.
 fn closed() -> Problem {
-    Problem::new(ProblemKind::Unavailable, "the reading of the topic ended; reconnect")
+    Problem::new(
+        ProblemKind::Unavailable,
+        "the reading of the topic ended; reconnect",
+    )
 }
 
 /// What all parts of a stream share.
@@ -227,7 +234,12 @@ pub(super) struct Terms {
 impl Subscription {
     /// A stream of these parts, which are sorted by topic.
     pub(super) fn new(parts: Vec<Part>, terms: Terms) -> Self {
-        let Terms { logs, filter, draining, client } = terms;
+        let Terms {
+            logs,
+            filter,
+            draining,
+            client,
+        } = terms;
         let interval = logs.settings.heartbeat.max(Duration::from_millis(100));
         let mut heartbeats = interval_at(Instant::now() + interval, interval);
         heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -255,7 +267,11 @@ impl Subscription {
     pub fn cursor(&self) -> String {
         let parts = self.parts.iter();
         cursor_text(parts.map(|part| {
-            (&*part.log.topic, part.identity.as_ref(), part.place.positions())
+            (
+                &*part.log.topic,
+                part.identity.as_ref(),
+                part.place.positions(),
+            )
         }))
     }
 
@@ -263,10 +279,15 @@ impl Subscription {
         if self.is_over {
             return Poll::Ready(None);
         }
-        let late = self.returned.take().is_some_and(|at| at.elapsed() > self.slow_after);
+        let late = self
+            .returned
+            .take()
+            .is_some_and(|at| at.elapsed() > self.slow_after);
         let frame = if late {
             telemetry::slow_client_cut();
-            Frame::Slow { cursor: self.cursor() }
+            Frame::Slow {
+                cursor: self.cursor(),
+            }
         } else {
             ready!(self.poll_open(cx))
         };
@@ -279,15 +300,21 @@ impl Subscription {
         while let Poll::Ready(is_draining) = self.draining.poll_next_unpin(cx) {
             // The gateway drains, or is gone.
             if is_draining != Some(false) {
-                return Poll::Ready(Frame::Reconnect { cursor: self.cursor() });
+                return Poll::Ready(Frame::Reconnect {
+                    cursor: self.cursor(),
+                });
             }
         }
         if std::mem::take(&mut self.is_new) {
-            return Poll::Ready(Frame::Heartbeat { cursor: self.cursor() });
+            return Poll::Ready(Frame::Heartbeat {
+                cursor: self.cursor(),
+            });
         }
         // Before the events: the cursor of an idle topic moves even if another is busy.
         if self.heartbeats.poll_tick(cx).is_ready() {
-            return Poll::Ready(Frame::Heartbeat { cursor: self.cursor() });
+            return Poll::Ready(Frame::Heartbeat {
+                cursor: self.cursor(),
+            });
         }
         let count = self.parts.len();
         for step in 0..count {
@@ -307,10 +334,20 @@ impl Subscription {
                 telemetry::event_sent();
                 Frame::Event { cursor, event }
             }
-            Ok(Delivered::Gap(LogGap { partition, from, to })) => {
+            Ok(Delivered::Gap(LogGap {
+                partition,
+                from,
+                to,
+            })) => {
                 let topic = Arc::clone(&self.parts[part].log.topic);
                 telemetry::gap_sent(&topic);
-                Frame::Gap { cursor, topic, partition, from, to }
+                Frame::Gap {
+                    cursor,
+                    topic,
+                    partition,
+                    from,
+                    to,
+                }
             }
             Err(problem) => Frame::Failed { cursor, problem },
         }
@@ -355,7 +392,9 @@ mod tests {
         let logs = Arc::new(TopicLogs::new(source, StreamSettings::default()));
         let running = topics.iter().map(|topic| logs.with_running(topic, vec![5]));
         let parts = running.map(|log| Part::new(log, None, vec![5])).collect();
-        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one permit");
+        let permit = Arc::new(Semaphore::new(1))
+            .try_acquire_owned()
+            .expect("one permit");
         let draining = watch::Sender::new(false);
         let terms = Terms {
             logs: Arc::clone(&logs),
@@ -364,8 +403,16 @@ mod tests {
             client: (permit, OpenStream::new()),
         };
         let subscription = Subscription::new(parts, terms);
-        let logs = subscription.parts.iter().map(|part| Arc::clone(&*part.log)).collect();
-        Stream { logs, draining, subscription }
+        let logs = subscription
+            .parts
+            .iter()
+            .map(|part| Arc::clone(&*part.log))
+            .collect();
+        Stream {
+            logs,
+            draining,
+            subscription,
+        }
     }
 
     fn event(ty: &str, offset: i64) -> LogItem {
@@ -377,12 +424,20 @@ mod tests {
             key: None,
             json: "{}".into(),
         };
-        LogItem { partition: 0, offset, event: Some(Arc::new(event)) }
+        LogItem {
+            partition: 0,
+            offset,
+            event: Some(Arc::new(event)),
+        }
     }
 
     /// The kind of the frame and the positions of its cursor.
     async fn next(stream: &mut Stream) -> (&'static str, Vec<i64>) {
-        let frame = stream.subscription.next().await.expect("the stream is open");
+        let frame = stream
+            .subscription
+            .next()
+            .await
+            .expect("the stream is open");
         let (kind, cursor) = match frame {
             Frame::Event { cursor, .. } => ("event", cursor),
             Frame::Heartbeat { cursor } => ("heartbeat", cursor),
@@ -392,7 +447,14 @@ mod tests {
             Frame::Failed { cursor, .. } => ("failed", cursor),
         };
         let cursor: Cursor = cursor.parse().expect("a cursor");
-        (kind, cursor.topics().iter().flat_map(|topic| topic.next.clone()).collect())
+        (
+            kind,
+            cursor
+                .topics()
+                .iter()
+                .flat_map(|topic| topic.next.clone())
+                .collect(),
+        )
     }
 
     #[tokio::test(start_paused = true)]
@@ -406,7 +468,11 @@ mod tests {
         stream.logs[0].append(vec![event("other", 10)]);
         let before = Instant::now();
         assert_eq!(next(&mut stream).await, ("heartbeat", vec![11]));
-        assert!(before.elapsed() >= Duration::from_secs(14), "{:?}", before.elapsed());
+        assert!(
+            before.elapsed() >= Duration::from_secs(14),
+            "{:?}",
+            before.elapsed()
+        );
         stream.logs[0].append(vec![event("a", 11)]);
         assert_eq!(next(&mut stream).await, ("event", vec![12]));
     }

@@ -168,9 +168,15 @@ fn jwt(path: &Path) -> Router {
 fn router(authenticator: Authenticator) -> Router {
     async fn who(Extension(caller): Extension<Principal>, headers: HeaderMap) -> String {
         let header = headers.get(AUTHORIZATION);
-        assert!(header.is_none_or(|value| value.is_sensitive()), "else it may be logged");
+        assert!(
+            header.is_none_or(|value| value.is_sensitive()),
+            "else it may be logged"
+        );
         let may_post = caller.rights.may_post("shop.order-placed.v1");
-        format!("{} {} {may_post} {}", caller.name, caller.source, caller.rights.status)
+        format!(
+            "{} {} {may_post} {}",
+            caller.name, caller.source, caller.rights.status
+        )
     }
     Router::new()
         .route("/", get(who))
@@ -188,7 +194,9 @@ async fn respond(router: &Router, uri: &str, authorization: &[&str]) -> Response
 }
 
 async fn body(response: Response<Body>) -> String {
-    let bytes = to_bytes(response.into_body(), 64 * 1024).await.expect("a body");
+    let bytes = to_bytes(response.into_body(), 64 * 1024)
+        .await
+        .expect("a body");
     String::from_utf8(bytes.to_vec()).expect("text")
 }
 
@@ -208,10 +216,22 @@ async fn valid_jwts_name_the_caller_and_its_rights() {
     for (token, expected) in [
         (FIRST.token(&claims(json!({}))), mobile.clone()),
         (EDWARDS.token(&claims(json!({}))), mobile.clone()),
-        (FIRST.token(&claims(json!({"aud": ["other", AUDIENCE]}))), mobile.clone()),
-        (FIRST.token(&claims(json!({"scope": ["post:*", "status"]}))), mobile.clone()),
-        (FIRST.token(&claims(json!({"exp": now - 10, "nbf": now + 10}))), mobile.clone()),
-        (FIRST.token(&claims(json!({"exp": now as f64 + 60.5}))), mobile),
+        (
+            FIRST.token(&claims(json!({"aud": ["other", AUDIENCE]}))),
+            mobile.clone(),
+        ),
+        (
+            FIRST.token(&claims(json!({"scope": ["post:*", "status"]}))),
+            mobile.clone(),
+        ),
+        (
+            FIRST.token(&claims(json!({"exp": now - 10, "nbf": now + 10}))),
+            mobile.clone(),
+        ),
+        (
+            FIRST.token(&claims(json!({"exp": now as f64 + 60.5}))),
+            mobile,
+        ),
         (
             FIRST.token(&claims(json!({"sub": "auth0|1"}))),
             of("auth0|1", "/callers/auth0%7C1"),
@@ -255,7 +275,12 @@ fn forged(good: &str) -> Vec<(&'static str, String)> {
     let none = unsigned(&with_header(json!({"alg": "none"})), &valid);
     let hmac = |secret: &[u8]| {
         let header = with_header(json!({"alg": "HS256"}));
-        signed(&header, &valid, &EncodingKey::from_secret(secret), Algorithm::HS256)
+        signed(
+            &header,
+            &valid,
+            &EncodingKey::from_secret(secret),
+            Algorithm::HS256,
+        )
     };
     let coordinate = |text: &str| URL_SAFE_NO_PAD.decode(text).expect("base64url");
     let point = [vec![4], coordinate(FIRST.x), coordinate(FIRST.y)].concat();
@@ -268,11 +293,17 @@ fn forged(good: &str) -> Vec<(&'static str, String)> {
         ("alg none with a signature", format!("{none}.{signature}")),
         ("no signature", format!("{message}.")),
         ("HMAC with the public point", hmac(&point)),
-        ("HMAC with the key set", hmac(key_set(&[&FIRST, &EDWARDS]).as_bytes())),
+        (
+            "HMAC with the key set",
+            hmac(key_set(&[&FIRST, &EDWARDS]).as_bytes()),
+        ),
         ("HMAC with the coordinate's text", hmac(FIRST.x.as_bytes())),
         ("HMAC with nothing", hmac(b"")),
         ("other claims", format!("{other_claims}.{signature}")),
-        ("another key under a known id", SECOND.sign(&FIRST.header(), &valid)),
+        (
+            "another key under a known id",
+            SECOND.sign(&FIRST.header(), &valid),
+        ),
         ("a key that the token brings", {
             let header = with_header(json!({"jwk": SECOND.public()}));
             SECOND.sign(&header, &valid)
@@ -285,12 +316,18 @@ fn forged(good: &str) -> Vec<(&'static str, String)> {
         ("an algorithm of another kind", {
             FIRST.sign(&with_header(json!({"alg": "RS256"})), &valid)
         }),
-        ("an extension", FIRST.sign(&with_header(json!({"crit": ["exp"]})), &valid)),
+        (
+            "an extension",
+            FIRST.sign(&with_header(json!({"crit": ["exp"]})), &valid),
+        ),
         ("four parts", format!("{good}.x")),
         ("two parts", message.to_owned()),
         ("no JSON", "x.y.z".to_owned()),
         ("dots", "..".to_owned()),
-        ("a huge token", FIRST.token(&claims(json!({"padding": "x".repeat(8 * 1024)})))),
+        (
+            "a huge token",
+            FIRST.token(&claims(json!({"padding": "x".repeat(8 * 1024)}))),
+        ),
     ]
 }
 
@@ -317,7 +354,9 @@ fn with_invalid_claims() -> impl Iterator<Item = (&'static str, String)> {
         ("a long subject", json!({"sub": "s".repeat(129)})),
         ("scopes of the wrong type", json!({"scope": 7})),
     ];
-    changes.into_iter().map(|(case, changes)| (case, FIRST.token(&claims(changes))))
+    changes
+        .into_iter()
+        .map(|(case, changes)| (case, FIRST.token(&claims(changes))))
 }
 
 #[tokio::test]
@@ -331,7 +370,10 @@ async fn a_key_id_may_be_missing_if_there_is_one_key() {
 async fn a_changed_key_set_is_used_within_a_second() {
     let (_dir, path) = keys(&[&FIRST]);
     let router = jwt(&path);
-    let (first, second) = (FIRST.token(&claims(json!({}))), SECOND.token(&claims(json!({}))));
+    let (first, second) = (
+        FIRST.token(&claims(json!({}))),
+        SECOND.token(&claims(json!({}))),
+    );
     let accepted = async || {
         tokio::time::advance(Duration::from_secs(1)).await;
         let mut accepted = Vec::new();
@@ -366,11 +408,22 @@ async fn tokens_of_the_file_and_jwts_are_told_apart() {
     let router = router(both);
 
     let file = answer(&router, &token).await;
-    assert_eq!(file, (StatusCode::OK, "operator /callers/operator false false".to_owned()));
+    assert_eq!(
+        file,
+        (
+            StatusCode::OK,
+            "operator /callers/operator false false".to_owned()
+        )
+    );
     let jwt = FIRST.token(&claims(json!({})));
     assert_eq!(answer(&router, &jwt).await.0, StatusCode::OK);
     let same_name = FIRST.token(&claims(json!({"sub": "operator"})));
-    for refused in [same_name, new_token(), hash_token(&token), format!("{token}x")] {
+    for refused in [
+        same_name,
+        new_token(),
+        hash_token(&token),
+        format!("{token}x"),
+    ] {
         assert_eq!(answer(&router, &refused).await.0, StatusCode::UNAUTHORIZED);
     }
 }
@@ -385,15 +438,24 @@ async fn exactly_one_bearer_header_is_accepted() {
     for (headers, expected) in [
         (vec![bearer.clone()], StatusCode::OK),
         (vec![format!("bearer  {token} ")], StatusCode::OK),
-        (vec![bearer.clone(), bearer.clone()], StatusCode::BAD_REQUEST),
-        (vec![bearer.clone(), "Basic eDp5".to_owned()], StatusCode::BAD_REQUEST),
+        (
+            vec![bearer.clone(), bearer.clone()],
+            StatusCode::BAD_REQUEST,
+        ),
+        (
+            vec![bearer.clone(), "Basic eDp5".to_owned()],
+            StatusCode::BAD_REQUEST,
+        ),
         (vec![], StatusCode::UNAUTHORIZED),
         (vec!["Bearer".to_owned()], StatusCode::UNAUTHORIZED),
         (vec!["Bearer ".to_owned()], StatusCode::UNAUTHORIZED),
         (vec![token.clone()], StatusCode::UNAUTHORIZED),
         (vec![format!("Basic {token}")], StatusCode::UNAUTHORIZED),
         (vec![format!("{bearer} {token}")], StatusCode::UNAUTHORIZED),
-        (vec![format!("{bearer}, {bearer}")], StatusCode::UNAUTHORIZED),
+        (
+            vec![format!("{bearer}, {bearer}")],
+            StatusCode::UNAUTHORIZED,
+        ),
         (vec!["Bearer zoë".to_owned()], StatusCode::UNAUTHORIZED),
     ] {
         let values: Vec<&str> = headers.iter().map(String::as_str).collect();
@@ -410,7 +472,13 @@ async fn tokens_in_urls_are_refused_in_every_mode() {
     let open = Authenticator::open(Principal::new("developer", Rights::all()));
     for authenticator in [closed.expect("a valid file"), open] {
         let router = router(authenticator);
-        for name in ["access_token", "token", "api_key", "Access_Token", "%74oken"] {
+        for name in [
+            "access_token",
+            "token",
+            "api_key",
+            "Access_Token",
+            "%74oken",
+        ] {
             let uri = format!("/?type=a&{name}={token}");
             let response = respond(&router, &uri, &[&*format!("Bearer {token}")]).await;
             assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{name}");
@@ -426,7 +494,10 @@ async fn an_open_gateway_needs_no_token() {
     let principal = Principal::new("developer", Rights::all());
     let router = router(Authenticator::open(principal));
     let response = respond(&router, "/", &[]).await;
-    assert_eq!(body(response).await, "developer /callers/developer true true");
+    assert_eq!(
+        body(response).await,
+        "developer /callers/developer true true"
+    );
 }
 
 #[test]
@@ -435,9 +506,15 @@ fn an_authenticator_without_valid_files_is_not_built() {
     let missing = dir.path().join("missing");
     let builder = Authenticator::builder;
     let nothing = builder().build().expect_err("nothing is configured");
-    assert!(matches!(nothing, AccessError::NothingConfigured), "{nothing}");
+    assert!(
+        matches!(nothing, AccessError::NothingConfigured),
+        "{nothing}"
+    );
     let settings = JwtSettings::new(&missing, ISSUER, AUDIENCE);
-    for builder in [builder().with_token_file(&missing), builder().with_jwt(settings)] {
+    for builder in [
+        builder().with_token_file(&missing),
+        builder().with_jwt(settings),
+    ] {
         let error = builder.build().expect_err("no such file");
         assert!(matches!(error, AccessError::Unreadable { .. }), "{error}");
     }

@@ -53,7 +53,10 @@ fn workers(count: usize, service: Duration, calls: &Arc<AtomicU32>) -> MethodRou
         let (workers, calls) = (workers.clone(), calls.clone());
         async move {
             calls.fetch_add(1, Ordering::Relaxed);
-            let _worker = workers.acquire().await.expect("a semaphore that is never closed");
+            let _worker = workers
+                .acquire()
+                .await
+                .expect("a semaphore that is never closed");
             sleep(service).await;
             StatusCode::ACCEPTED
         }
@@ -83,7 +86,9 @@ fn request(method: Method, principal: Principal, headers: HeaderMap, body: Body)
     *request.method_mut() = method;
     *request.uri_mut() = axum::http::Uri::from_static("/events");
     *request.headers_mut() = headers;
-    request.extensions_mut().insert(context.expect("a valid deadline"));
+    request
+        .extensions_mut()
+        .insert(context.expect("a valid deadline"));
     request.extensions_mut().insert(principal);
     request
 }
@@ -93,7 +98,10 @@ fn posted(pairs: &[(&'static str, &str)]) -> Request {
 }
 
 fn retry_after_s(response: &Response) -> u64 {
-    let value = response.headers().get(header::RETRY_AFTER).expect("Retry-After");
+    let value = response
+        .headers()
+        .get(header::RETRY_AFTER)
+        .expect("Retry-After");
     let text = value.to_str().expect("text");
     text.parse().expect("whole seconds")
 }
@@ -125,7 +133,10 @@ async fn a_refused_request_does_not_reach_the_route() {
     assert!(body_of(response).await.contains("nothing was accepted"));
     let read = request(Method::GET, caller(), HeaderMap::new(), Body::empty());
     assert_eq!(gateway.send(read).await.status(), StatusCode::OK);
-    assert_eq!(begun.await.expect("no panic").status(), StatusCode::ACCEPTED);
+    assert_eq!(
+        begun.await.expect("no panic").status(),
+        StatusCode::ACCEPTED
+    );
     assert_eq!(calls.load(Ordering::Relaxed), 1);
 }
 
@@ -134,7 +145,10 @@ async fn post_until_accepted(gateway: Gateway, pairs: Vec<(&'static str, String)
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let pairs: Vec<_> = pairs.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let pairs: Vec<_> = pairs
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
         let response = gateway.send(posted(&pairs)).await;
         if response.status() == StatusCode::ACCEPTED {
             return attempts;
@@ -148,11 +162,17 @@ async fn post_until_accepted(gateway: Gateway, pairs: Vec<(&'static str, String)
 async fn a_hundred_refused_callers_that_obey_all_succeed() {
     for has_keys in [true, false] {
         let calls = Arc::default();
-        let gateway = Gateway::new(fixed_limit(20), workers(20, Duration::from_millis(50), &calls));
+        let gateway = Gateway::new(
+            fixed_limit(20),
+            workers(20, Duration::from_millis(50), &calls),
+        );
         let mut callers = JoinSet::new();
         for n in 0..120 {
             let key = has_keys.then(|| ("idempotency-key", n.to_string()));
-            callers.spawn(post_until_accepted(gateway.clone(), key.into_iter().collect()));
+            callers.spawn(post_until_accepted(
+                gateway.clone(),
+                key.into_iter().collect(),
+            ));
         }
         let mut attempts = callers.join_all().await;
         attempts.sort_unstable();
@@ -170,13 +190,26 @@ async fn a_request_is_given_up_at_its_deadline() {
         let calls = Arc::default();
         let route = workers(1, Duration::from_secs(100), &calls);
         let gateway = Gateway::new(settings.clone(), route);
-        let pairs: Vec<_> = timeout.map(|text| ("x-request-timeout", text)).into_iter().collect();
+        let pairs: Vec<_> = timeout
+            .map(|text| ("x-request-timeout", text))
+            .into_iter()
+            .collect();
         let begun = Instant::now();
         let response = gateway.send(posted(&pairs)).await;
-        assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT, "{timeout:?}");
+        assert_eq!(
+            response.status(),
+            StatusCode::GATEWAY_TIMEOUT,
+            "{timeout:?}"
+        );
         let elapsed = begun.elapsed().as_millis();
-        assert!((expected_ms..expected_ms + 10).contains(&elapsed), "{timeout:?}: {elapsed}");
-        assert!(body_of(response).await.contains("not known whether"), "{timeout:?}");
+        assert!(
+            (expected_ms..expected_ms + 10).contains(&elapsed),
+            "{timeout:?}: {elapsed}"
+        );
+        assert!(
+            body_of(response).await.contains("not known whether"),
+            "{timeout:?}"
+        );
         assert_eq!(gateway.admission.in_flight(), 0);
     }
 }
@@ -218,7 +251,10 @@ async fn an_outage_of_the_brokers_refuses_nobody_with_an_outbox() {
     backlog.oldest_age = Some(Duration::from_secs(30));
     for (settings, expected) in [
         (AdmissionSettings::outbox(), StatusCode::ACCEPTED),
-        (AdmissionSettings::brokers(), StatusCode::SERVICE_UNAVAILABLE),
+        (
+            AdmissionSettings::brokers(),
+            StatusCode::SERVICE_UNAVAILABLE,
+        ),
     ] {
         let route = workers(10, Duration::ZERO, &Arc::default());
         let gateway = Gateway::with_backlog(settings, route, backlog);
@@ -259,7 +295,12 @@ async fn a_slow_upload_does_not_count_as_latency() {
         sleep(Duration::from_secs(5)).await;
         Ok::<_, io::Error>(Bytes::from_static(b"{}"))
     });
-    let slow = request(Method::POST, caller(), HeaderMap::new(), Body::from_stream(slow));
+    let slow = request(
+        Method::POST,
+        caller(),
+        HeaderMap::new(),
+        Body::from_stream(slow),
+    );
     assert_eq!(gateway.send(slow).await.status(), StatusCode::ACCEPTED);
     // Were it counted, a request would take 5 s, and this one be refused.
     let response = gateway.send(posted(&[("x-request-timeout", "1")])).await;

@@ -62,7 +62,10 @@ impl World {
     async fn on_kafka() -> Option<Self> {
         let cluster = real_kafka().await?;
         let topic = unique("gateway-grpc");
-        cluster.create_topic(&topic, 3).await.expect("the topic is created");
+        cluster
+            .create_topic(&topic, 3)
+            .await
+            .expect("the topic is created");
         let kafka = cluster.config();
         let mut world = Self::new(kafka.clone(), &topic, Rights::all()).await;
         let settings = PublisherSettings::new("/gateway");
@@ -85,7 +88,9 @@ impl World {
         let store = Arc::new(store.expect("the store opens"));
         let accept: Arc<dyn AcceptStore> = store.clone();
         let catalogue = Catalogue::from_texts([(TYPE, SCHEMA)]).expect("a schema");
-        let route = EventRoute::new(TYPE, topic, "key").with_post(true).with_stream(true);
+        let route = EventRoute::new(TYPE, topic, "key")
+            .with_post(true)
+            .with_stream(true);
         let allow_list = AllowList::new(vec![route], Arc::new(catalogue)).expect("an allow list");
         let allow_list = Arc::new(allow_list);
         let limits = PostLimits::default();
@@ -106,8 +111,14 @@ impl World {
             Arc::clone(&worker),
         );
         let (services, health) = grpc.routes().await;
-        let parts =
-            Parts::new(posting, streams.clone(), status, admission, authenticator, worker);
+        let parts = Parts::new(
+            posting,
+            streams.clone(),
+            status,
+            admission,
+            authenticator,
+            worker,
+        );
         Self {
             router: router(parts.with_grpc(services), RouterSettings::default()),
             health,
@@ -130,7 +141,10 @@ impl World {
         let router = self.router.clone();
         tokio::spawn(async move { axum::serve(listener, router).await });
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URL");
-        endpoint.connect().await.expect("the gateway accepts connections")
+        endpoint
+            .connect()
+            .await
+            .expect("the gateway accepts connections")
     }
 }
 
@@ -141,7 +155,9 @@ fn step(data: &str) -> PostRequest {
         data: data.to_owned().into(),
         ..NewEvent::default()
     };
-    PostRequest { events: vec![event] }
+    PostRequest {
+        events: vec![event],
+    }
 }
 
 /// The steps with these numbers, of one key.
@@ -150,16 +166,25 @@ fn steps(numbers: &[u64]) -> PostRequest {
         let data = format!(r#"{{"key": "k-1", "number": {number}}}"#);
         step(&data).events
     });
-    PostRequest { events: events.collect() }
+    PostRequest {
+        events: events.collect(),
+    }
 }
 
 fn watch(start: Option<Start>) -> WatchRequest {
-    WatchRequest { types: vec![TYPE.to_owned()], key: None, start }
+    WatchRequest {
+        types: vec![TYPE.to_owned()],
+        key: None,
+        start,
+    }
 }
 
 /// The problem in the metadata of a status.
 fn problem(status: &Status) -> Value {
-    let json = status.metadata().get_bin("problem-bin").expect("the problem is sent");
+    let json = status
+        .metadata()
+        .get_bin("problem-bin")
+        .expect("the problem is sent");
     let json = json.to_bytes().expect("it is base64");
     serde_json::from_slice(&json).expect("it is JSON")
 }
@@ -195,8 +220,15 @@ async fn a_posted_event_is_streamed_and_found() {
         return;
     };
     let mut client = EventsClient::new(world.connect().await);
-    let reply = client.post(steps(&[1, 2])).await.expect("they are accepted").into_inner();
-    assert_eq!((reply.events.len(), reply.worker.as_str()), (2, "gateway-1"));
+    let reply = client
+        .post(steps(&[1, 2]))
+        .await
+        .expect("they are accepted")
+        .into_inner();
+    assert_eq!(
+        (reply.events.len(), reply.worker.as_str()),
+        (2, "gateway-1")
+    );
     let earliest = watch(Some(Start::Earliest(true)));
     let mut frames = client.watch(earliest).await.expect("a stream").into_inner();
     let (first, cursor) = next_event(&mut frames).await;
@@ -210,7 +242,10 @@ async fn a_posted_event_is_streamed_and_found() {
     let (second, _) = next_event(&mut frames).await;
     assert_eq!(json(&second)["data"]["number"], 2);
 
-    let wanted = GetStatusRequest { id: reply.events[1].id.clone(), ..Default::default() };
+    let wanted = GetStatusRequest {
+        id: reply.events[1].id.clone(),
+        ..Default::default()
+    };
     let published = || {
         let (mut client, wanted) = (client.clone(), wanted.clone());
         async move {
@@ -228,14 +263,26 @@ async fn a_stop_ends_streams_with_a_cursor() {
         return;
     };
     let mut client = EventsClient::new(world.connect().await);
-    let mut frames = client.watch(watch(None)).await.expect("a stream").into_inner();
-    let first = timeout(WITHIN, frames.message()).await.expect("a frame in time");
+    let mut frames = client
+        .watch(watch(None))
+        .await
+        .expect("a stream")
+        .into_inner();
+    let first = timeout(WITHIN, frames.message())
+        .await
+        .expect("a frame in time");
     let first = first.expect("no error").expect("no end");
-    assert!(matches!(first.content, Some(Content::Heartbeat(_))), "{first:?}");
+    assert!(
+        matches!(first.content, Some(Content::Heartbeat(_))),
+        "{first:?}"
+    );
     world.streams.drain();
     let end = async {
         loop {
-            let frame = frames.message().await.expect("no error before the last frame");
+            let frame = frames
+                .message()
+                .await
+                .expect("no error before the last frame");
             let frame = frame.expect("no end before the last frame");
             if matches!(frame.content, Some(Content::Reconnect(_))) {
                 return (frame.cursor, frames.message().await);
@@ -252,14 +299,26 @@ async fn a_repetition_gets_the_first_reply() {
     let world = World::without_brokers(Rights::all()).await;
     let mut client = EventsClient::new(world.connect().await);
     let request = || with_key(steps(&[1]), "8e03978e");
-    let first = client.post(request()).await.expect("it is accepted").into_inner();
-    let again = client.post(request()).await.expect("it is repeated").into_inner();
+    let first = client
+        .post(request())
+        .await
+        .expect("it is accepted")
+        .into_inner();
+    let again = client
+        .post(request())
+        .await
+        .expect("it is repeated")
+        .into_inner();
     assert!(!first.replayed && again.replayed);
     assert_eq!(first.events, again.events);
     let other = with_key(steps(&[2]), "8e03978e");
     let status = client.post(other).await.expect_err("the key is used");
     assert_eq!(status.code(), Code::AlreadyExists);
-    let places = world.store.find(&first.events[0].id, None).await.expect("the store answers");
+    let places = world
+        .store
+        .find(&first.events[0].id, None)
+        .await
+        .expect("the store answers");
     assert_eq!(places.len(), 1);
 }
 
@@ -271,9 +330,24 @@ async fn refusals_have_the_code_of_their_kind() {
     unknown.events[0].r#type = "test.unknown.v1".to_owned();
     let number = r#"{"key": "k-1", "number": "one"}"#;
     for (request, code, kind, pointer) in [
-        (step(number), Code::InvalidArgument, "invalid-event", Some("/events/0/data/number")),
-        (step("{"), Code::InvalidArgument, "malformed", Some("/events/0/data")),
-        (PostRequest::default(), Code::InvalidArgument, "malformed", None),
+        (
+            step(number),
+            Code::InvalidArgument,
+            "invalid-event",
+            Some("/events/0/data/number"),
+        ),
+        (
+            step("{"),
+            Code::InvalidArgument,
+            "malformed",
+            Some("/events/0/data"),
+        ),
+        (
+            PostRequest::default(),
+            Code::InvalidArgument,
+            "malformed",
+            None,
+        ),
         (unknown, Code::NotFound, "not-found", None),
     ] {
         let status = client.post(request).await.expect_err(kind);
@@ -290,9 +364,18 @@ async fn refusals_have_the_code_of_their_kind() {
 async fn a_caller_without_the_right_is_refused() {
     let world = World::without_brokers(Rights::default()).await;
     let mut client = EventsClient::new(world.connect().await);
-    let posted = client.post(steps(&[1])).await.expect_err("no right to post");
-    let watched = client.watch(watch(None)).await.expect_err("no right to stream");
-    let wanted = GetStatusRequest { id: "e-1".to_owned(), ..Default::default() };
+    let posted = client
+        .post(steps(&[1]))
+        .await
+        .expect_err("no right to post");
+    let watched = client
+        .watch(watch(None))
+        .await
+        .expect_err("no right to stream");
+    let wanted = GetStatusRequest {
+        id: "e-1".to_owned(),
+        ..Default::default()
+    };
     let read = client.get(wanted).await.expect_err("no right to read");
     for status in [posted, watched, read] {
         assert_eq!(status.code(), Code::PermissionDenied, "{status}");
@@ -305,7 +388,11 @@ async fn a_call_ends_at_its_deadline() {
     let mut request = Request::new(steps(&[1]));
     request.set_timeout(Duration::from_nanos(1));
     // Over a connection, the client would give up first.
-    let status = world.local().post(request).await.expect_err("the deadline passed");
+    let status = world
+        .local()
+        .post(request)
+        .await
+        .expect_err("the deadline passed");
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert_eq!(problem(&status)["type"], "/problems/deadline-exceeded");
 }
@@ -315,7 +402,11 @@ async fn a_message_above_the_limit_is_refused() {
     let world = World::without_brokers(Rights::all()).await;
     let key = "k".repeat(PostLimits::default().body_bytes_max);
     let request = step(&format!(r#"{{"key": "{key}", "number": 1}}"#));
-    let status = world.local().post(request).await.expect_err("it is too large");
+    let status = world
+        .local()
+        .post(request)
+        .await
+        .expect_err("it is too large");
     assert_eq!(status.code(), Code::OutOfRange);
 }
 
@@ -329,8 +420,14 @@ async fn health_follows_a_stop() {
     ] {
         world.health.set_serving(serving).await;
         for service in ["", "evenkeel.gateway.v1.Events"] {
-            let request = HealthCheckRequest { service: service.to_owned() };
-            let answer = client.check(request).await.expect("the service is known").into_inner();
+            let request = HealthCheckRequest {
+                service: service.to_owned(),
+            };
+            let answer = client
+                .check(request)
+                .await
+                .expect("the service is known")
+                .into_inner();
             assert_eq!(answer.status, expected as i32, "{service:?}");
         }
     }
@@ -342,19 +439,37 @@ async fn a_repeated_order_keeps_its_id() {
     let gateway = TestGateway::start(&kafka.config()).await;
     let endpoint = Endpoint::from_shared(gateway.url("")).expect("a URL");
     let mut client = OrdersClient::new(endpoint.connect().await.expect("a connection"));
-    let line = OrderLine { article: "tea".to_owned(), quantity: 2, price_cents: 150 };
+    let line = OrderLine {
+        article: "tea".to_owned(),
+        quantity: 2,
+        price_cents: 150,
+    };
     let order = PlaceRequest {
         customer_id: "c-1".to_owned(),
         lines: vec![line],
         ..PlaceRequest::default()
     };
     let request = || with_key(order.clone(), "cart-7");
-    let first = client.place(request()).await.expect("it is accepted").into_inner();
-    let again = client.place(request()).await.expect("it is repeated").into_inner();
+    let first = client
+        .place(request())
+        .await
+        .expect("it is accepted")
+        .into_inner();
+    let again = client
+        .place(request())
+        .await
+        .expect("it is repeated")
+        .into_inner();
     assert!(!first.replayed && again.replayed);
-    assert_eq!((&first.order_id, &first.event_id), (&again.order_id, &again.event_id));
+    assert_eq!(
+        (&first.order_id, &first.event_id),
+        (&again.order_id, &again.event_id)
+    );
 
-    let wrong = PlaceRequest { total_cents: Some(1), ..order };
+    let wrong = PlaceRequest {
+        total_cents: Some(1),
+        ..order
+    };
     let status = client.place(wrong).await.expect_err("the total is wrong");
     assert_eq!(problem(&status)["errors"][0]["pointer"], "/total_cents");
 
@@ -363,7 +478,11 @@ async fn a_repeated_order_keeps_its_id() {
         reason: "changed my mind".to_owned(),
         event_id: None,
     };
-    let reply = client.cancel(cancelled).await.expect("it is accepted").into_inner();
+    let reply = client
+        .cancel(cancelled)
+        .await
+        .expect("it is accepted")
+        .into_inner();
     assert_eq!(reply.order_id, first.order_id);
     drop(client);
     assert!(gateway.stopped().await.is_clean());

@@ -39,9 +39,14 @@ struct Gateway {
 
 impl Gateway {
     async fn start(limits: PostLimits) -> Self {
-        let cluster = TestKafka::start(KafkaKind::Mock).await.expect("a mock cluster");
+        let cluster = TestKafka::start(KafkaKind::Mock)
+            .await
+            .expect("a mock cluster");
         let topic = unique("post");
-        cluster.create_topic(&topic, 3).await.expect("the topic is created");
+        cluster
+            .create_topic(&topic, 3)
+            .await
+            .expect("the topic is created");
         let kafka = cluster.config();
         let publisher = Publisher::new(&kafka, PublisherSettings::new("/it/gateway"));
         let store = BrokerStore::new(publisher.expect("valid settings"));
@@ -72,7 +77,12 @@ impl Gateway {
             request = request.header(*name, *value);
         }
         let request = request.body(body.into()).expect("a request");
-        let response = self.router.clone().oneshot(request).await.expect("infallible");
+        let response = self
+            .router
+            .clone()
+            .oneshot(request)
+            .await
+            .expect("infallible");
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, 1 << 20).await.expect("a body");
         let body = serde_json::from_slice(&body).expect("JSON");
@@ -103,21 +113,43 @@ impl Gateway {
 async fn events_of_all_modes_are_on_the_topic() {
     let gateway = Gateway::start(PostLimits::default()).await;
     let json = ("content-type", "application/json");
-    let structured = ("content-type", "application/cloudevents+json; charset=utf-8");
+    let structured = (
+        "content-type",
+        "application/cloudevents+json; charset=utf-8",
+    );
     let batch = ("content-type", "application/cloudevents-batch+json");
     let event = |id: &str, data: &str| {
         let attributes = format!(r#""specversion":"1.0","type":"{OPENED}","id":"{id}""#);
         format!(r#"{{{attributes},"tenant":"north","data":{data}}}"#)
     };
     let data = |account: &str| format!(r#"{{ "account": "{account}", "n": 1.50 }}"#);
-    let binary = [json, ("ce-specversion", "1.0"), ("ce-type", OPENED), ("ce-id", "b/1")];
+    let binary = [
+        json,
+        ("ce-specversion", "1.0"),
+        ("ce-type", OPENED),
+        ("ce-id", "b/1"),
+    ];
     let of_type = format!("/events/{OPENED}");
     let trace = ("traceparent", TRACEPARENT);
-    let list = format!("[{},{}]", event("l-1", &data("d")), event("l-2", &data("d")));
+    let list = format!(
+        "[{},{}]",
+        event("l-1", &data("d")),
+        event("l-2", &data("d"))
+    );
     for (path, headers, body, ids) in [
-        ("/events", vec![structured, trace], event("s-1", &data("a")), vec!["s-1"]),
+        (
+            "/events",
+            vec![structured, trace],
+            event("s-1", &data("a")),
+            vec!["s-1"],
+        ),
         ("/events", binary.to_vec(), data("b"), vec!["b/1"]),
-        (of_type.as_str(), vec![json, ("ce-id", "t-1")], data("c"), vec!["t-1"]),
+        (
+            of_type.as_str(),
+            vec![json, ("ce-id", "t-1")],
+            data("c"),
+            vec!["t-1"],
+        ),
         ("/events", vec![batch], list, vec!["l-1", "l-2"]),
     ] {
         let (status, answer_headers, answer) = gateway.post(path, &headers, body).await;
@@ -131,7 +163,11 @@ async fn events_of_all_modes_are_on_the_topic() {
             assert_eq!(envelope.attributes.ty, OPENED);
             assert_eq!(envelope.attributes.source, "/callers/web");
             let key = String::from_utf8(record.key.clone().expect("a key")).expect("a text");
-            assert_eq!(envelope.data.as_deref(), Some(data(&key).as_bytes()), "as it was posted");
+            assert_eq!(
+                envelope.data.as_deref(),
+                Some(data(&key).as_bytes()),
+                "as it was posted"
+            );
             let traceparent = record.headers.last("traceparent").expect("a trace");
             let trace_id = std::str::from_utf8(&traceparent[3..35]).expect("a text");
             assert_eq!(answer["traceId"], trace_id);
@@ -140,37 +176,60 @@ async fn events_of_all_modes_are_on_the_topic() {
     }
     let records = gateway.records().await;
     assert_eq!(records.len(), 5, "each event once");
-    let of_batch: Vec<_> = records.iter().filter(|(id, _)| id.starts_with("l-")).collect();
+    let of_batch: Vec<_> = records
+        .iter()
+        .filter(|(id, _)| id.starts_with("l-"))
+        .collect();
     assert_eq!(of_batch[0].1.partition, of_batch[1].1.partition);
-    assert_eq!((&*of_batch[0].0, &*of_batch[1].0), ("l-1", "l-2"), "in the batch's order");
-    let (_, first) = records.iter().find(|(id, _)| id == "s-1").expect("the structured event");
+    assert_eq!(
+        (&*of_batch[0].0, &*of_batch[1].0),
+        ("l-1", "l-2"),
+        "in the batch's order"
+    );
+    let (_, first) = records
+        .iter()
+        .find(|(id, _)| id == "s-1")
+        .expect("the structured event");
     assert_eq!(first.headers.last("ce_tenant"), Some(&b"north"[..]));
     let traceparent = first.headers.last("traceparent").expect("a trace");
-    assert_eq!(traceparent[..35], TRACEPARENT.as_bytes()[..35], "the caller's trace");
+    assert_eq!(
+        traceparent[..35],
+        TRACEPARENT.as_bytes()[..35],
+        "the caller's trace"
+    );
 }
 
 #[tokio::test]
 async fn a_refused_batch_leaves_no_record() {
     let gateway = Gateway::start(PostLimits::default()).await;
-    let event = |id: &str, data: Value| {
-        json!({"specversion": "1.0", "type": OPENED, "id": id, "data": data})
-    };
+    let event = |id: &str, data: Value| json!({"specversion": "1.0", "type": OPENED, "id": id, "data": data});
     let valid = event("1", json!({"account": "a"}));
     let batch = [("content-type", "application/cloudevents-batch+json")];
     let refused = json!([valid, event("2", json!({}))]).to_string();
     let (status, _, problem) = gateway.post("/events", &batch, refused).await;
-    assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/1/data/account")));
+    assert_eq!(
+        (status, &problem["errors"][0]["pointer"]),
+        (422, &json!("/1/data/account"))
+    );
     let accepted = json!([event("3", json!({"account": "a"}))]).to_string();
     let (status, _, _) = gateway.post("/events", &batch, accepted).await;
     assert_eq!(status, 202);
-    let ids: Vec<_> = gateway.records().await.into_iter().map(|(id, _)| id).collect();
+    let ids: Vec<_> = gateway
+        .records()
+        .await
+        .into_iter()
+        .map(|(id, _)| id)
+        .collect();
     assert_eq!(ids, ["3"]);
 }
 
 #[tokio::test]
 async fn a_key_without_a_store_for_it_is_refused() {
     let gateway = Gateway::start(PostLimits::default()).await;
-    let headers = [("content-type", "application/json"), ("idempotency-key", "k-1")];
+    let headers = [
+        ("content-type", "application/json"),
+        ("idempotency-key", "k-1"),
+    ];
     let path = format!("/events/{OPENED}");
     let (status, headers, _) = gateway.post(&path, &headers, r#"{"account":"a"}"#).await;
     assert_eq!(status, 501);
@@ -195,8 +254,18 @@ async fn a_client_may_wait_for_the_headers_to_be_accepted() {
     let gateway = Gateway::start(PostLimits::default()).await;
     let body = r#"{"account":"a"}"#;
     for (content_type, length, first, last) in [
-        ("application/json", body.len(), "HTTP/1.1 100 Continue\r\n", "HTTP/1.1 202"),
-        ("text/plain", body.len(), "HTTP/1.1 415", "unsupported-media-type"),
+        (
+            "application/json",
+            body.len(),
+            "HTTP/1.1 100 Continue\r\n",
+            "HTTP/1.1 202",
+        ),
+        (
+            "text/plain",
+            body.len(),
+            "HTTP/1.1 415",
+            "unsupported-media-type",
+        ),
         ("application/json", 2 << 20, "HTTP/1.1 413", "too-large"),
     ] {
         let mut stream = gateway.listen().await;
@@ -204,12 +273,18 @@ async fn a_client_may_wait_for_the_headers_to_be_accepted() {
             "POST /events/{OPENED} HTTP/1.1\r\nhost: gateway\r\nexpect: 100-continue\r\n\
              content-type: {content_type}\r\ncontent-length: {length}\r\n\r\n"
         );
-        stream.write_all(head.as_bytes()).await.expect("the head is sent");
+        stream
+            .write_all(head.as_bytes())
+            .await
+            .expect("the head is sent");
         let mut read = String::new();
         read_until(&mut stream, &mut read, first).await;
         assert!(read.starts_with(first), "{read}");
         if first.contains("100") {
-            stream.write_all(body.as_bytes()).await.expect("the body is sent");
+            stream
+                .write_all(body.as_bytes())
+                .await
+                .expect("the body is sent");
         }
         read_until(&mut stream, &mut read, last).await;
     }
@@ -230,7 +305,10 @@ async fn a_body_without_a_length_is_bounded() {
             data.len(),
             padding.len(),
         );
-        stream.write_all(request.as_bytes()).await.expect("the request is sent");
+        stream
+            .write_all(request.as_bytes())
+            .await
+            .expect("the request is sent");
         let mut read = String::new();
         read_until(&mut stream, &mut read, "\r\n\r\n").await;
         assert!(read.starts_with(status), "{length}: {read}");

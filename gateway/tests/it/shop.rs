@@ -8,6 +8,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use evenkeel::testing::eventually;
 use evenkeel::testing::read_topic;
+use evenkeel_gateway::server::GatewaySettings;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -43,7 +44,10 @@ async fn a_repeated_order_has_one_event_and_one_id() {
     let other = json!({"customer_id": "c-2", "lines": lines});
     assert_eq!(place(&gateway, &other, "k-1").await.status, 422);
 
-    let order_id = body(&first)["key"].as_str().expect("the order's id").to_owned();
+    let order_id = body(&first)["key"]
+        .as_str()
+        .expect("the order's id")
+        .to_owned();
     let path = format!("/orders/{order_id}/cancellation");
     let json = [("content-type", "application/json")];
     let cancelled = request("POST", &path, &json, br#"{"reason": "changed my mind"}"#);
@@ -65,13 +69,24 @@ async fn an_order_that_is_wrong_is_refused_with_pointers() {
     let gateway = TestGateway::start(&kafka.config()).await;
     let line = json!({"article": "tea", "quantity": 0, "price_cents": 250});
     for (order, pointer) in [
-        (json!({"customer_id": "c-1", "lines": [line]}), "/lines/0/quantity"),
+        (
+            json!({"customer_id": "c-1", "lines": [line]}),
+            "/lines/0/quantity",
+        ),
         (json!({"customer_id": "c-1", "line": []}), "/line"),
-        (json!({"customer_id": "c-1", "lines": [], "total_cents": 5}), "/total_cents"),
+        (
+            json!({"customer_id": "c-1", "lines": [], "total_cents": 5}),
+            "/total_cents",
+        ),
     ] {
         let answer = place(&gateway, &order, "k-2").await;
         assert_eq!(answer.status, 422, "{}", answer.text);
-        assert_eq!(body(&answer)["errors"][0]["pointer"], pointer, "{}", answer.text);
+        assert_eq!(
+            body(&answer)["errors"][0]["pointer"],
+            pointer,
+            "{}",
+            answer.text
+        );
     }
 }
 
@@ -91,8 +106,9 @@ async fn orders_are_read_from_the_orderboard() {
     tokio::spawn(async move { axum::serve(listener, orderboard).await });
 
     let kafka = mock_kafka().await;
-    let with_board = |settings: evenkeel_gateway::server::GatewaySettings| {
-        settings.with_orderboards(vec![url.clone()])
+    let with_board = |mut settings: GatewaySettings| {
+        settings.orderboards = vec![url.clone()];
+        settings
     };
     let gateway = TestGateway::start_with(&kafka.config(), with_board).await;
     let found = gateway.send(request("GET", "/orders/o-1", &[], b"")).await;
@@ -100,10 +116,14 @@ async fn orders_are_read_from_the_orderboard() {
     assert_eq!(found.header("etag"), Some("\"1\""));
     assert_eq!(body(&found)["state"], "placed");
     let known = [("if-none-match", "\"1\"")];
-    let same = gateway.send(request("GET", "/orders/o-1?wait=100ms", &known, b"")).await;
+    let same = gateway
+        .send(request("GET", "/orders/o-1?wait=100ms", &known, b""))
+        .await;
     assert_eq!(same.status, 304);
     let unknown = gateway.send(request("GET", "/orders/o-2", &[], b"")).await;
     assert_eq!(unknown.status, 404);
-    let malformed = gateway.send(request("GET", "/orders/o-1?wait=soon", &[], b"")).await;
+    let malformed = gateway
+        .send(request("GET", "/orders/o-1?wait=soon", &[], b""))
+        .await;
     assert_eq!(malformed.status, 400);
 }

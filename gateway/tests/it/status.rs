@@ -39,7 +39,10 @@ struct Known(Mutex<Vec<EventPlace>>);
 
 impl Known {
     fn add(&self, place: EventPlace) {
-        self.0.lock().expect("no thread panicked with the lock").push(place);
+        self.0
+            .lock()
+            .expect("no thread panicked with the lock")
+            .push(place);
     }
 }
 
@@ -101,7 +104,9 @@ impl World {
         let store = Arc::new(Known::default());
         let schema = r#"{"type": "object", "properties": {"key": {"type": "string"}}}"#;
         let catalogue = Catalogue::from_texts([(TYPE, schema)]).expect("a schema");
-        let route = EventRoute::new(TYPE, &*topic, "key").with_post(true).with_stream(true);
+        let route = EventRoute::new(TYPE, &*topic, "key")
+            .with_post(true)
+            .with_stream(true);
         let allow_list = AllowList::new(vec![route], Arc::new(catalogue)).expect("an allow list");
         let mut settings = StatusSettings::default()
             .with_groups(&*topic, [&*group])
@@ -213,9 +218,12 @@ impl World {
         let admin = Admin::connect(&self.kafka, REQUEST_TIMEOUT).await;
         let admin = admin.expect("the brokers answer");
         eventually("a member has received the skip", WITHIN, || async {
-            let log = ControlLog::open(&cluster, &admin, &self.group).await.ok()??;
+            let log = ControlLog::open(&cluster, &admin, &self.group)
+                .await
+                .ok()??;
             let mut acks = log.history.acks_of(&command.id);
-            acks.any(|ack| ack.outcome == CommandOutcome::Pending).then_some(())
+            acks.any(|ack| ack.outcome == CommandOutcome::Pending)
+                .then_some(())
         })
         .await;
     }
@@ -267,14 +275,22 @@ async fn every_state_of_a_group_is_reported() {
 
     let dead = world.reaches("dead", "dead").await;
     assert_eq!(dead["class"], "permanent", "{dead}");
-    assert!(dead["reason"].as_str().is_some_and(|reason| reason.contains("no such customer")));
+    assert!(
+        dead["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("no such customer"))
+    );
     let dead_letters = format!("dlq.{}.{}", world.group, world.topic);
     assert_eq!(dead["deadLetter"]["topic"], *dead_letters);
     world.reaches("good", "settled").await;
 
     let retrying = world.reaches("first", "retrying").await;
     assert_eq!(retrying["attempt"], 1, "{retrying}");
-    let until: Timestamp = retrying["until"].as_str().expect("a time").parse().expect("a time");
+    let until: Timestamp = retrying["until"]
+        .as_str()
+        .expect("a time")
+        .parse()
+        .expect("a time");
     assert!(until > Timestamp::now(), "{retrying}");
     let waiting = world.reaches("second", "waiting").await;
     assert_eq!(waiting["behind"]["offset"], first.offset, "{waiting}");
@@ -322,16 +338,25 @@ async fn an_event_of_another_publisher_is_found_by_its_id() {
     // An id without a time needs hints.
     let (code, problem) = world.get("/events/o-1", Rights::all()).await;
     assert_eq!(code, StatusCode::NOT_FOUND);
-    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("?type=")));
+    assert!(
+        problem["detail"]
+            .as_str()
+            .is_some_and(|detail| detail.contains("?type="))
+    );
     let since = Timestamp::now() - Duration::from_secs(3_600);
     let since = since.strftime("%FT%TZ");
     let (code, status) = world
-        .get(&format!("/events/o-1?type={TYPE}&since={since}"), Rights::all())
+        .get(
+            &format!("/events/o-1?type={TYPE}&since={since}"),
+            Rights::all(),
+        )
         .await;
     assert_eq!(code, StatusCode::OK, "{status}");
     assert_eq!(status["log"]["offset"], again.offset + 1, "{status}");
 
-    let (code, problem) = world.get(&format!("/events/{}", new_id()), Rights::all()).await;
+    let (code, problem) = world
+        .get(&format!("/events/{}", new_id()), Rights::all())
+        .await;
     assert_eq!(code, StatusCode::NOT_FOUND, "{problem}");
 
     // What a caller may not see is not there.
@@ -354,13 +379,18 @@ async fn an_event_in_the_outbox_is_reported_without_kafka() {
     assert_eq!(status["state"], "accepted");
     assert_eq!(status["outbox"]["waiting"], true);
     assert!(status["outbox"]["since"].is_string(), "{status}");
-    assert!(status["groups"].as_array().is_some_and(Vec::is_empty), "{status}");
+    assert!(
+        status["groups"].as_array().is_some_and(Vec::is_empty),
+        "{status}"
+    );
 
     let mut rights = Rights::all();
     rights.status = false;
     let (code, _) = world.get("/events/waits", rights).await;
     assert_eq!(code, StatusCode::FORBIDDEN);
-    let (code, _) = world.get("/events/waits?source=/other", Rights::all()).await;
+    let (code, _) = world
+        .get("/events/waits?source=/other", Rights::all())
+        .await;
     assert_eq!(code, StatusCode::NOT_FOUND, "an event of another source");
     for query in ["since=yesterday", "unknown=1"] {
         let path = format!("/events/waits?{query}");

@@ -32,8 +32,14 @@ struct Case {
 impl Case {
     async fn on(kafka: &TestKafka) -> Self {
         let topic = unique("gateway-stores");
-        kafka.create_topic(&topic, 3).await.expect("the topic is created");
-        Self { kafka: kafka.config(), topic }
+        kafka
+            .create_topic(&topic, 3)
+            .await
+            .expect("the topic is created");
+        Self {
+            kafka: kafka.config(),
+            topic,
+        }
     }
 
     fn publisher(&self) -> Publisher {
@@ -79,7 +85,11 @@ impl Case {
                 key: format!("{}-{key}-{n}", self.topic),
                 fingerprint: [7; 32],
             }),
-            answer: StoredAnswer { status: 202, headers: Vec::new(), body: Bytes::new() },
+            answer: StoredAnswer {
+                status: 202,
+                headers: Vec::new(),
+                body: Bytes::new(),
+            },
             deadline: None,
         }
     }
@@ -114,7 +124,10 @@ impl Running {
             let report = relay.run(stopped).await.expect("the relay ends well");
             report.published
         };
-        Self { stop, ended: tokio::spawn(run) }
+        Self {
+            stop,
+            ended: tokio::spawn(run),
+        }
     }
 
     async fn stop(self) -> u64 {
@@ -152,7 +165,9 @@ async fn post_all(case: &Case, stores: &[Arc<dyn AcceptStore>], keys: usize, eac
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_publishes_once_in_order_across_a_restart() {
-    let Some(kafka) = real_kafka().await else { return };
+    let Some(kafka) = real_kafka().await else {
+        return;
+    };
     let case = Case::on(kafka).await;
     let directory = tempfile::tempdir().expect("a temporary folder is created");
     let path = directory.path().join("gateway.db");
@@ -161,7 +176,10 @@ async fn sqlite_publishes_once_in_order_across_a_restart() {
     // The second run repeats every request of the first, as callers do after a crash.
     for run in 1..=2 {
         let store = Arc::new(SqliteStore::open(&path).await.expect("the store opens"));
-        let before = store.find(&case.event("k-0", 0).id, None).await.expect("the store answers");
+        let before = store
+            .find(&case.event("k-0", 0).id, None)
+            .await
+            .expect("the store answers");
         assert_eq!(before.is_empty(), run == 1, "{before:?}");
         let shared: Arc<dyn AcceptStore> = store.clone();
         if run == 1 {
@@ -169,7 +187,10 @@ async fn sqlite_publishes_once_in_order_across_a_restart() {
         }
         for n in 0..each {
             let repeated = store.accept(case.request("k-0", n)).await;
-            assert!(matches!(repeated, Ok(Accepted::Repeated(_))), "{repeated:?}");
+            assert!(
+                matches!(repeated, Ok(Accepted::Repeated(_))),
+                "{repeated:?}"
+            );
         }
         // Killed between the acceptance and the publication: the first run has no relay.
         if run == 2 {
@@ -193,8 +214,12 @@ async fn sqlite_publishes_once_in_order_across_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_gateways_on_one_database_publish_once_in_order() {
-    let Some(kafka) = real_kafka().await else { return };
-    let Some(postgres) = postgres().await else { return };
+    let Some(kafka) = real_kafka().await else {
+        return;
+    };
+    let Some(postgres) = postgres().await else {
+        return;
+    };
     let url = postgres.database().await.expect("an empty database");
     let case = Case::on(kafka).await;
     let (keys, each) = (8, 25);
@@ -230,17 +255,25 @@ async fn two_gateways_on_one_database_publish_once_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_brokers_store_answers_with_the_position_on_the_log() {
-    let Some(kafka) = real_kafka().await else { return };
+    let Some(kafka) = real_kafka().await else {
+        return;
+    };
     let case = Case::on(kafka).await;
     let store = BrokerStore::new(case.publisher());
     let keyed = store.accept(case.request("k", 0)).await;
     assert!(matches!(keyed, Err(AcceptError::NoIdentities)), "{keyed:?}");
     let request = AcceptRequest {
-        events: (0..50).map(|n| case.event(&format!("k-{}", n % 5), n)).collect(),
+        events: (0..50)
+            .map(|n| case.event(&format!("k-{}", n % 5), n))
+            .collect(),
         idempotency: None,
         ..case.request("k", 0)
     };
-    let ids: Vec<String> = request.events.iter().map(|event| event.id.clone()).collect();
+    let ids: Vec<String> = request
+        .events
+        .iter()
+        .map(|event| event.id.clone())
+        .collect();
     let accepted = store.accept(request).await.expect("the brokers answer");
     assert_eq!(accepted, Accepted::New);
     let records = case.records().await;
@@ -248,13 +281,21 @@ async fn the_brokers_store_answers_with_the_position_on_the_log() {
     for id in &ids {
         let places = store.find(id, Some(SOURCE)).await.expect("it answers");
         let (partition, offset) = places[0].position.expect("it is on the log");
-        let is_here = |record: &&LogRecord| {
-            (record.partition, record.offset) == (partition, offset)
-        };
+        let is_here =
+            |record: &&LogRecord| (record.partition, record.offset) == (partition, offset);
         let record = records.iter().find(is_here).expect("the record");
         assert_eq!(record.headers.last("ce_id"), Some(id.as_bytes()));
     }
     let backlog = store.backlog();
-    assert_eq!((backlog.events, backlog.drained, backlog.oldest_age), (0, 50, None));
-    assert!(store.find(&new_id(), None).await.expect("it answers").is_empty());
+    assert_eq!(
+        (backlog.events, backlog.drained, backlog.oldest_age),
+        (0, 50, None)
+    );
+    assert!(
+        store
+            .find(&new_id(), None)
+            .await
+            .expect("it answers")
+            .is_empty()
+    );
 }

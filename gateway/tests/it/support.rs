@@ -114,7 +114,9 @@ pub(crate) struct Answer {
 impl Answer {
     fn read(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes).into_owned();
-        let status = text.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
+        let status = text
+            .strip_prefix("HTTP/1.1 ")
+            .and_then(|rest| rest.get(..3));
         Self {
             status: status.and_then(|status| status.parse().ok()).unwrap_or(0),
             text,

@@ -418,8 +418,10 @@ impl Admin {
         topics: &[String],
     ) -> Result<BTreeMap<String, [u8; 16]>, KafkaError> {
         let topics = topics.to_vec();
-        self.run(topics::READING_IDS, move |connection| topics::ids(connection, &topics))
-            .await
+        self.run(topics::READING_IDS, move |connection| {
+            topics::ids(connection, &topics)
+        })
+        .await
     }
 
     /// Runs a blocking request on a thread that may block, with a deadline that starts now. `what`

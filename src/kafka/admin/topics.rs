@@ -44,7 +44,9 @@ pub(super) fn ids(
     }
     let names: Vec<&str> = topics.iter().map(String::as_str).collect();
     let timeout = connection.remaining(READING_IDS)?.min(IDS_WITHIN);
-    Ok(topic_ids(connection.client().client(), &names, timeout).into_iter().collect())
+    Ok(topic_ids(connection.client().client(), &names, timeout)
+        .into_iter()
+        .collect())
 }
 
 /// All topics except Kafka's internal ones.

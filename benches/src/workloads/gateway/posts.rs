@@ -305,7 +305,10 @@ impl Answers {
 
     fn into_turn(mut self, counted: Duration) -> anyhow::Result<Turn> {
         if self.accepted_ms.is_empty() {
-            bail!("wrong answer: of {} requests none was accepted", self.requests);
+            bail!(
+                "wrong answer: of {} requests none was accepted",
+                self.requests
+            );
         }
         let (accepted, refused) = (self.accepted_ms.len() as f64, self.refused_ms.len() as f64);
         let mut details = BTreeMap::new();

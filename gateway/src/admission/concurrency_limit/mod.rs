@@ -176,7 +176,9 @@ impl ConcurrencyLimit {
 
     /// Whether requests take longer than normal at present.
     pub(super) fn is_congested(&self, now: Instant) -> bool {
-        self.recent.seconds(now).is_some_and(|seconds| self.is_slow(seconds))
+        self.recent
+            .seconds(now)
+            .is_some_and(|seconds| self.is_slow(seconds))
     }
 
     /// Requests per second that the store can finish, as an estimate: by Little's law the limit

@@ -43,7 +43,11 @@ fn the_limit_shrinks_when_the_latency_doubles() {
     saturate(&mut limit, &mut now, millis(10), 600);
     let before = limit.limit();
     saturate(&mut limit, &mut now, millis(20), 100);
-    assert!(limit.limit() < before * 3 / 4, "{} of {before}", limit.limit());
+    assert!(
+        limit.limit() < before * 3 / 4,
+        "{} of {before}",
+        limit.limit()
+    );
     assert!(limit.is_congested(now));
 }
 
@@ -168,7 +172,11 @@ fn the_limit_converges_near_the_servers_capacity() {
         let limit = limit_against_server(workers, millis(service_ms), Duration::from_secs(120));
         let (least, most) = (workers as u32 * 3 / 4, workers as u32 * 5 / 2);
         let near = least..=most;
-        assert!(near.contains(&limit.limit()), "{} for {workers} workers", limit.limit());
+        assert!(
+            near.contains(&limit.limit()),
+            "{} for {workers} workers",
+            limit.limit()
+        );
     }
 }
 

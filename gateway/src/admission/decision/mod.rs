@@ -144,7 +144,10 @@ mod tests {
 
     fn candidate(hash: u64) -> Candidate {
         Candidate {
-            key: RetryKey { hash, is_unique: true },
+            key: RetryKey {
+                hash,
+                is_unique: true,
+            },
             time_left: None,
             backlog: Backlog::default(),
             random: 0.0,
@@ -166,7 +169,13 @@ mod tests {
         let new = decision.admit(&candidate(101), now);
         assert!(matches!(new, Err(Refusal::Concurrency { .. })), "{new:?}");
         assert_eq!(decision.admit(&candidate(100), now), Ok(()));
-        assert_eq!(decision.measured(), ConcurrencyMeasured { limit: 10, in_flight: 11 });
+        assert_eq!(
+            decision.measured(),
+            ConcurrencyMeasured {
+                limit: 10,
+                in_flight: 11
+            }
+        );
     }
 
     #[test]
@@ -175,8 +184,15 @@ mod tests {
         let settings = settings().with_backlog_events_max(1_000_u64);
         let mut decision = Decision::new(&settings, start);
         let with_backlog = |events, drained| {
-            let backlog = Backlog { events, drained, oldest_age: None };
-            Candidate { backlog, ..candidate(drained) }
+            let backlog = Backlog {
+                events,
+                drained,
+                oldest_age: None,
+            };
+            Candidate {
+                backlog,
+                ..candidate(drained)
+            }
         };
         assert_eq!(decision.admit(&with_backlog(999, 0), start), Ok(()));
         // 100 events per second leave, 400 too many wait.
@@ -194,11 +210,25 @@ mod tests {
         let mut decision = Decision::new(&settings, now);
         for (age_ms, is_admitted) in [(900, true), (1_100, false)] {
             let oldest_age = Some(Duration::from_millis(age_ms));
-            let backlog = Backlog { events: 10, drained: 0, oldest_age };
-            let decided = decision.admit(&Candidate { backlog, ..candidate(age_ms) }, now);
+            let backlog = Backlog {
+                events: 10,
+                drained: 0,
+                oldest_age,
+            };
+            let decided = decision.admit(
+                &Candidate {
+                    backlog,
+                    ..candidate(age_ms)
+                },
+                now,
+            );
             let wait = Duration::from_secs(5);
             let refused = Err(Refusal::QueueAge { wait });
-            assert_eq!(decided, if is_admitted { Ok(()) } else { refused }, "{age_ms}");
+            assert_eq!(
+                decided,
+                if is_admitted { Ok(()) } else { refused },
+                "{age_ms}"
+            );
         }
     }
 
@@ -208,9 +238,15 @@ mod tests {
         let mut decision = Decision::new(&settings(), now);
         let with_time = |left_ms| {
             let time_left = Some(Duration::from_millis(left_ms));
-            Candidate { time_left, ..candidate(left_ms) }
+            Candidate {
+                time_left,
+                ..candidate(left_ms)
+            }
         };
-        assert_eq!(decision.admit(&with_time(0), now), Err(Refusal::DeadlinePassed));
+        assert_eq!(
+            decision.admit(&with_time(0), now),
+            Err(Refusal::DeadlinePassed)
+        );
         // Nothing is known: it is tried.
         assert_eq!(decision.admit(&with_time(1), now), Ok(()));
         let expected = Duration::from_millis(100);
@@ -218,7 +254,13 @@ mod tests {
         decision.release(Sample::Latency(expected), now);
         assert_eq!(decision.admit(&with_time(200), now), Ok(()));
         let refused = decision.admit(&with_time(50), now);
-        assert_eq!(refused, Err(Refusal::DeadlineShort { expected, wait: None }));
+        assert_eq!(
+            refused,
+            Err(Refusal::DeadlineShort {
+                expected,
+                wait: None
+            })
+        );
         // What was known is old: it is tried.
         now += Duration::from_secs(2);
         assert_eq!(decision.admit(&with_time(50), now), Ok(()));
@@ -242,8 +284,18 @@ mod tests {
             }
         }
         let time_left = Some(Duration::from_millis(50));
-        let refused = decision.admit(&Candidate { time_left, ..candidate(1) }, now);
-        let Err(Refusal::DeadlineShort { expected, wait: Some(wait) }) = refused else {
+        let refused = decision.admit(
+            &Candidate {
+                time_left,
+                ..candidate(1)
+            },
+            now,
+        );
+        let Err(Refusal::DeadlineShort {
+            expected,
+            wait: Some(wait),
+        }) = refused
+        else {
             panic!("expected a refusal with a time to come back: {refused:?}");
         };
         assert!(expected > Duration::from_millis(150), "{expected:?}");

@@ -39,7 +39,10 @@ impl Store {
 
 fn candidate(id: u64) -> Candidate {
     Candidate {
-        key: RetryKey { hash: id, is_unique: true },
+        key: RetryKey {
+            hash: id,
+            is_unique: true,
+        },
         time_left: None,
         backlog: Backlog::default(),
         // Evenly spread, and the same in each run.
@@ -63,7 +66,13 @@ fn simulate(
     for (pause, duration) in phases {
         let end = at + *duration;
         while at < end {
-            steps.push(Reverse((at, Step::Arrive { id, is_return: false })));
+            steps.push(Reverse((
+                at,
+                Step::Arrive {
+                    id,
+                    is_return: false,
+                },
+            )));
             id += 1;
             at += *pause;
         }
@@ -86,7 +95,13 @@ fn simulate(
                         steps.push(Reverse((done, Step::Done { begun: now })));
                     }
                     Err(Refusal::Concurrency { wait }) if !is_return => {
-                        steps.push(Reverse((now + wait, Step::Arrive { id, is_return: true })));
+                        steps.push(Reverse((
+                            now + wait,
+                            Step::Arrive {
+                                id,
+                                is_return: true,
+                            },
+                        )));
                     }
                     Err(Refusal::Concurrency { .. }) => {}
                     Err(refusal) => panic!("expected no refusal but by concurrency: {refusal:?}"),
@@ -111,7 +126,11 @@ fn callers_that_obey_are_served_under_double_load() {
     let returned: Vec<bool> = returned.map(|(_, is_served)| *is_served).collect();
     let served = returned.iter().filter(|is_served| **is_served).count();
     assert!(returned.len() > 200, "{}", returned.len());
-    assert!(served * 100 >= returned.len() * 95, "{served} of {}", returned.len());
+    assert!(
+        served * 100 >= returned.len() * 95,
+        "{served} of {}",
+        returned.len()
+    );
 }
 
 #[test]
@@ -129,12 +148,19 @@ fn latency_stays_within_twice_the_normal_under_double_load() {
     );
     // Without the first seconds, in which the limit adapts.
     let (from, to) = (Duration::from_secs(8), Duration::from_secs(35));
-    let served = report.served.iter().filter(|(at, _)| *at >= from && *at < to);
+    let served = report
+        .served
+        .iter()
+        .filter(|(at, _)| *at >= from && *at < to);
     let mut latencies: Vec<Duration> = served.map(|(_, latency)| *latency).collect();
     latencies.sort_unstable();
     let p99 = latencies[latencies.len() * 99 / 100];
     assert!(p99 <= 2 * service, "{p99:?}");
     // The store is busy all the time.
     let capacity = 2_000 * (to - from).as_secs() as usize;
-    assert!(latencies.len() * 10 >= capacity * 9, "{} of {capacity}", latencies.len());
+    assert!(
+        latencies.len() * 10 >= capacity * 9,
+        "{} of {capacity}",
+        latencies.len()
+    );
 }

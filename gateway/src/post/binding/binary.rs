@@ -28,7 +28,10 @@ pub(in crate::post) fn binary(
         None => faults.push(fault("specversion", "is missing")),
     }
     if attributes.remove("datacontenttype").is_some() {
-        faults.push(fault("datacontenttype", "must not be sent: Content-Type has it"));
+        faults.push(fault(
+            "datacontenttype",
+            "must not be sent: Content-Type has it",
+        ));
     }
     let ty = match (name, attributes.remove("type")) {
         (Some(name), Some(ty)) if name != ty => {
@@ -51,7 +54,10 @@ pub(in crate::post) fn binary(
     }
     let data = RawValue::from_string(body.to_owned()).map_err(|error| {
         // The parser's messages about syntax quote nothing.
-        Problem::new(ProblemKind::Malformed, format!("the body is not JSON: {error}"))
+        Problem::new(
+            ProblemKind::Malformed,
+            format!("the body is not JSON: {error}"),
+        )
     })?;
     let mut event = NewEvent::new(ty, data)
         .with_id(attributes.remove("id"))

@@ -22,7 +22,10 @@ pub(in crate::post) async fn read_body(
     deadline: Option<Instant>,
 ) -> Result<Bytes, Problem> {
     if let Some(length) = headers.get(header::CONTENT_LENGTH) {
-        let length = length.to_str().ok().and_then(|length| length.parse::<u64>().ok());
+        let length = length
+            .to_str()
+            .ok()
+            .and_then(|length| length.parse::<u64>().ok());
         let length = length.ok_or_else(|| {
             Problem::new(ProblemKind::Malformed, "Content-Length is not a number")
         })?;
@@ -48,7 +51,7 @@ pub(in crate::post) async fn read_body(
 
 /// Whether a limit was reached: that of this file, or an outer one of a middleware.
 fn is_limit(error: &(dyn Error + 'static)) -> bool {
-    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    let mut causes = std::iter::successors(Some(error), |&error| error.source());
     causes.any(|cause| cause.is::<LengthLimitError>())
 }
 
@@ -100,7 +103,9 @@ mod tests {
                 true => Ok(length),
                 false => Err(ProblemKind::TooLarge),
             };
-            let read = read.map(|bytes| bytes.len()).map_err(|problem| problem.kind);
+            let read = read
+                .map(|bytes| bytes.len())
+                .map_err(|problem| problem.kind);
             assert_eq!(read, expected, "{length}");
         }
     }
@@ -137,7 +142,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_breaks_off_is_malformed() {
-        let chunks = [Ok(Bytes::from_static(b"{")), Err(std::io::Error::other("gone"))];
+        let chunks = [
+            Ok(Bytes::from_static(b"{")),
+            Err(std::io::Error::other("gone")),
+        ];
         let body = Body::from_stream(stream::iter(chunks));
         let read = read_body(&HeaderMap::new(), body, &limits(), None).await;
         assert_eq!(read.expect_err("half a body").kind, ProblemKind::Malformed);

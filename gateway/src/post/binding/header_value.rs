@@ -82,7 +82,11 @@ mod tests {
             ("\"a\" b", None),
             ("\"a\\", None),
         ] {
-            assert_eq!(decode(value.as_bytes()).ok().as_deref(), expected, "{value}");
+            assert_eq!(
+                decode(value.as_bytes()).ok().as_deref(),
+                expected,
+                "{value}"
+            );
         }
         decode(b"caf\xE9").expect_err("ISO 8859-1");
     }

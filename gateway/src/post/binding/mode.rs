@@ -41,7 +41,11 @@ pub(in crate::post) fn mode(headers: &HeaderMap, has_type: bool) -> Result<Mode,
         Err(problem.with_member("accepted", accepted))
     };
     for coding in headers.get_all(header::CONTENT_ENCODING) {
-        if !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity") {
+        if !coding
+            .as_bytes()
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"identity")
+        {
             return refused("the body has a content coding; send it without");
         }
     }
@@ -76,10 +80,22 @@ mod tests {
     fn the_content_type_decides() {
         for (content_type, to_events, to_type) in [
             ("application/cloudevents+json", Some(Mode::Structured), None),
-            ("Application/CloudEvents+JSON; charset=UTF-8", Some(Mode::Structured), None),
-            ("application/cloudevents-batch+json;charset=utf-8", Some(Mode::Batch), None),
+            (
+                "Application/CloudEvents+JSON; charset=UTF-8",
+                Some(Mode::Structured),
+                None,
+            ),
+            (
+                "application/cloudevents-batch+json;charset=utf-8",
+                Some(Mode::Batch),
+                None,
+            ),
             ("application/json", Some(Mode::Data), Some(Mode::Data)),
-            ("application/vnd.shop+json", Some(Mode::Data), Some(Mode::Data)),
+            (
+                "application/vnd.shop+json",
+                Some(Mode::Data),
+                Some(Mode::Data),
+            ),
             ("application/cloudevents+json; charset=utf-16", None, None),
             ("application/cloudevents+avro", None, None),
             ("application/cloudevents+protobuf", None, None),
@@ -103,10 +119,16 @@ mod tests {
     fn a_refusal_names_the_accepted_types() {
         let problem = mode(&HeaderMap::new(), false).expect_err("no content type");
         assert_eq!(problem.kind, ProblemKind::UnsupportedMediaType);
-        assert_eq!(problem.members["accepted"][1], "application/cloudevents-batch+json");
+        assert_eq!(
+            problem.members["accepted"][1],
+            "application/cloudevents-batch+json"
+        );
         let mut twice = HeaderMap::new();
         for _ in 0..2 {
-            twice.append(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            twice.append(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            );
         }
         mode(&twice, false).expect_err("two content types");
     }
@@ -121,7 +143,10 @@ mod tests {
             ("", false),
         ] {
             let mut headers = HeaderMap::new();
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            );
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
             assert_eq!(mode(&headers, false).is_ok(), is_accepted, "{coding:?}");
         }

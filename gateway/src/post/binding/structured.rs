@@ -18,7 +18,9 @@ const MEMBERS_MAX: usize = 64;
 pub(in crate::post) fn structured(text: &str) -> Result<NewEvent, Problem> {
     let mut faults = Vec::new();
     let event = event(text, "", &mut faults);
-    event.filter(|_| faults.is_empty()).ok_or_else(|| malformed(faults))
+    event
+        .filter(|_| faults.is_empty())
+        .ok_or_else(|| malformed(faults))
 }
 
 /// The events of a body, at most `batch_max`.
@@ -48,9 +50,8 @@ pub(in crate::post) fn batch(text: &str, batch_max: usize) -> Result<Vec<NewEven
         faults.push(fault("", "is an empty batch"));
     }
     let items = items.into_iter().enumerate();
-    let events = items.filter_map(|(index, raw)| {
-        event(raw.get(), &format!("/{index}"), &mut faults)
-    });
+    let events =
+        items.filter_map(|(index, raw)| event(raw.get(), &format!("/{index}"), &mut faults));
     let events: Vec<_> = events.collect();
     if faults.is_empty() {
         Ok(events)
@@ -93,7 +94,10 @@ fn event(text: &str, pointer: &str, faults: &mut Vec<FieldError>) -> Option<NewE
     };
     if let Some(name) = members.fault {
         let detail = "is there twice, or one member too many";
-        faults.push(fault(&format!("{pointer}/{}", escaped(&bounded(&name))), detail));
+        faults.push(fault(
+            &format!("{pointer}/{}", escaped(&bounded(&name))),
+            detail,
+        ));
         return None;
     }
     let mut draft = Draft {

@@ -72,7 +72,10 @@ pub(in crate::post) fn complete(
         }
         if name == "datacontenttype" {
             if !is_json(value) {
-                fault(name, "must be application/json, or end with +json, in UTF-8");
+                fault(
+                    name,
+                    "must be application/json, or end with +json, in UTF-8",
+                );
             }
             continue;
         }
@@ -153,7 +156,8 @@ fn parse_time(text: &str) -> Result<Timestamp, &'static str> {
     let nanoseconds = "0000-00-00T00:00:00.000000000".len();
     let kept = &text[..zone.min(nanoseconds)];
     let cut = format!("{kept}{}", &text[zone..]).to_ascii_uppercase();
-    cut.parse().map_err(|_| "is no time between the years 0 and 9999")
+    cut.parse()
+        .map_err(|_| "is no time between the years 0 and 9999")
 }
 
 /// Where the zone of an RFC 3339 time begins. None if the text has another form: the parser alone
@@ -167,7 +171,10 @@ fn zone_start(text: &[u8]) -> Option<usize> {
     });
     let digits = match tail {
         [b'.', fraction @ ..] => {
-            let digits = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            let digits = fraction
+                .iter()
+                .take_while(|byte| byte.is_ascii_digit())
+                .count();
             (digits > 0).then_some(digits + 1)?
         }
         _ => 0,
@@ -196,7 +203,9 @@ mod tests {
 
     /// The pointers of all faults.
     fn faults(event: &NewEvent) -> Vec<String> {
-        let errors = complete(event, "/callers/web", NOW).err().unwrap_or_default();
+        let errors = complete(event, "/callers/web", NOW)
+            .err()
+            .unwrap_or_default();
         errors.into_iter().map(|error| error.pointer).collect()
     }
 
@@ -206,7 +215,10 @@ mod tests {
         assert_eq!(attributes.id.len(), 36);
         assert_eq!(attributes.source, "/callers/web");
         assert_eq!(attributes.time, Some(NOW));
-        assert_eq!(attributes.datacontenttype.as_deref(), Some("application/json"));
+        assert_eq!(
+            attributes.datacontenttype.as_deref(),
+            Some("application/json")
+        );
         assert_eq!(attributes.subject, None);
     }
 
@@ -238,8 +250,14 @@ mod tests {
             ("2018-04-05T17:31:00Z", Some("2018-04-05T17:31:00Z")),
             ("2018-04-05t17:31:00z", Some("2018-04-05T17:31:00Z")),
             ("2018-04-05T17:31:00+02:00", Some("2018-04-05T15:31:00Z")),
-            ("2021-11-17T22:48:50.315578709Z", Some("2021-11-17T22:48:50.315578709Z")),
-            ("2021-11-17T22:48:50.3155787091234+01:00", Some("2021-11-17T21:48:50.315578709Z")),
+            (
+                "2021-11-17T22:48:50.315578709Z",
+                Some("2021-11-17T22:48:50.315578709Z"),
+            ),
+            (
+                "2021-11-17T22:48:50.3155787091234+01:00",
+                Some("2021-11-17T21:48:50.315578709Z"),
+            ),
             ("2018-04-05 17:31:00Z", None),
             ("2018-04-05T17:31:00", None),
             ("2018-04-05T17:31Z", None),
@@ -299,14 +317,25 @@ mod tests {
             (event().with_subject(long[1..].to_owned()), vec![]),
             (event().with_subject(long.clone()), vec!["/subject"]),
             (event().with_subject(String::new()), vec!["/subject"]),
-            (event().with_subject("a\u{1b}[0m".to_owned()), vec!["/subject"]),
+            (
+                event().with_subject("a\u{1b}[0m".to_owned()),
+                vec!["/subject"],
+            ),
             (event().with_extension("a", ""), vec![]),
             (event().with_extension("a", long.clone()), vec!["/a"]),
-            (event().with_extension("datacontenttype", "text/xml"), vec!["/datacontenttype"]),
-            (event().with_extension("datacontenttype", "application/vnd.x+json"), vec![]),
+            (
+                event().with_extension("datacontenttype", "text/xml"),
+                vec!["/datacontenttype"],
+            ),
+            (
+                event().with_extension("datacontenttype", "application/vnd.x+json"),
+                vec![],
+            ),
             (many, vec!["/extensions"]),
             (
-                event().with_subject(long.clone()).with_time("now".to_owned()),
+                event()
+                    .with_subject(long.clone())
+                    .with_time("now".to_owned()),
                 vec!["/subject", "/time"],
             ),
         ] {
@@ -316,7 +345,9 @@ mod tests {
 
     #[test]
     fn a_callers_trace_is_left_out() {
-        let event = event().with_extension("traceparent", "forged").with_extension("a", "1");
+        let event = event()
+            .with_extension("traceparent", "forged")
+            .with_extension("a", "1");
         let attributes = complete(&event, "/callers/web", NOW).expect("a valid event");
         assert_eq!(attributes.extensions.into_keys().collect::<Vec<_>>(), ["a"]);
     }

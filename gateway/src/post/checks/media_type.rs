@@ -29,7 +29,9 @@ impl MediaType {
             };
             if name.trim().eq_ignore_ascii_case("charset") {
                 let value = value.trim();
-                let quoted = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+                let quoted = value
+                    .strip_prefix('"')
+                    .and_then(|rest| rest.strip_suffix('"'));
                 charset = Some(quoted.unwrap_or(value).to_ascii_lowercase());
             }
         }

@@ -46,13 +46,15 @@ pub(in crate::post) fn check(
                 "required" => "is missing".to_owned(),
                 keyword => format!("violates the schema: {keyword}"),
             };
-            return Err(PayloadFault::Invalid(event.data_error(&violation.pointer, &detail)));
+            return Err(PayloadFault::Invalid(
+                event.data_error(&violation.pointer, &detail),
+            ));
         }
         Err(_) => return Err(PayloadFault::UnknownType),
     }
-    let key = route.record_key(&data).map_err(|error| {
-        PayloadFault::Invalid(event.data_error(&error.pointer, &error.detail))
-    })?;
+    let key = route
+        .record_key(&data)
+        .map_err(|error| PayloadFault::Invalid(event.data_error(&error.pointer, &error.detail)))?;
     let fingerprint = fingerprint(&event.ty, &key, &data);
     Ok(Payload { key, fingerprint })
 }

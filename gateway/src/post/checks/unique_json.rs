@@ -159,7 +159,11 @@ mod tests {
         ] {
             assert_eq!(parse(text).expect_err(text).pointer, pointer, "{text}");
         }
-        for text in [r#"{"a":1,"A":2}"#, r#"[{"a":1},{"a":1}]"#, r#"{"a":{"a":1}}"#] {
+        for text in [
+            r#"{"a":1,"A":2}"#,
+            r#"[{"a":1},{"a":1}]"#,
+            r#"{"a":{"a":1}}"#,
+        ] {
             parse(text).expect(text);
         }
     }
@@ -168,10 +172,16 @@ mod tests {
     fn other_texts_are_no_json() {
         let deep = "[".repeat(200) + &"]".repeat(200);
         let surrogate = r#""\ud800""#;
-        for text in ["", "{", "{} {}", "nul", "1e999", surrogate, "NaN", "{'a':1}", &*deep] {
+        for text in [
+            "", "{", "{} {}", "nul", "1e999", surrogate, "NaN", "{'a':1}", &*deep,
+        ] {
             let fault = parse(text).expect_err(text);
             assert_eq!(fault.pointer, "", "{text}");
-            assert!(fault.detail.starts_with("is not JSON: "), "{}", fault.detail);
+            assert!(
+                fault.detail.starts_with("is not JSON: "),
+                "{}",
+                fault.detail
+            );
         }
     }
 

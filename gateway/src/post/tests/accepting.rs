@@ -17,7 +17,10 @@ fn opened(account: &str) -> NewEvent {
 
 impl Gateway {
     async fn accept(&self, events: Vec<NewEvent>) -> Result<(), (ProblemKind, Vec<String>)> {
-        let answer = self.posting.accept(&caller(), &context(), events, None).await;
+        let answer = self
+            .posting
+            .accept(&caller(), &context(), events, None)
+            .await;
         answer.map(drop).map_err(|problem| {
             let pointers = problem.errors.into_iter().map(|error| error.pointer);
             (problem.kind, pointers.collect())
@@ -29,12 +32,32 @@ impl Gateway {
 async fn types_and_sources_are_those_of_the_caller() {
     let gateway = Gateway::new();
     for (event, kind, pointer) in [
-        (event("bank.unknown.v1", "{}"), ProblemKind::NotFound, "/type"),
+        (
+            event("bank.unknown.v1", "{}"),
+            ProblemKind::NotFound,
+            "/type",
+        ),
         // In the catalogue, but not to be posted: the same as unknown.
-        (event("bank.internal.v1", "{}"), ProblemKind::NotFound, "/type"),
-        (event("shop.secret.v1", "{}"), ProblemKind::Forbidden, "/type"),
-        (opened("a").with_source("/callers/other".to_owned()), ProblemKind::Forbidden, "/source"),
-        (opened("a").with_source(String::new()), ProblemKind::Forbidden, "/source"),
+        (
+            event("bank.internal.v1", "{}"),
+            ProblemKind::NotFound,
+            "/type",
+        ),
+        (
+            event("shop.secret.v1", "{}"),
+            ProblemKind::Forbidden,
+            "/type",
+        ),
+        (
+            opened("a").with_source("/callers/other".to_owned()),
+            ProblemKind::Forbidden,
+            "/source",
+        ),
+        (
+            opened("a").with_source(String::new()),
+            ProblemKind::Forbidden,
+            "/source",
+        ),
     ] {
         let refused = gateway.accept(vec![event]).await;
         assert_eq!(refused, Err((kind, vec![pointer.to_owned()])));
@@ -73,7 +96,10 @@ async fn every_invalid_event_is_named_up_to_fifty() {
 #[tokio::test]
 async fn records_have_the_route_the_key_and_the_trace() {
     let gateway = Gateway::new();
-    gateway.accept(vec![opened("a-1").with_id("1".to_owned())]).await.expect("valid");
+    gateway
+        .accept(vec![opened("a-1").with_id("1".to_owned())])
+        .await
+        .expect("valid");
     let accepted = gateway.accepted().remove(0);
     assert_eq!((accepted.id.as_str(), accepted.ty.as_str()), ("1", OPENED));
     assert_eq!(accepted.source, "/callers/web");
@@ -92,7 +118,10 @@ async fn large_data_is_validated_too() {
     let gateway = Gateway::new();
     let filler = vec![json!({}); 200_000];
     let large = |account: Value| {
-        event(OPENED, &json!({"account": account, "filler": filler}).to_string())
+        event(
+            OPENED,
+            &json!({"account": account, "filler": filler}).to_string(),
+        )
     };
     assert_eq!(gateway.accept(vec![large(json!("a"))]).await, Ok(()));
     let refused = gateway.accept(vec![large(json!(7))]).await;
@@ -109,11 +138,16 @@ async fn a_repetition_gets_the_first_answer() {
     let first = gateway.post(&path, JSON, &key, data).await;
     assert_eq!(first.status, 202);
     assert!(!first.headers.contains_key("idempotency-replayed"));
-    assert_eq!(first.headers["location"], first.body["status"].as_str().expect("a path"));
+    assert_eq!(
+        first.headers["location"],
+        first.body["status"].as_str().expect("a path")
+    );
     assert_eq!(first.body["worker"], "gateway-1");
     assert_eq!(first.body["traceId"], TRACEPARENT[3..35]);
     // Unquoted, the key is the same.
-    let again = gateway.post(&path, JSON, &[("idempotency-key", "k-1")], data).await;
+    let again = gateway
+        .post(&path, JSON, &[("idempotency-key", "k-1")], data)
+        .await;
     assert_eq!((again.status, &again.body), (202, &first.body));
     assert_eq!(again.headers["idempotency-replayed"], "true");
     assert_eq!(again.headers["location"], first.headers["location"]);
@@ -127,7 +161,9 @@ async fn a_repetition_gets_the_first_answer() {
         let reused = gateway.post(&path, JSON, headers, body).await;
         assert_eq!(reused.status, 422, "{reused:?}");
     }
-    let other = gateway.post(&path, JSON, &[("idempotency-key", "k-2")], data).await;
+    let other = gateway
+        .post(&path, JSON, &[("idempotency-key", "k-2")], data)
+        .await;
     assert_eq!(other.status, 202);
     assert_eq!(gateway.accepted().len(), 2);
 }
@@ -144,7 +180,11 @@ async fn the_same_event_has_the_same_fingerprint() {
     ] {
         gateway.accept(vec![event]).await.expect("valid");
     }
-    let prints: Vec<_> = gateway.accepted().iter().map(|event| event.fingerprint).collect();
+    let prints: Vec<_> = gateway
+        .accepted()
+        .iter()
+        .map(|event| event.fingerprint)
+        .collect();
     assert_eq!(prints[0], prints[1]);
     assert_ne!(prints[0], prints[2]);
     assert_ne!(prints[0], prints[3]);
@@ -156,10 +196,23 @@ async fn failures_of_the_store_are_problems() {
     for (failure, status, has_retry) in [
         (AcceptError::InProgress, 409, true),
         (AcceptError::NoIdentities, 501, false),
-        (AcceptError::Full { retry_after: Some(Duration::from_secs(7)) }, 503, true),
+        (
+            AcceptError::Full {
+                retry_after: Some(Duration::from_secs(7)),
+            },
+            503,
+            true,
+        ),
         (AcceptError::DeadlineExceeded, 504, false),
         (AcceptError::Rejected("too large".to_owned()), 413, false),
-        (AcceptError::Unavailable { doing: "the write", source: gone() }, 503, true),
+        (
+            AcceptError::Unavailable {
+                doing: "the write",
+                source: gone(),
+            },
+            503,
+            true,
+        ),
         (AcceptError::Unknown { source: gone() }, 504, false),
     ] {
         let gateway = Gateway::new();
@@ -167,7 +220,11 @@ async fn failures_of_the_store_are_problems() {
         let path = format!("/events/{OPENED}");
         let answer = gateway.post(&path, JSON, &[], r#"{"account":"a-1"}"#).await;
         assert_eq!(answer.status, status, "{answer:?}");
-        assert_eq!(answer.headers.contains_key("retry-after"), has_retry, "{answer:?}");
+        assert_eq!(
+            answer.headers.contains_key("retry-after"),
+            has_retry,
+            "{answer:?}"
+        );
         assert!(!answer.body.to_string().contains("disk"), "{answer:?}");
     }
 }
@@ -175,7 +232,9 @@ async fn failures_of_the_store_are_problems() {
 #[tokio::test]
 async fn a_route_without_its_middleware_is_a_defect() {
     let bare = router(Gateway::new().posting);
-    let request = Request::post("/events").body(Body::empty()).expect("a request");
+    let request = Request::post("/events")
+        .body(Body::empty())
+        .expect("a request");
     let response = bare.oneshot(request).await.expect("infallible");
     assert_eq!(response.status(), 500);
 }

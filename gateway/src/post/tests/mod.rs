@@ -63,7 +63,9 @@ impl MemoryStore {
                 return if *fingerprint == claim.fingerprint {
                     Ok(Accepted::Repeated(answer.clone()))
                 } else {
-                    Err(AcceptError::Reused { what: "the Idempotency-Key".to_owned() })
+                    Err(AcceptError::Reused {
+                        what: "the Idempotency-Key".to_owned(),
+                    })
                 };
             }
             answers.insert(id, (claim.fingerprint, request.answer.clone()));
@@ -120,7 +122,12 @@ impl Gateway {
     }
 
     fn with_limits(limits: PostLimits) -> Self {
-        let types = [OPENED, "bank.closed.v1", "bank.internal.v1", "shop.secret.v1"];
+        let types = [
+            OPENED,
+            "bank.closed.v1",
+            "bank.internal.v1",
+            "shop.secret.v1",
+        ];
         let catalogue = Catalogue::from_texts(types.map(|ty| (ty, SCHEMA)));
         let route = |ty| EventRoute::new(ty, "bank.accounts", "account");
         let routes = vec![
@@ -134,12 +141,23 @@ impl Gateway {
         let store = Arc::new(MemoryStore::default());
         let port: Arc<dyn AcceptStore> = store.clone();
         let posting = Posting::new(Arc::new(allow_list), port, limits);
-        let router = router(posting.clone()).layer(Extension(caller())).layer(Extension(context()));
-        Self { store, posting, router }
+        let router = router(posting.clone())
+            .layer(Extension(caller()))
+            .layer(Extension(context()));
+        Self {
+            store,
+            posting,
+            router,
+        }
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().oneshot(request).await.expect("infallible");
+        let response = self
+            .router
+            .clone()
+            .oneshot(request)
+            .await
+            .expect("infallible");
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, 1 << 20).await.expect("a body");
         Answer {
@@ -164,12 +182,16 @@ impl Gateway {
         for (name, value) in headers {
             request = request.header(*name, value.as_bytes());
         }
-        self.send(request.body(body.into()).expect("a request")).await
+        self.send(request.body(body.into()).expect("a request"))
+            .await
     }
 
     fn accepted(&self) -> Vec<AcceptedEvent> {
         let requests = self.store.requests.lock().expect("not poisoned");
-        requests.iter().flat_map(|request| request.events.clone()).collect()
+        requests
+            .iter()
+            .flat_map(|request| request.events.clone())
+            .collect()
     }
 }
 
@@ -210,9 +232,14 @@ fn published(event: &AcceptedEvent) -> Value {
 
 /// The pointers in a problem, sorted.
 fn pointers(problem: &Value) -> Vec<&str> {
-    let errors = problem["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut pointers: Vec<_> =
-        errors.iter().map(|error| error["pointer"].as_str().expect("a pointer")).collect();
+    let errors = problem["errors"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let mut pointers: Vec<_> = errors
+        .iter()
+        .map(|error| error["pointer"].as_str().expect("a pointer"))
+        .collect();
     pointers.sort_unstable();
     pointers
 }

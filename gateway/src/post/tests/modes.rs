@@ -23,7 +23,11 @@ async fn accepts(
     };
     let found = published(event);
     for (name, value) in expected.as_object().expect("an object") {
-        assert_eq!(found.get(name).unwrap_or(&Value::Null), value, "{name} of {found}");
+        assert_eq!(
+            found.get(name).unwrap_or(&Value::Null),
+            value,
+            "{name} of {found}"
+        );
     }
     assert_eq!(answer.body["id"], found["id"]);
     assert_eq!(answer.body["source"], "/callers/web");
@@ -79,19 +83,40 @@ async fn structured_events_are_accepted() {
     accepts_structured("", json!({"source": "/callers/web", "subject": null})).await;
     // An absent attribute may be null, as in the JSON format's example.
     accepts_structured(r#""subject":null,"id":null,"x":null"#, json!({"x": null})).await;
-    accepts_structured(r#""x":true,"y":-2,"z":1.5"#, json!({"x":"true","y":"-2","z":"1.5"})).await;
+    accepts_structured(
+        r#""x":true,"y":-2,"z":1.5"#,
+        json!({"x":"true","y":"-2","z":"1.5"}),
+    )
+    .await;
     accepts_structured(r#""id":"\u0061""#, json!({"id": "a"})).await;
     let vendor = r#""datacontenttype":"application/vnd.bank+json;charset=utf-8""#;
     accepts_structured(vendor, json!({"datacontenttype": JSON})).await;
-    accepts_structured(r#""traceparent":"forged","traceid":"x""#, json!({"traceparent": null}))
-        .await;
+    accepts_structured(
+        r#""traceparent":"forged","traceid":"x""#,
+        json!({"traceparent": null}),
+    )
+    .await;
     let charset = "application/cloudevents+json; charset=UTF-8";
-    accepts("/events", charset, &[], structured(""), json!({"data": DATA})).await;
+    accepts(
+        "/events",
+        charset,
+        &[],
+        structured(""),
+        json!({"data": DATA}),
+    )
+    .await;
     let marked = format!("\u{feff}{}", structured(""));
     accepts("/events", STRUCTURED, &[], marked, json!({"data": DATA})).await;
     // Headers of the event may be there too, and do not count.
     let headers = [("ce-id", "other"), ("ce-type", "other")];
-    accepts("/events", STRUCTURED, &headers, structured(r#""id":"1""#), json!({"id": "1"})).await;
+    accepts(
+        "/events",
+        STRUCTURED,
+        &headers,
+        structured(r#""id":"1""#),
+        json!({"id": "1"}),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -104,15 +129,20 @@ async fn data_keeps_its_text() {
         let body = format!(r#"{{"specversion":"1.0","type":"{OPENED}","data": {data} }}"#);
         accepts("/events", STRUCTURED, &[], body, json!({"data": data})).await;
         let path = format!("/events/{OPENED}");
-        accepts(&path, JSON, &[], format!(" {data}\n"), json!({"data": data})).await;
+        accepts(
+            &path,
+            JSON,
+            &[],
+            format!(" {data}\n"),
+            json!({"data": data}),
+        )
+        .await;
     }
 }
 
 #[tokio::test]
 async fn base64_data_is_json() {
-    let event = |members: &str| {
-        format!(r#"{{"specversion":"1.0","type":"{OPENED}",{members}}}"#)
-    };
+    let event = |members: &str| format!(r#"{{"specversion":"1.0","type":"{OPENED}",{members}}}"#);
     let encoded = "eyJhY2NvdW50IjoiYS0xIn0=";
     for members in [
         format!(r#""data_base64":"{encoded}""#),
@@ -121,7 +151,14 @@ async fn base64_data_is_json() {
         // Encoders of other languages escape characters of Base64.
         r#""data_base64":"eyJhY2NvdW50IjoiYS0xIn0\u003D""#.to_owned(),
     ] {
-        accepts("/events", STRUCTURED, &[], event(&members), json!({"data": DATA})).await;
+        accepts(
+            "/events",
+            STRUCTURED,
+            &[],
+            event(&members),
+            json!({"data": DATA}),
+        )
+        .await;
     }
     for (members, status) in [
         (format!(r#""data_base64":"{encoded}","data":{{}}"#), 400),
@@ -131,7 +168,10 @@ async fn base64_data_is_json() {
         (r#""data_base64":"/w==""#.to_owned(), 400),
         (r#""data_base64":"aGVsbG8=""#.to_owned(), 400),
         (r#""data_base64":"""#.to_owned(), 400),
-        (r#""data_base64":{"type":"Buffer","data":[1]}"#.to_owned(), 400),
+        (
+            r#""data_base64":{"type":"Buffer","data":[1]}"#.to_owned(),
+            400,
+        ),
         // `{}`, which violates the schema.
         (r#""data_base64":"e30=""#.to_owned(), 422),
     ] {
@@ -151,7 +191,10 @@ async fn malformed_structured_events_are_refused_with_pointers() {
         (r#""time":"yesterday""#, "/time"),
         (r#""time":1522949460"#, "/time"),
         (r#""datacontenttype":"text/xml""#, "/datacontenttype"),
-        (r#""dataschema":"https://example.com/schema""#, "/dataschema"),
+        (
+            r#""dataschema":"https://example.com/schema""#,
+            "/dataschema",
+        ),
         (r#""tenantId":"x""#, "/tenantId"),
         (r#""my-ext":"x""#, "/my-ext"),
         (r#""a/b":"x""#, "/a~1b"),
@@ -167,7 +210,11 @@ async fn malformed_structured_events_are_refused_with_pointers() {
         refuses_body(structured(members), (400, &[pointer])).await;
     }
     refuses_body(structured(r#""id":7,"time":"x""#), (400, &["/id"])).await;
-    refuses_body(structured(r#""subject":"","time":"x""#), (400, &["/subject", "/time"])).await;
+    refuses_body(
+        structured(r#""subject":"","time":"x""#),
+        (400, &["/subject", "/time"]),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -175,10 +222,22 @@ async fn events_without_a_mandatory_member_are_refused() {
     let ty = format!(r#""type":"{OPENED}""#);
     for (body, pointers) in [
         (format!(r#"{{{ty},"data":{DATA}}}"#), &["/specversion"][..]),
-        (format!(r#"{{"specversion":"0.3",{ty},"data":{DATA}}}"#), &["/specversion"][..]),
-        (format!(r#"{{"specversion":1.0,{ty},"data":{DATA}}}"#), &["/specversion"][..]),
-        (format!(r#"{{"specversion":"1.0","data":{DATA}}}"#), &["/type"][..]),
-        (format!(r#"{{"specversion":"1.0","type":"","data":{DATA}}}"#), &["/type"][..]),
+        (
+            format!(r#"{{"specversion":"0.3",{ty},"data":{DATA}}}"#),
+            &["/specversion"][..],
+        ),
+        (
+            format!(r#"{{"specversion":1.0,{ty},"data":{DATA}}}"#),
+            &["/specversion"][..],
+        ),
+        (
+            format!(r#"{{"specversion":"1.0","data":{DATA}}}"#),
+            &["/type"][..],
+        ),
+        (
+            format!(r#"{{"specversion":"1.0","type":"","data":{DATA}}}"#),
+            &["/type"][..],
+        ),
         (format!(r#"{{"specversion":"1.0",{ty}}}"#), &["/data"][..]),
         ("{}".to_owned(), &["/data", "/specversion", "/type"][..]),
         ("[]".to_owned(), &[""][..]),
@@ -197,7 +256,11 @@ async fn events_without_a_mandatory_member_are_refused() {
 async fn too_many_members_are_refused() {
     let members: Vec<_> = (0..100).map(|n| format!(r#""x{n}":"1""#)).collect();
     refuses_body(structured(&members.join(",")), (400, &["/x61"])).await;
-    refuses_body(structured(&members[..17].join(",")), (400, &["/extensions"])).await;
+    refuses_body(
+        structured(&members[..17].join(",")),
+        (400, &["/extensions"]),
+    )
+    .await;
     accepts_structured(&members[..16].join(","), json!({"x15": "1"})).await;
 }
 
@@ -229,7 +292,14 @@ async fn binary_events_are_accepted() {
     let expected = json!({"subject": "é", "rate": "100%"});
     accepts("/events", "application/vnd.x+json", &raw, DATA, expected).await;
     let marked = format!("\u{feff}{DATA}");
-    accepts("/events", JSON, &[SPEC, TYPE], marked, json!({"data": DATA})).await;
+    accepts(
+        "/events",
+        JSON,
+        &[SPEC, TYPE],
+        marked,
+        json!({"data": DATA}),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -251,7 +321,10 @@ async fn malformed_binary_events_are_refused() {
         (&[SPEC, TYPE, ("ce-my-ext", "1")][..], 1),
         (&[SPEC, TYPE, ("ce-", "1")][..], 1),
         (&[SPEC, TYPE, ("ce-dataschema", "x")][..], 1),
-        (&[SPEC, TYPE, ("ce-datacontenttype", "application/json")][..], 1),
+        (
+            &[SPEC, TYPE, ("ce-datacontenttype", "application/json")][..],
+            1,
+        ),
         (&[SPEC, TYPE, ("ce-kafkaheadercontenttype", "1")][..], 1),
     ] {
         let pointers = vec![""; count];
@@ -266,21 +339,53 @@ async fn malformed_binary_events_are_refused() {
 #[tokio::test]
 async fn data_is_posted_to_its_type() {
     let path = format!("/events/{OPENED}");
-    accepts(&path, JSON, &[], DATA, json!({"type": OPENED, "data": DATA})).await;
+    accepts(
+        &path,
+        JSON,
+        &[],
+        DATA,
+        json!({"type": OPENED, "data": DATA}),
+    )
+    .await;
     let encoded = "/events/bank%2Eopened.v1";
     accepts(encoded, JSON, &[], DATA, json!({"type": OPENED})).await;
-    let headers = [("ce-id", "1"), ("ce-subject", "s"), ("ce-time", "2020-05-07T14:16:30Z")];
+    let headers = [
+        ("ce-id", "1"),
+        ("ce-subject", "s"),
+        ("ce-time", "2020-05-07T14:16:30Z"),
+    ];
     let expected = json!({"id": "1", "subject": "s", "time": "2020-05-07T14:16:30Z"});
     accepts(&path, "application/vnd.bank+json", &headers, DATA, expected).await;
     accepts(&path, JSON, &[SPEC, TYPE], DATA, json!({"type": OPENED})).await;
 
-    refuses(&path, JSON, &[("ce-type", "bank.closed.v1")], DATA, (400, &[""])).await;
-    refuses(&path, JSON, &[("ce-specversion", "0.3")], DATA, (400, &[""])).await;
+    refuses(
+        &path,
+        JSON,
+        &[("ce-type", "bank.closed.v1")],
+        DATA,
+        (400, &[""]),
+    )
+    .await;
+    refuses(
+        &path,
+        JSON,
+        &[("ce-specversion", "0.3")],
+        DATA,
+        (400, &[""]),
+    )
+    .await;
     refuses("/events/bank.unknown.v1", JSON, &[], DATA, (404, &[""])).await;
     refuses("/events/%FF", JSON, &[], DATA, (400, &[])).await;
     refuses(&path, JSON, &[], r#"{"account":7}"#, (422, &["/account"])).await;
     refuses(&path, JSON, &[], "{}", (422, &["/account"])).await;
-    refuses(&path, JSON, &[], r#"{"account":"a","account":"b"}"#, (400, &["/account"])).await;
+    refuses(
+        &path,
+        JSON,
+        &[],
+        r#"{"account":"a","account":"b"}"#,
+        (400, &["/account"]),
+    )
+    .await;
     // JSON within JSON, as some clients encode it.
     refuses(&path, JSON, &[], r#""{\"account\":\"a-1\"}""#, (422, &[""])).await;
 }
@@ -292,7 +397,10 @@ async fn content_types_are_checked_before_the_body_is_read() {
         ("/events", ""),
         ("/events", "text/plain"),
         ("/events", "application/cloudevents+avro"),
-        ("/events", "application/cloudevents+json; charset=iso-8859-1"),
+        (
+            "/events",
+            "application/cloudevents+json; charset=iso-8859-1",
+        ),
         ("/events", "application/x-www-form-urlencoded"),
         (to_type.as_str(), ""),
         (to_type.as_str(), STRUCTURED),
@@ -302,9 +410,13 @@ async fn content_types_are_checked_before_the_body_is_read() {
         let gateway = Gateway::new();
         // Reading this body would never end.
         let body = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
-        let answer = gateway.post(path, content_type, &[], Body::from_stream(body)).await;
+        let answer = gateway
+            .post(path, content_type, &[], Body::from_stream(body))
+            .await;
         assert_eq!(answer.status, 415, "{path} {content_type:?}");
-        let accepted = answer.body["accepted"].as_array().expect("the accepted types");
+        let accepted = answer.body["accepted"]
+            .as_array()
+            .expect("the accepted types");
         assert!(accepted.contains(&json!(JSON)), "{accepted:?}");
     }
     let gzip = [("content-encoding", "gzip")];
@@ -332,13 +444,24 @@ async fn a_batch_is_accepted_in_its_order() {
     let event = |id: &str, data: &str| {
         format!(r#"{{"specversion":"1.0","type":"{OPENED}","id":"{id}","data":{data}}}"#)
     };
-    let body = format!("[{}, {}]", event("b", DATA), event("a", r#"{"account":"a-2"}"#));
+    let body = format!(
+        "[{}, {}]",
+        event("b", DATA),
+        event("a", r#"{"account":"a-2"}"#)
+    );
     let answer = gateway.post("/events", BATCH, &[], body).await;
     assert_eq!(answer.status, 202, "{answer:?}");
-    let ids: Vec<_> = gateway.accepted().into_iter().map(|event| event.id).collect();
+    let ids: Vec<_> = gateway
+        .accepted()
+        .into_iter()
+        .map(|event| event.id)
+        .collect();
     assert_eq!(ids, ["b", "a"]);
     assert_eq!(answer.body["events"][1]["id"], "a");
-    assert_eq!(answer.body["events"][1]["status"], "/events/a?source=%2Fcallers%2Fweb");
+    assert_eq!(
+        answer.body["events"][1]["status"],
+        "/events/a?source=%2Fcallers%2Fweb"
+    );
     assert!(!answer.headers.contains_key("location"));
     let one = format!("[{}]", event("c", DATA));
     let answer = gateway.post("/events", BATCH, &[], one).await;
@@ -355,13 +478,33 @@ async fn a_batch_is_accepted_whole_or_not() {
         (event(r#""id":"1""#), 400, &["/1/id"][..]),
         (event(r#""time":"x","id":"2""#), 400, &["/1/time"][..]),
         (event(r#""id":7"#), 400, &["/1/id"][..]),
-        (event(r#""specversion":"1.0""#), 400, &["/1/specversion"][..]),
+        (
+            event(r#""specversion":"1.0""#),
+            400,
+            &["/1/specversion"][..],
+        ),
         ("7".to_owned(), 400, &["/1"][..]),
-        (event("").replace(",}", ",\"data\":1}"), 400, &["/1/data"][..]),
-        (event(r#""id":"2""#).replace("a-1", ""), 422, &["/1/data/account"][..]),
-        (event(r#""id":"2""#).replace("\"a-1\"", "7"), 422, &["/1/data/account"][..]),
+        (
+            event("").replace(",}", ",\"data\":1}"),
+            400,
+            &["/1/data"][..],
+        ),
+        (
+            event(r#""id":"2""#).replace("a-1", ""),
+            422,
+            &["/1/data/account"][..],
+        ),
+        (
+            event(r#""id":"2""#).replace("\"a-1\"", "7"),
+            422,
+            &["/1/data/account"][..],
+        ),
         (event(r#""source":"/other""#), 403, &["/1/source"][..]),
-        (event("\"id\":\"2\"").replace("opened", "unknown"), 404, &["/1/type"][..]),
+        (
+            event("\"id\":\"2\"").replace("opened", "unknown"),
+            404,
+            &["/1/type"][..],
+        ),
     ] {
         let body = format!("[{first},{second}]");
         refuses("/events", BATCH, &[], body, (status, pointers)).await;

@@ -193,7 +193,11 @@ mod tests {
         check(&[part, started], 3_600, None);
         check(&[part, started, ended], 59, None);
         check(&[part, started, ended], 60, Some(CloseReason::Idle));
-        check(&[part, started, ended, part], 10, Some(CloseReason::SlowHead));
+        check(
+            &[part, started, ended, part],
+            10,
+            Some(CloseReason::SlowHead),
+        );
         check(&[part, started, stalled], 60, Some(CloseReason::SlowReader));
         check(&[part, started, stalled, resumed], 60, None);
         check(&[part, started, ended, upgraded], 3_600, None);

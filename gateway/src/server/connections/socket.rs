@@ -24,7 +24,9 @@ impl<T> Socket<T> {
 
     /// Notes the result of a write or a flush.
     fn note<R>(&self, poll: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
-        self.admitted.activity.wrote(poll.is_ready(), Instant::now());
+        self.admitted
+            .activity
+            .wrote(poll.is_ready(), Instant::now());
         poll
     }
 }

@@ -15,7 +15,10 @@ pub(in crate::server) async fn secure_headers(request: Request, next: Next) -> R
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.remove(header::SERVER);
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     let no_store = HeaderValue::from_static("no-store");
     headers.entry(header::CACHE_CONTROL).or_insert(no_store);
     response

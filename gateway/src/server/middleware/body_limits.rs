@@ -82,7 +82,9 @@ impl BodyFault {
             Self::TooLarge => {
                 let detail = format!("a body has at most {} bytes", limits.bytes_max);
                 let problem = Problem::new(ProblemKind::TooLarge, detail);
-                problem.with_member("max_bytes", limits.bytes_max).into_response()
+                problem
+                    .with_member("maxBytes", limits.bytes_max)
+                    .into_response()
             }
             Self::TooSlow => too_slow(),
         }
@@ -130,7 +132,9 @@ fn too_slow() -> Response {
     });
     let mut response = (StatusCode::REQUEST_TIMEOUT, body.to_string()).into_response();
     let content_type = HeaderValue::from_static("application/problem+json");
-    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
     response
 }
 
@@ -181,7 +185,9 @@ impl HttpBody for LimitedBody {
             Poll::Ready(Some(Ok(frame))) => {
                 let length = frame.data_ref().map_or(0, Bytes::len) as u64;
                 this.received += length;
-                timer.as_mut().reset(*begun + limits.time_for(this.received));
+                timer
+                    .as_mut()
+                    .reset(*begun + limits.time_for(this.received));
                 if this.received > limits.bytes_max {
                     return this.fail(BodyFault::TooLarge);
                 }

@@ -17,12 +17,14 @@ use std::sync::Arc;
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// What a site that is allowed may send. Everything else needs no preflight.
-const ALLOWED_HEADERS: &str = "authorization, content-type, idempotency-key, last-event-id, \
+const ALLOWED_HEADERS: &str = "authorization, content-type, idempotency-key, if-none-match, \
+                               last-event-id, \
                                traceparent, tracestate, x-request-timeout, ce-id, ce-source, \
                                ce-specversion, ce-type, ce-subject, ce-time, ce-dataschema";
 const ALLOWED_METHODS: &str = "GET, POST";
 /// What a site that is allowed may read beside the body.
-const EXPOSED_HEADERS: &str = "location, retry-after, trace-id, traceparent, worker";
+const EXPOSED_HEADERS: &str = "etag, idempotency-replayed, location, read-model-lag, \
+                               retry-after, trace-id, traceparent, worker";
 /// How long a browser may keep the answer of a preflight, in seconds.
 const PREFLIGHT_SECONDS: &str = "600";
 
@@ -54,7 +56,9 @@ pub(in crate::server) async fn check_site(
         known.any(|known| known.as_bytes() == origin.as_bytes())
     });
     let is_preflight = request.method() == Method::OPTIONS
-        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        && request
+            .headers()
+            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = if allowed.is_some() {
         match is_preflight {
             true => preflight(),
@@ -89,7 +93,10 @@ fn preflight() -> Response {
 
 /// Whether a request may have an effect, or begins a WebSocket.
 fn changes_state(request: &Request) -> bool {
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let is_read = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS
+    );
     !is_read || request.headers().contains_key(header::UPGRADE)
 }
 
@@ -121,7 +128,9 @@ fn is_local(host: &Authority) -> bool {
     let name = host.host();
     let address = name.trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost")
-        || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        || address
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -161,11 +170,19 @@ mod tests {
             (Method::GET, &[host, evil], 200),
             (Method::GET, &[host, evil, ("upgrade", "websocket")], 403),
             (Method::POST, &[host, ("origin", "null")], 403),
-            (Method::POST, &[host, ("origin", "http://gateway:8080")], 200),
+            (
+                Method::POST,
+                &[host, ("origin", "http://gateway:8080")],
+                200,
+            ),
             (Method::POST, &[host, ("origin", SHOP)], 200),
             (Method::POST, &[host, ("sec-fetch-site", "cross-site")], 403),
             (Method::POST, &[host, ("sec-fetch-site", "same-site")], 403),
-            (Method::POST, &[host, evil, ("sec-fetch-site", "same-origin")], 200),
+            (
+                Method::POST,
+                &[host, evil, ("sec-fetch-site", "same-origin")],
+                200,
+            ),
         ] {
             let answer = answer(method.clone(), headers, false).await;
             assert_eq!(answer.status(), expected, "{method} {headers:?}");

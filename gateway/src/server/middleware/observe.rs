@@ -20,8 +20,8 @@ use tokio::time::Instant;
 
 /// The metric of requests.
 const REQUESTS_TOTAL: &str = "gateway_requests_total";
-/// The metric of the time of requests.
-const REQUEST_SECONDS: &str = "gateway_request_seconds";
+/// The histogram of the time up to the head of an answer.
+pub(in crate::server) const REQUEST_SECONDS: &str = "gateway_request_seconds";
 
 /// The route of a request that no route matches.
 const NO_ROUTE: &str = "none";
@@ -61,9 +61,25 @@ pub(in crate::server) async fn observe(mut request: Request, next: Next) -> Resp
     let principal = caller.0.get().map(|name| &**name);
     let (ms, code) = (took.as_millis() as u64, status.as_u16());
     if is_logged_at_info(status, &REFUSALS) {
-        tracing::info!(method, route, status = code, ms, principal, trace_id, "request");
+        tracing::info!(
+            method,
+            route,
+            status = code,
+            ms,
+            principal,
+            trace_id,
+            "request"
+        );
     } else {
-        tracing::debug!(method, route, status = code, ms, principal, trace_id, "request");
+        tracing::debug!(
+            method,
+            route,
+            status = code,
+            ms,
+            principal,
+            trace_id,
+            "request"
+        );
     }
     response
 }

@@ -92,7 +92,12 @@ pub struct Options {
     pub admin: Option<SocketAddr>,
     /// Where accepted events become durable: sqlite:PATH, postgres://USER@HOST/DATABASE, or
     /// brokers, which recognises no repetitions [default: sqlite:gateway.db]
-    #[arg(long, env = "GATEWAY_STORE", value_name = "ADDRESS", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "GATEWAY_STORE",
+        value_name = "ADDRESS",
+        hide_env_values = true
+    )]
     pub store: Option<RedactedAddress>,
     /// File with the hashes of the callers' tokens [default: none]
     #[arg(long, env = "GATEWAY_TOKENS", value_name = "FILE")]
@@ -182,7 +187,10 @@ fn token(name: &str) -> Result<Ending> {
     let token = new_token();
     let hash = hash_token(&token);
     // A name with quotes would be another TOML text.
-    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:@/".contains(&byte)) {
+    if !name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:@/".contains(&byte))
+    {
         return Err(Usage("--name has letters, digits and -_.:@/ only".to_owned()).into());
     }
     print(&format!(
@@ -223,8 +231,13 @@ impl Options {
         let kafka = layers.build()?;
         let access = self.access(&file)?;
         let tls = self.tls(&file)?;
-        let store = self.store.as_ref().map(|store| store.as_str().parse::<StoreAddress>());
-        let store = store.transpose().map_err(|reason| Usage(format!("--store: {reason}")))?;
+        let store = self
+            .store
+            .as_ref()
+            .map(|store| store.as_str().parse::<StoreAddress>());
+        let store = store
+            .transpose()
+            .map_err(|reason| Usage(format!("--store: {reason}")))?;
         let worker = self.worker_name.or(file.worker_name);
         let worker = worker.unwrap_or_else(default_worker_name);
         if !worker.bytes().all(|byte| byte.is_ascii_graphic()) || worker.is_empty() {
@@ -306,7 +319,10 @@ fn first_of(flags: Vec<String>, file: Option<Vec<String>>) -> Vec<String> {
 fn default_worker_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let host = host.or_else(|| std::env::var("HOSTNAME").ok());
-    let host = host.as_deref().map(str::trim).filter(|host| !host.is_empty());
+    let host = host
+        .as_deref()
+        .map(str::trim)
+        .filter(|host| !host.is_empty());
     format!("{}/{}", host.unwrap_or("unknown"), std::process::id())
 }
 
@@ -337,12 +353,22 @@ mod tests {
         let default = settings(&["--no-auth"]).expect("valid").gateway;
         assert_eq!(default.listen, ([127, 0, 0, 1], 8080).into());
         assert_eq!(default.store, StoreAddress::Sqlite("gateway.db".into()));
-        let file = settings(&["--no-auth", "--config", path]).expect("valid").gateway;
+        let file = settings(&["--no-auth", "--config", path])
+            .expect("valid")
+            .gateway;
         assert_eq!(file.listen, ([127, 0, 0, 1], 8081).into());
         assert_eq!(file.store, StoreAddress::Brokers);
         assert_eq!(file.stop.within, Duration::from_secs(7));
         assert_eq!(file.connections.idle_max, Duration::from_secs(9));
-        let flags = ["--no-auth", "--config", path, "--listen", "8082", "--store", "sqlite:x.db"];
+        let flags = [
+            "--no-auth",
+            "--config",
+            path,
+            "--listen",
+            "8082",
+            "--store",
+            "sqlite:x.db",
+        ];
         let flag = settings(&flags).expect("valid").gateway;
         assert_eq!(flag.listen, ([127, 0, 0, 1], 8082).into());
         assert_eq!(flag.store, StoreAddress::Sqlite("x.db".into()));

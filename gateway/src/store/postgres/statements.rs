@@ -95,7 +95,9 @@ pub(super) async fn known(
     group: &Group,
 ) -> Result<Known, sqlx::Error> {
     let mut known = Known::default();
-    let claims = group.requests().filter_map(|request| request.idempotency.as_ref());
+    let claims = group
+        .requests()
+        .filter_map(|request| request.idempotency.as_ref());
     let claims: Vec<&IdempotencyClaim> = claims.collect();
     if !claims.is_empty() {
         lock_keys(connection, &claims, &mut known).await?;
@@ -179,12 +181,19 @@ pub(super) async fn insert(
     let events = &plan.events;
     let ids: Vec<&str> = events.iter().map(|event| event.id.as_str()).collect();
     let sources: Vec<&str> = events.iter().map(|event| event.source.as_str()).collect();
-    let fingerprints: Vec<&[u8]> =
-        events.iter().map(|event| event.fingerprint.as_slice()).collect();
+    let fingerprints: Vec<&[u8]> = events
+        .iter()
+        .map(|event| event.fingerprint.as_slice())
+        .collect();
     let types: Vec<&str> = events.iter().map(|event| event.ty.as_str()).collect();
-    let topics: Vec<&str> = events.iter().map(|event| event.record.topic.as_str()).collect();
-    let keys: Vec<Option<&[u8]>> =
-        events.iter().map(|event| event.record.key.as_deref()).collect();
+    let topics: Vec<&str> = events
+        .iter()
+        .map(|event| event.record.topic.as_str())
+        .collect();
+    let keys: Vec<Option<&[u8]>> = events
+        .iter()
+        .map(|event| event.record.key.as_deref())
+        .collect();
     let inserted = sqlx::query(INSERT_EVENTS)
         .bind(ids)
         .bind(sources)
@@ -205,14 +214,30 @@ async fn insert_requests(
     now_ms: i64,
 ) -> Result<(), sqlx::Error> {
     let requests = &plan.requests;
-    let principals: Vec<&str> =
-        requests.iter().map(|(claim, _)| claim.principal.as_str()).collect();
-    let keys: Vec<&str> = requests.iter().map(|(claim, _)| claim.key.as_str()).collect();
-    let fingerprints: Vec<&[u8]> =
-        requests.iter().map(|(claim, _)| claim.fingerprint.as_slice()).collect();
-    let statuses: Vec<i32> = requests.iter().map(|(_, answer)| answer.status.into()).collect();
-    let headers: Vec<String> = requests.iter().map(|(_, answer)| encode_headers(answer)).collect();
-    let bodies: Vec<&[u8]> = requests.iter().map(|(_, answer)| &answer.body[..]).collect();
+    let principals: Vec<&str> = requests
+        .iter()
+        .map(|(claim, _)| claim.principal.as_str())
+        .collect();
+    let keys: Vec<&str> = requests
+        .iter()
+        .map(|(claim, _)| claim.key.as_str())
+        .collect();
+    let fingerprints: Vec<&[u8]> = requests
+        .iter()
+        .map(|(claim, _)| claim.fingerprint.as_slice())
+        .collect();
+    let statuses: Vec<i32> = requests
+        .iter()
+        .map(|(_, answer)| answer.status.into())
+        .collect();
+    let headers: Vec<String> = requests
+        .iter()
+        .map(|(_, answer)| encode_headers(answer))
+        .collect();
+    let bodies: Vec<&[u8]> = requests
+        .iter()
+        .map(|(_, answer)| &answer.body[..])
+        .collect();
     let insert = sqlx::query(INSERT_REQUESTS)
         .bind(principals)
         .bind(keys)
@@ -230,7 +255,11 @@ pub(super) async fn find(
     id: &str,
     source: Option<&str>,
 ) -> Result<Vec<EventPlace>, sqlx::Error> {
-    let rows = sqlx::query(FIND).bind(id).bind(source).fetch_all(connection).await?;
+    let rows = sqlx::query(FIND)
+        .bind(id)
+        .bind(source)
+        .fetch_all(connection)
+        .await?;
     rows.into_iter().map(place).collect()
 }
 
@@ -250,7 +279,10 @@ fn place(row: PgRow) -> Result<EventPlace, sqlx::Error> {
 
 /// Measures the outbox.
 pub(super) async fn measure(connection: &mut PgConnection) -> Result<Measured, sqlx::Error> {
-    let row = sqlx::query(MEASURE).bind(COUNTED_ROWS_MAX).fetch_one(connection).await?;
+    let row = sqlx::query(MEASURE)
+        .bind(COUNTED_ROWS_MAX)
+        .fetch_one(connection)
+        .await?;
     Ok(Measured {
         found: row.try_get("found")?,
         waiting: row.try_get("waiting")?,

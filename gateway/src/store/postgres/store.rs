@@ -106,11 +106,15 @@ impl PostgresStore {
         transaction.commit().await.map_err(&failed)?;
 
         let last = Arc::new(LastBacklog::default());
-        last.set(database.measure().await.map_err(StoreError::during("measure its outbox"))?);
+        last.set(
+            database
+                .measure()
+                .await
+                .map_err(StoreError::during("measure its outbox"))?,
+        );
         let room = Arc::new(Room::new(settings.store.queue_bytes_max));
         let queues = (0..settings.writers.max(1)).map(|_| {
-            let (queue, waiting) =
-                Queue::new(settings.store.queue_requests_max, Arc::clone(&room));
+            let (queue, waiting) = Queue::new(settings.store.queue_requests_max, Arc::clone(&room));
             tokio::spawn(write_groups(Arc::clone(&database), waiting));
             queue
         });
@@ -122,7 +126,12 @@ impl PostgresStore {
             settings.store.identities_retention,
             stop.clone(),
         ));
-        Ok(Self { database, queues, last, _maintenance: stop.drop_guard() })
+        Ok(Self {
+            database,
+            queues,
+            last,
+            _maintenance: stop.drop_guard(),
+        })
     }
 
     /// The outbox, for a [`Relay`](evenkeel::outbox::Relay). It is woken after each commit.
@@ -163,7 +172,12 @@ impl PostgresStore {
     /// Deletes identities older than the retention at once, as the background task does.
     #[cfg(test)]
     pub(super) async fn purge_before(&self, before_ms: i64) {
-        while self.database.purge(before_ms).await.expect("old rows are deleted") {}
+        while self
+            .database
+            .purge(before_ms)
+            .await
+            .expect("old rows are deleted")
+        {}
     }
 }
 
@@ -216,7 +230,9 @@ impl AcceptStore for PostgresStore {
 /// Whether a URL has the parameter `pgbouncer=true`.
 fn names_pooler(url: &str) -> bool {
     let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
-    parameters.split('&').any(|parameter| parameter == "pgbouncer=true")
+    parameters
+        .split('&')
+        .any(|parameter| parameter == "pgbouncer=true")
 }
 
 /// The database and how its transactions begin.
@@ -247,13 +263,18 @@ impl Database {
             return Ok(Vec::new());
         }
         let group = &*group;
-        let known = statements::known(&mut transaction, group).await.map_err(failure)?;
+        let known = statements::known(&mut transaction, group)
+            .await
+            .map_err(failure)?;
         let plan = Plan::of(group.requests(), known);
         if plan.is_empty() {
             return Ok(plan.outcomes);
         }
         let records = plan.records();
-        let sequences = self.outbox.publish_records_numbered(&mut transaction, &records).await;
+        let sequences = self
+            .outbox
+            .publish_records_numbered(&mut transaction, &records)
+            .await;
         let sequences = sequences.map_err(failure_of_outbox)?;
         let inserted = statements::insert(&mut transaction, &plan, &sequences, now_ms()).await;
         if !inserted.map_err(failure)? {

@@ -33,12 +33,17 @@ async fn database() -> Option<String> {
 impl InDatabase {
     async fn open(url: &str) -> Self {
         let store = PostgresStore::open(url).await.expect("the store opens");
-        Self { store: Arc::new(store), url: url.to_owned() }
+        Self {
+            store: Arc::new(store),
+            url: url.to_owned(),
+        }
     }
 
     /// A connection of another program.
     async fn connection(&self) -> PgConnection {
-        PgConnection::connect(&self.url).await.expect("the server answers")
+        PgConnection::connect(&self.url)
+            .await
+            .expect("the server answers")
     }
 }
 
@@ -52,7 +57,10 @@ impl Subject for InDatabase {
             let mut connection = self.connection().await;
             let records = "SELECT aggregateid, convert_from(payload, 'UTF8') FROM evenkeel_outbox
                            WHERE aggregatetype = $1 ORDER BY sequence";
-            let records = sqlx::query_as(records).bind(TOPIC).fetch_all(&mut connection).await;
+            let records = sqlx::query_as(records)
+                .bind(TOPIC)
+                .fetch_all(&mut connection)
+                .await;
             records.expect("the query returns rows")
         })
     }
@@ -66,12 +74,19 @@ async fn postgres_keeps_the_contract() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_keeps_the_contract_through_a_pooler() {
-    let Some(server) = postgres().await else { return };
-    let Some(pooler) = required(TestPgBouncer::start(server, 3).await) else { return };
+    let Some(server) = postgres().await else {
+        return;
+    };
+    let Some(pooler) = required(TestPgBouncer::start(server, 3).await) else {
+        return;
+    };
     let url = server.database().await.expect("an empty database");
     let pooled = format!("{}&pgbouncer=true", pooler.url(&url));
     let store = PostgresStore::open(&pooled).await.expect("the store opens");
-    let subject = InDatabase { store: Arc::new(store), url };
+    let subject = InDatabase {
+        store: Arc::new(store),
+        url,
+    };
     conformance::check(&subject).await;
 }
 
@@ -92,14 +107,21 @@ async fn a_key_that_another_gateway_writes_is_in_progress() {
     let hash = super::statements::hash(&claim("shop", "a", 1));
     let mut writing = other.begin().await.expect("a transaction begins");
     let lock = sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(hash);
-    lock.execute(&mut *writing).await.expect("the key is locked");
+    lock.execute(&mut *writing)
+        .await
+        .expect("the key is locked");
     // Others of the group are written meanwhile.
     let calls = [
         subject.store.accept(first.clone()),
-        subject.store.accept(keyed(claim("shop", "b", 1), vec![event("k", "2", "1")])),
+        subject
+            .store
+            .accept(keyed(claim("shop", "b", 1), vec![event("k", "2", "1")])),
     ];
     let outcomes = join_all(calls).await;
-    assert!(matches!(outcomes[0], Err(AcceptError::InProgress)), "{outcomes:?}");
+    assert!(
+        matches!(outcomes[0], Err(AcceptError::InProgress)),
+        "{outcomes:?}"
+    );
     assert!(matches!(outcomes[1], Ok(Accepted::New)), "{outcomes:?}");
     writing.rollback().await.expect("the lock is released");
     let accepted = subject.store.accept(first).await.expect("it is accepted");
@@ -114,7 +136,9 @@ async fn a_row_that_is_refused_does_not_fail_its_group() {
     let noise = |n: u32| format!("{:x}", Sha256::digest(n.to_be_bytes()));
     let long: String = (0..600).map(noise).collect();
     let ids = [new_id(), new_id(), long, new_id()];
-    let calls = ids.iter().map(|id| subject.store.accept(request(vec![event("k", id, "1")])));
+    let calls = ids
+        .iter()
+        .map(|id| subject.store.accept(request(vec![event("k", id, "1")])));
     let outcomes = join_all(calls).await;
     for (outcome, is_refused) in outcomes.iter().zip([false, false, true, false]) {
         let as_expected = match outcome {
@@ -137,15 +161,23 @@ async fn a_blocked_record_key_holds_up_only_its_requests() {
     let written = outbox.publish_records(&mut other, &[record]).await;
     written.expect("another service publishes on the key");
     let calls = ["free-1", "blocked", "free-2"].map(|key| {
-        subject.store.accept(request(vec![event(key, &new_id(), "1")]))
+        subject
+            .store
+            .accept(request(vec![event(key, &new_id(), "1")]))
     });
     let outcomes = join_all(calls).await;
     let is_ok: Vec<bool> = outcomes.iter().map(Result::is_ok).collect();
     assert_eq!(is_ok, [true, false, true], "{outcomes:?}");
     let blocked = outcomes[1].as_ref().expect_err("it is blocked");
-    assert!(matches!(blocked, AcceptError::Unavailable { .. }), "{blocked:?}");
+    assert!(
+        matches!(blocked, AcceptError::Unavailable { .. }),
+        "{blocked:?}"
+    );
     other.rollback().await.expect("the lock is released");
-    let later = subject.store.accept(request(vec![event("blocked", &new_id(), "1")])).await;
+    let later = subject
+        .store
+        .accept(request(vec![event("blocked", &new_id(), "1")]))
+        .await;
     assert!(later.is_ok(), "{later:?}");
 }
 
@@ -154,7 +186,9 @@ async fn purged_identities_are_new_again() {
     let Some(url) = database().await else { return };
     let subject = InDatabase::open(&url).await;
     let first = || keyed(claim("shop", "a", 1), vec![event("k", "1", "1")]);
-    let many = (0..2_500).map(|n: u32| event("k", &format!("many-{n}"), "1")).collect();
+    let many = (0..2_500)
+        .map(|n: u32| event("k", &format!("many-{n}"), "1"))
+        .collect();
     let accepted = subject.store.accept(request(many)).await;
     assert!(accepted.is_ok(), "{accepted:?}");
     for (before_ms, records) in [(0, 2_501), (now_ms() + 60_000, 2_502)] {
@@ -165,7 +199,11 @@ async fn purged_identities_are_new_again() {
         assert_eq!(accepted == Accepted::New, before_ms > 0, "{accepted:?}");
         assert_eq!(subject.records().await.len(), records);
     }
-    let many = subject.store.find("many-2499", None).await.expect("the store answers");
+    let many = subject
+        .store
+        .find("many-2499", None)
+        .await
+        .expect("the store answers");
     assert!(many.is_empty(), "{many:?}");
 }
 
@@ -175,14 +213,20 @@ async fn tables_are_left_to_the_teams_own_migrations() {
     let elsewhere = PostgresStoreSettings::default().with_migration(Migration::Elsewhere);
     let open = async || PostgresStore::open_with(&url, elsewhere.clone()).await;
     let run = async |sql: String| {
-        let mut connection = PgConnection::connect(&url).await.expect("the server answers");
-        let run = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await;
+        let mut connection = PgConnection::connect(&url)
+            .await
+            .expect("the server answers");
+        let run = sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+            .execute(&mut connection)
+            .await;
         run.expect("the statements succeed");
     };
     let refused = open().await.expect_err("there are no tables");
     assert!(matches!(refused, StoreError::Outbox(_)), "{refused:?}");
     run(PostgresOutbox::migration_sql(0)).await;
-    let refused = open().await.expect_err("there are no tables of the gateway");
+    let refused = open()
+        .await
+        .expect_err("there are no tables of the gateway");
     assert!(matches!(refused, StoreError::NoTables), "{refused:?}");
     for _ in 0..2 {
         run(PostgresStore::migration_sql().to_owned()).await;
@@ -196,13 +240,24 @@ async fn tables_are_left_to_the_teams_own_migrations() {
 async fn a_full_queue_refuses_while_the_database_is_busy() {
     let Some(url) = database().await else { return };
     let few = StoreSettings::default().with_queue_requests_max(5);
-    let store = PostgresStore::open_with(&url, &few).await.expect("the store opens");
-    let subject = InDatabase { store: Arc::new(store), url };
+    let store = PostgresStore::open_with(&url, &few)
+        .await
+        .expect("the store opens");
+    let subject = InDatabase {
+        store: Arc::new(store),
+        url,
+    };
     let mut other = subject.connection().await;
     let mut lock = other.begin().await.expect("a transaction begins");
-    let lock_table = sqlx::raw_sql("LOCK TABLE gateway_events").execute(&mut *lock).await;
+    let lock_table = sqlx::raw_sql("LOCK TABLE gateway_events")
+        .execute(&mut *lock)
+        .await;
     lock_table.expect("the table is locked");
-    let calls = (0..300).map(|_| subject.store.accept(request(vec![event("k", &new_id(), "1")])));
+    let calls = (0..300).map(|_| {
+        subject
+            .store
+            .accept(request(vec![event("k", &new_id(), "1")]))
+    });
     let release = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         lock.rollback().await.expect("the lock is released");
@@ -213,6 +268,12 @@ async fn a_full_queue_refuses_while_the_database_is_busy() {
         .iter()
         .filter(|outcome| matches!(outcome, Err(AcceptError::Full { .. })))
         .count();
-    assert!(accepted >= 5 && full > 0, "{accepted} accepted, {full} refused");
-    assert_eq!((accepted + full, subject.records().await.len()), (300, accepted));
+    assert!(
+        accepted >= 5 && full > 0,
+        "{accepted} accepted, {full} refused"
+    );
+    assert_eq!(
+        (accepted + full, subject.records().await.len()),
+        (300, accepted)
+    );
 }

@@ -103,7 +103,9 @@ pub(super) async fn known(
     group: &Group,
 ) -> Result<Known, sqlx::Error> {
     let mut known = Known::default();
-    let claims = group.requests().filter_map(|request| request.idempotency.as_ref());
+    let claims = group
+        .requests()
+        .filter_map(|request| request.idempotency.as_ref());
     let claims: Vec<_> = claims.map(|claim| (&claim.principal, &claim.key)).collect();
     if !claims.is_empty() {
         let rows = sqlx::query(KNOWN_REQUESTS).bind(list(&claims));
@@ -150,8 +152,12 @@ pub(super) async fn insert(
         let insert = insert.build().persistent(requests.len() == 1);
         insert.execute(&mut *connection).await?;
     }
-    let rows: Vec<(&AcceptedEvent, i64)> =
-        plan.events.iter().copied().zip(sequences.iter().copied()).collect();
+    let rows: Vec<(&AcceptedEvent, i64)> = plan
+        .events
+        .iter()
+        .copied()
+        .zip(sequences.iter().copied())
+        .collect();
     for rows in rows.chunks(ROWS_MAX) {
         let mut insert = QueryBuilder::<Sqlite>::new(INSERT_EVENTS);
         insert.push_values(rows, |mut values, (event, sequence)| {
@@ -177,7 +183,11 @@ pub(super) async fn find(
     id: &str,
     source: Option<&str>,
 ) -> Result<Vec<EventPlace>, sqlx::Error> {
-    let rows = sqlx::query(FIND).bind(id).bind(source).fetch_all(connection).await?;
+    let rows = sqlx::query(FIND)
+        .bind(id)
+        .bind(source)
+        .fetch_all(connection)
+        .await?;
     rows.into_iter().map(place).collect()
 }
 
@@ -197,7 +207,10 @@ fn place(row: SqliteRow) -> Result<EventPlace, sqlx::Error> {
 
 /// Measures the outbox.
 pub(super) async fn measure(connection: &mut SqliteConnection) -> Result<Measured, sqlx::Error> {
-    let row = sqlx::query(MEASURE).bind(COUNTED_ROWS_MAX).fetch_one(connection).await?;
+    let row = sqlx::query(MEASURE)
+        .bind(COUNTED_ROWS_MAX)
+        .fetch_one(connection)
+        .await?;
     Ok(Measured {
         found: row.try_get("found")?,
         waiting: row.try_get("waiting")?,

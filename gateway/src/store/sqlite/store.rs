@@ -95,7 +95,11 @@ impl SqliteStore {
     pub async fn open_with(path: &Path, settings: &StoreSettings) -> Result<Self, StoreError> {
         let file = Arc::new(SqliteFile::open(path).await?);
         let last = Arc::new(LastBacklog::default());
-        last.set(file.measure().await.map_err(StoreError::during("measure its outbox"))?);
+        last.set(
+            file.measure()
+                .await
+                .map_err(StoreError::during("measure its outbox"))?,
+        );
         let room = Arc::new(Room::new(settings.queue_bytes_max));
         let (queue, waiting) = Queue::new(settings.queue_requests_max, room);
         tokio::spawn(write_groups(Arc::clone(&file), waiting));
@@ -106,7 +110,12 @@ impl SqliteStore {
             settings.identities_retention,
             stop.clone(),
         ));
-        Ok(Self { file, queue, last, _maintenance: stop.drop_guard() })
+        Ok(Self {
+            file,
+            queue,
+            last,
+            _maintenance: stop.drop_guard(),
+        })
     }
 
     /// The outbox, for a [`Relay`](evenkeel::outbox::Relay). It is woken after each commit.
@@ -124,7 +133,12 @@ impl SqliteStore {
     /// Deletes identities older than the retention at once, as the background task does.
     #[cfg(test)]
     pub(super) async fn purge_before(&self, before_ms: i64) {
-        while self.file.purge(before_ms).await.expect("old rows are deleted") {}
+        while self
+            .file
+            .purge(before_ms)
+            .await
+            .expect("old rows are deleted")
+        {}
     }
 }
 
@@ -195,10 +209,17 @@ impl SqliteFile {
             .max_connections(READERS_MAX)
             .test_before_acquire(false)
             .connect_lazy_with(options.busy_timeout(READ_TIMEOUT).pragma("query_only", "1"));
-        let file = Self { writer, readers, outbox, run: Mutex::default() };
+        let file = Self {
+            writer,
+            readers,
+            outbox,
+            run: Mutex::default(),
+        };
         let failed = StoreError::during("create its tables");
         let mut transaction = file.begin().await.map_err(&failed)?;
-        statements::create_tables(&mut transaction).await.map_err(&failed)?;
+        statements::create_tables(&mut transaction)
+            .await
+            .map_err(&failed)?;
         transaction.commit().await.map_err(&failed)?;
         Ok(file)
     }
@@ -240,13 +261,18 @@ impl SqliteFile {
             return Ok(Vec::new());
         }
         let group = &*group;
-        let known = statements::known(&mut transaction, group).await.map_err(failure)?;
+        let known = statements::known(&mut transaction, group)
+            .await
+            .map_err(failure)?;
         let plan = Plan::of(group.requests(), known);
         if plan.is_empty() {
             return Ok(plan.outcomes);
         }
         let records = plan.records();
-        let sequences = self.outbox.publish_records_numbered(&mut transaction, &records).await;
+        let sequences = self
+            .outbox
+            .publish_records_numbered(&mut transaction, &records)
+            .await;
         let sequences = sequences.map_err(failure_of_outbox)?;
         let written = statements::insert(&mut transaction, &plan, &sequences, now_ms()).await;
         written.map_err(failure)?;

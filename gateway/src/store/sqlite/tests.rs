@@ -30,8 +30,13 @@ impl InFile {
 
     async fn open_with(folder: &Path, settings: &StoreSettings) -> Self {
         let path = folder.join("gateway.db");
-        let store = SqliteStore::open_with(&path, settings).await.expect("the store opens");
-        Self { store: Arc::new(store), path }
+        let store = SqliteStore::open_with(&path, settings)
+            .await
+            .expect("the store opens");
+        Self {
+            store: Arc::new(store),
+            path,
+        }
     }
 
     /// A connection of another program.
@@ -51,7 +56,10 @@ impl Subject for InFile {
             let mut connection = self.connection().await;
             let records = "SELECT aggregateid, CAST(payload AS TEXT) FROM evenkeel_outbox
                            WHERE aggregatetype = ? ORDER BY sequence";
-            let records = sqlx::query_as(records).bind(TOPIC).fetch_all(&mut connection).await;
+            let records = sqlx::query_as(records)
+                .bind(TOPIC)
+                .fetch_all(&mut connection)
+                .await;
             records.expect("the query returns rows")
         })
     }
@@ -70,7 +78,10 @@ async fn sqlite_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_gateways_share_a_file() {
     let folder = folder();
-    let (one, other) = (InFile::open(folder.path()).await, InFile::open(folder.path()).await);
+    let (one, other) = (
+        InFile::open(folder.path()).await,
+        InFile::open(folder.path()).await,
+    );
     conformance::check_shared(&one, &other).await;
 }
 
@@ -80,12 +91,22 @@ async fn identities_survive_a_restart() {
     let first = keyed(claim("shop", "a", 1), vec![event("k", "1", "1")]);
     for expected_new in [true, false] {
         let subject = InFile::open(folder.path()).await;
-        let accepted = subject.store.accept(first.clone()).await.expect("it is accepted");
+        let accepted = subject
+            .store
+            .accept(first.clone())
+            .await
+            .expect("it is accepted");
         assert_eq!(accepted == Accepted::New, expected_new, "{accepted:?}");
         assert_eq!(subject.records().await.len(), 1);
         subject.store.close().await;
-        let closed = subject.store.accept(request(vec![event("k", "2", "1")])).await;
-        assert!(matches!(closed, Err(AcceptError::Unavailable { .. })), "{closed:?}");
+        let closed = subject
+            .store
+            .accept(request(vec![event("k", "2", "1")]))
+            .await;
+        assert!(
+            matches!(closed, Err(AcceptError::Unavailable { .. })),
+            "{closed:?}"
+        );
     }
 }
 
@@ -95,9 +116,16 @@ async fn a_queue_that_is_full_refuses_and_empties_again() {
     let settings = StoreSettings::default().with_queue_requests_max(5);
     let subject = InFile::open_with(folder.path(), &settings).await;
     let mut other = subject.connection().await;
-    let lock = other.begin_with("BEGIN IMMEDIATE").await.expect("the lock is free");
+    let lock = other
+        .begin_with("BEGIN IMMEDIATE")
+        .await
+        .expect("the lock is free");
     // The writer has some of them and waits for the lock; the queue has five at most.
-    let calls = (0..300).map(|_| subject.store.accept(request(vec![event("k", &new_id(), "1")])));
+    let calls = (0..300).map(|_| {
+        subject
+            .store
+            .accept(request(vec![event("k", &new_id(), "1")]))
+    });
     let release = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         lock.rollback().await.expect("the lock is released");
@@ -108,10 +136,16 @@ async fn a_queue_that_is_full_refuses_and_empties_again() {
         .iter()
         .filter(|outcome| matches!(outcome, Err(AcceptError::Full { .. })))
         .count();
-    assert!(accepted >= 5 && full > 0, "{accepted} accepted, {full} refused");
+    assert!(
+        accepted >= 5 && full > 0,
+        "{accepted} accepted, {full} refused"
+    );
     assert_eq!(accepted + full, 300);
     assert_eq!(subject.records().await.len(), accepted);
-    let later = subject.store.accept(request(vec![event("k", &new_id(), "1")])).await;
+    let later = subject
+        .store
+        .accept(request(vec![event("k", &new_id(), "1")]))
+        .await;
     assert!(later.is_ok(), "{later:?}");
 }
 
@@ -120,13 +154,22 @@ async fn a_deadline_that_passes_before_the_lock_is_free_accepts_nothing() {
     let folder = folder();
     let subject = InFile::open(folder.path()).await;
     let mut other = subject.connection().await;
-    let lock = other.begin_with("BEGIN IMMEDIATE").await.expect("the lock is free");
+    let lock = other
+        .begin_with("BEGIN IMMEDIATE")
+        .await
+        .expect("the lock is free");
     let mut late = request(vec![event("k", "1", "1")]);
     late.deadline = Some(Instant::now() + Duration::from_millis(200));
     let refused = subject.store.accept(late).await;
-    assert!(matches!(refused, Err(AcceptError::DeadlineExceeded)), "{refused:?}");
+    assert!(
+        matches!(refused, Err(AcceptError::DeadlineExceeded)),
+        "{refused:?}"
+    );
     lock.rollback().await.expect("the lock is released");
-    let next = subject.store.accept(request(vec![event("k", "2", "2")])).await;
+    let next = subject
+        .store
+        .accept(request(vec![event("k", "2", "2")]))
+        .await;
     assert!(next.is_ok(), "{next:?}");
     let records = subject.records().await;
     assert_eq!(records, [("k".to_owned(), "2".to_owned())]);
@@ -137,7 +180,9 @@ async fn purged_identities_are_new_again() {
     let folder = folder();
     let subject = InFile::open(folder.path()).await;
     let first = || keyed(claim("shop", "a", 1), vec![event("k", "1", "1")]);
-    let many = (0..2_500).map(|n: u32| event("k", &format!("many-{n}"), "1")).collect();
+    let many = (0..2_500)
+        .map(|n: u32| event("k", &format!("many-{n}"), "1"))
+        .collect();
     let accepted = subject.store.accept(request(many)).await;
     assert!(accepted.is_ok(), "{accepted:?}");
     for (before_ms, records) in [(0, 2_501), (now_ms() + 60_000, 2_502)] {
@@ -148,7 +193,11 @@ async fn purged_identities_are_new_again() {
         assert_eq!(accepted == Accepted::New, before_ms > 0, "{accepted:?}");
         assert_eq!(subject.records().await.len(), records);
     }
-    let many = subject.store.find("many-2499", None).await.expect("the store answers");
+    let many = subject
+        .store
+        .find("many-2499", None)
+        .await
+        .expect("the store answers");
     assert!(many.is_empty(), "{many:?}");
 }
 
@@ -162,8 +211,14 @@ async fn a_held_key_does_not_make_the_backlog_old() {
     let mark = "UPDATE evenkeel_outbox SET failure = 'too large', failed_at = 0, created_at = 0
                 WHERE sequence = 1";
     let mut connection = subject.connection().await;
-    sqlx::raw_sql(mark).execute(&mut connection).await.expect("the row is marked");
-    let accepted = subject.store.accept(request(vec![event("free", "3", "1")])).await;
+    sqlx::raw_sql(mark)
+        .execute(&mut connection)
+        .await
+        .expect("the row is marked");
+    let accepted = subject
+        .store
+        .accept(request(vec![event("free", "3", "1")]))
+        .await;
     assert!(accepted.is_ok(), "{accepted:?}");
     let measured = eventually("the new event is counted", WITHIN, || async {
         let backlog = subject.store.backlog();
@@ -177,15 +232,24 @@ async fn a_held_key_does_not_make_the_backlog_old() {
 async fn an_event_leaves_the_outbox_with_its_row() {
     let folder = folder();
     let subject = InFile::open(folder.path()).await;
-    let accepted = subject.store.accept(request(vec![event("k", "1", "1")])).await;
+    let accepted = subject
+        .store
+        .accept(request(vec![event("k", "1", "1")]))
+        .await;
     assert!(accepted.is_ok(), "{accepted:?}");
     let is_in_outbox = async || {
-        let places = subject.store.find("1", None).await.expect("the store answers");
+        let places = subject
+            .store
+            .find("1", None)
+            .await
+            .expect("the store answers");
         places[0].in_outbox
     };
     assert!(is_in_outbox().await);
     let mut connection = subject.connection().await;
-    let published = sqlx::raw_sql("DELETE FROM evenkeel_outbox").execute(&mut connection).await;
+    let published = sqlx::raw_sql("DELETE FROM evenkeel_outbox")
+        .execute(&mut connection)
+        .await;
     published.expect("the row is deleted");
     assert!(!is_in_outbox().await);
     let drained = || async { (subject.store.backlog().drained == 1).then_some(()) };
@@ -197,6 +261,8 @@ async fn an_event_leaves_the_outbox_with_its_row() {
 #[tokio::test]
 async fn a_path_that_is_no_file_is_an_error() {
     let folder = folder();
-    let refused = SqliteStore::open(folder.path()).await.expect_err("it is a folder");
+    let refused = SqliteStore::open(folder.path())
+        .await
+        .expect_err("it is a folder");
     assert!(matches!(refused, StoreError::Outbox(_)), "{refused:?}");
 }

@@ -68,10 +68,17 @@ mod tests {
 
     #[test]
     fn only_a_writer_without_gaps_rests() {
-        for (each_ms, pause_us, transactions, expected) in
-            [(10, 0, 100, 9), (10, 1_000, 100, 0), (200, 0, 4, 3), (200, 1_000, 4, 0)]
-        {
-            assert_eq!(rests(each_ms, pause_us, transactions), expected, "{each_ms} {pause_us}");
+        for (each_ms, pause_us, transactions, expected) in [
+            (10, 0, 100, 9),
+            (10, 1_000, 100, 0),
+            (200, 0, 4, 3),
+            (200, 1_000, 4, 0),
+        ] {
+            assert_eq!(
+                rests(each_ms, pause_us, transactions),
+                expected,
+                "{each_ms} {pause_us}"
+            );
         }
     }
 }

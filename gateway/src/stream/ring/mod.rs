@@ -236,8 +236,9 @@ impl Ring {
     pub(super) fn join(&self, place: &mut Place) -> Joined {
         let gaps = self.enter_generation(place);
         let position = |at: usize| place.positions.get(at).copied().unwrap_or(0);
-        let is_covered =
-            (0..).zip(&self.complete_from).all(|(at, complete)| position(at) >= *complete);
+        let is_covered = (0..)
+            .zip(&self.complete_from)
+            .all(|(at, complete)| position(at) >= *complete);
         if !is_covered {
             let end = self.next.clone();
             return Joined::Behind { gaps, end };
@@ -292,8 +293,7 @@ impl Ring {
         }
         let mut gaps = Vec::new();
         place.positions.resize(self.next.len(), 0);
-        for (partition, (position, began)) in
-            (0..).zip(place.positions.iter_mut().zip(&self.began))
+        for (partition, (position, began)) in (0..).zip(place.positions.iter_mut().zip(&self.began))
         {
             let to = match self.restart {
                 Restart::Recreated => *began,
@@ -301,7 +301,11 @@ impl Ring {
             };
             if to != *position {
                 let from = std::mem::replace(position, to);
-                gaps.push(LogGap { partition, from, to });
+                gaps.push(LogGap {
+                    partition,
+                    from,
+                    to,
+                });
             }
         }
         place.began = place.positions.clone().into();

@@ -16,7 +16,11 @@ fn item(partition: i32, offset: i64, is_event: bool) -> LogItem {
             json: "{}".into(),
         })
     });
-    LogItem { partition, offset, event }
+    LogItem {
+        partition,
+        offset,
+        event,
+    }
 }
 
 fn ring(items_max: usize) -> Ring {
@@ -101,9 +105,18 @@ impl Reader {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Append { partition: i32, hole: i64, is_event: bool },
-    Subscribe { backwards: i64 },
-    Read { reader: usize, steps: usize },
+    Append {
+        partition: i32,
+        hole: i64,
+        is_event: bool,
+    },
+    Subscribe {
+        backwards: i64,
+    },
+    Read {
+        reader: usize,
+        steps: usize,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -164,7 +177,10 @@ fn the_oldest_events_make_room_and_a_large_one_stays_alone() {
     for offset in 0..5 {
         ring.append(item(0, offset, true));
     }
-    assert_eq!((ring.items.len(), ring.bytes(), ring.first), (2, 2 * one, 3));
+    assert_eq!(
+        (ring.items.len(), ring.bytes(), ring.first),
+        (2, 2 * one, 3)
+    );
     assert_eq!(ring.complete_from, [3]);
     ring.bytes_max = 0;
     ring.append(item(0, 5, true));
@@ -194,8 +210,15 @@ fn a_recreated_topic_moves_every_place_to_its_beginning() {
     assert_eq!(ring.join(&mut place), Joined::Ring(Vec::new()));
     ring.restart(vec![0, 0, 0], Restart::Recreated);
     assert!(matches!(ring.take(&mut place, |_| true), Taken::Lost));
-    let gap = |partition, from| LogGap { partition, from, to: 0 };
-    assert_eq!(ring.join(&mut place), Joined::Ring(vec![gap(0, 8), gap(1, 3)]));
+    let gap = |partition, from| LogGap {
+        partition,
+        from,
+        to: 0,
+    };
+    assert_eq!(
+        ring.join(&mut place),
+        Joined::Ring(vec![gap(0, 8), gap(1, 3)])
+    );
     ring.append(item(0, 0, true));
     let taken = ring.take(&mut place, |_| true);
     assert!(matches!(taken, Taken::Event(event) if event.offset == 0));
@@ -212,9 +235,16 @@ fn a_cut_log_moves_only_places_above_the_cut() {
         assert_eq!(ring.join(place), Joined::Ring(Vec::new()));
     }
     ring.restart(vec![5, 0, 0], Restart::Truncated);
-    let gap = LogGap { partition: 0, from: 8, to: 5 };
+    let gap = LogGap {
+        partition: 0,
+        from: 8,
+        to: 5,
+    };
     assert_eq!(ring.join(&mut above), Joined::Ring(vec![gap]));
-    let behind = Joined::Behind { gaps: Vec::new(), end: vec![5, 0, 0] };
+    let behind = Joined::Behind {
+        gaps: Vec::new(),
+        end: vec![5, 0, 0],
+    };
     assert_eq!(ring.join(&mut below), behind);
 }
 
@@ -225,7 +255,11 @@ fn a_gap_concerns_only_places_that_began_before_it() {
     for place in [&mut before, &mut after] {
         assert_eq!(ring.join(place), Joined::Ring(Vec::new()));
     }
-    let gap = LogGap { partition: 0, from: 4, to: 9 };
+    let gap = LogGap {
+        partition: 0,
+        from: 4,
+        to: 9,
+    };
     ring.append_gap(gap);
     assert!(matches!(ring.take(&mut before, |_| true), Taken::Gap(found) if found == gap));
     assert!(matches!(ring.take(&mut after, |_| true), Taken::Nothing));

@@ -29,7 +29,10 @@ pub(super) fn write_event(text: &mut Vec<u8>, frame: &Frame) {
     text.extend_from_slice(cursor.as_bytes());
     text.extend_from_slice(b"\nevent: ");
     // A line break would begin another field. No event type of a catalogue has one.
-    text.extend(name.bytes().map(|byte| if byte < b' ' { b' ' } else { byte }));
+    text.extend(
+        name.bytes()
+            .map(|byte| if byte < b' ' { b' ' } else { byte }),
+    );
     text.extend_from_slice(b"\ndata: ");
     write_data(text, frame);
     text.extend_from_slice(b"\n\n");
@@ -48,7 +51,11 @@ pub(super) fn write_message(text: &mut Vec<u8>, frame: &Frame) {
     // Cursors are base64url, which needs no escapes.
     let _ = write!(text, r#"{{"kind":"{kind}","id":"{cursor}""#);
     if let Frame::Event { event, .. } = frame {
-        let _ = write!(text, r#","type":{}"#, serde_json::Value::from(event.ty.as_str()));
+        let _ = write!(
+            text,
+            r#","type":{}"#,
+            serde_json::Value::from(event.ty.as_str())
+        );
     }
     text.extend_from_slice(br#","data":"#);
     write_data(text, frame);
@@ -59,7 +66,13 @@ pub(super) fn write_message(text: &mut Vec<u8>, frame: &Frame) {
 fn write_data(text: &mut Vec<u8>, frame: &Frame) {
     match frame {
         Frame::Event { event, .. } => text.extend_from_slice(&event.json),
-        Frame::Gap { topic, partition, from, to, .. } => {
+        Frame::Gap {
+            topic,
+            partition,
+            from,
+            to,
+            ..
+        } => {
             // The name of a topic needs no escapes.
             let _ = write!(
                 text,
@@ -95,11 +108,20 @@ mod tests {
             key: None,
             json: r#"{"id":"e"}"#.into(),
         };
-        Frame::Event { cursor: cursor(), event: Arc::new(event) }
+        Frame::Event {
+            cursor: cursor(),
+            event: Arc::new(event),
+        }
     }
 
     fn gap() -> Frame {
-        Frame::Gap { cursor: cursor(), topic: "orders".into(), partition: 1, from: 2, to: 5 }
+        Frame::Gap {
+            cursor: cursor(),
+            topic: "orders".into(),
+            partition: 1,
+            from: 2,
+            to: 5,
+        }
     }
 
     #[test]
@@ -112,7 +134,11 @@ mod tests {
             (event("a.v1"), "a.v1", r#"{"id":"e"}"#),
             (event("a\nid: x\r"), "a id: x ", r#"{"id":"e"}"#),
             (Frame::Heartbeat { cursor: cursor() }, "heartbeat", "{}"),
-            (gap(), "gap", r#"{"topic":"orders","partition":1,"from":2,"to":5}"#),
+            (
+                gap(),
+                "gap",
+                r#"{"topic":"orders","partition":1,"from":2,"to":5}"#,
+            ),
             (Frame::Slow { cursor: cursor() }, "slow", "{}"),
             (Frame::Reconnect { cursor: cursor() }, "reconnect", "{}"),
             (failed, "failed", ""),

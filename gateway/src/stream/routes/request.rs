@@ -73,13 +73,18 @@ impl Origin {
         let Ok(text) = origin.to_str() else {
             return Self::Foreign;
         };
-        if allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(text)) {
+        if allowed
+            .iter()
+            .any(|allowed| allowed.eq_ignore_ascii_case(text))
+        {
             return Self::Allowed(origin.clone());
         }
         // HTTP/2 has the host in the URL.
         let host = match uri.authority() {
             Some(authority) => Some(authority.as_str()),
-            None => headers.get(header::HOST).and_then(|host| host.to_str().ok()),
+            None => headers
+                .get(header::HOST)
+                .and_then(|host| host.to_str().ok()),
         };
         let page_host = text.split_once("://").map(|(_, host)| host);
         match (page_host, host) {
@@ -118,8 +123,18 @@ mod tests {
         let after = |cursor: &str| StreamStart::After(cursor.to_owned());
         for (query, types, key, start) in [
             ("?type=a", &["a"][..], None, StreamStart::Now),
-            ("?type=a&type=b&key=k%201&from=now", &["a", "b"][..], Some("k 1"), StreamStart::Now),
-            ("?from=earliest&type=a&key=", &["a"][..], Some(""), StreamStart::Earliest),
+            (
+                "?type=a&type=b&key=k%201&from=now",
+                &["a", "b"][..],
+                Some("k 1"),
+                StreamStart::Now,
+            ),
+            (
+                "?from=earliest&type=a&key=",
+                &["a"][..],
+                Some(""),
+                StreamStart::Earliest,
+            ),
             ("?type=a&from=AbC_-", &["a"][..], None, after("AbC_-")),
             ("", &[][..], None, StreamStart::Now),
         ] {
@@ -128,7 +143,13 @@ mod tests {
             assert_eq!(filter.key.as_deref(), key, "{query}");
             assert_eq!(read, start, "{query}");
         }
-        for query in ["?type=a&type=a", "?key=1&key=2", "?from=now&from=now", "?typ=a", "?Type=a"] {
+        for query in [
+            "?type=a&type=a",
+            "?key=1&key=2",
+            "?from=now&from=now",
+            "?typ=a",
+            "?Type=a",
+        ] {
             let problem = read(&uri(query), &HeaderMap::new()).expect_err(query);
             assert_eq!(problem.kind, ProblemKind::Malformed, "{query}");
         }
@@ -137,7 +158,11 @@ mod tests {
     #[test]
     fn the_last_event_id_counts_before_the_query() {
         let query = uri("?type=a&from=earliest");
-        let read = |id| read(&query, &headers(&[("last-event-id", id)])).expect("valid").1;
+        let read = |id| {
+            read(&query, &headers(&[("last-event-id", id)]))
+                .expect("valid")
+                .1
+        };
         assert_eq!(read("abc"), StreamStart::After("abc".to_owned()));
         assert_eq!(read(""), StreamStart::Earliest);
     }
@@ -148,15 +173,39 @@ mod tests {
         for (uri, host, origin, is_own, is_allowed) in [
             ("/ws", "gw.example", "", true, false),
             ("/ws", "gw.example", "https://gw.example", true, false),
-            ("/ws", "gw.example:8443", "https://GW.example:8443", true, false),
+            (
+                "/ws",
+                "gw.example:8443",
+                "https://GW.example:8443",
+                true,
+                false,
+            ),
             ("/ws", "gw.example:8443", "https://gw.example", false, false),
             ("/ws", "gw.example", "https://app.example", false, true),
-            ("/ws", "gw.example", "https://app.example.evil.example", false, false),
+            (
+                "/ws",
+                "gw.example",
+                "https://app.example.evil.example",
+                false,
+                false,
+            ),
             ("/ws", "gw.example", "https://evil.example", false, false),
             ("/ws", "gw.example", "null", false, false),
             ("/ws", "gw.example", "gw.example", false, false),
-            ("https://gw.example/ws", "evil.example", "https://gw.example", true, false),
-            ("https://gw.example/ws", "evil.example", "https://evil.example", false, false),
+            (
+                "https://gw.example/ws",
+                "evil.example",
+                "https://gw.example",
+                true,
+                false,
+            ),
+            (
+                "https://gw.example/ws",
+                "evil.example",
+                "https://evil.example",
+                false,
+                false,
+            ),
         ] {
             let mut headers = headers(&[("host", host)]);
             if !origin.is_empty() {
@@ -168,7 +217,10 @@ mod tests {
             assert_eq!(matches!(found, Origin::Allowed(_)), is_allowed, "{origin}");
             let mut answer = HeaderMap::new();
             found.allow(&mut answer);
-            assert_eq!(answer.contains_key("access-control-allow-origin"), is_allowed);
+            assert_eq!(
+                answer.contains_key("access-control-allow-origin"),
+                is_allowed
+            );
         }
     }
 }

@@ -67,7 +67,9 @@ fn respond(body: Body) -> Response {
         (header::CACHE_CONTROL, "no-store"),
         (ACCEL_BUFFERING, "no"),
     ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
     }
     response
 }
@@ -78,12 +80,20 @@ type LastWords = Arc<Mutex<Option<Bytes>>>;
 fn body(subscription: Subscription, slow_after: Duration) -> Body {
     let (sender, mut chunks) = mpsc::channel(1);
     let last_words = LastWords::default();
-    tokio::spawn(Box::pin(pump(subscription, sender, slow_after, Arc::clone(&last_words))));
+    tokio::spawn(Box::pin(pump(
+        subscription,
+        sender,
+        slow_after,
+        Arc::clone(&last_words),
+    )));
     Body::from_stream(futures_util::stream::poll_fn(move |cx| {
         let chunk = match chunks.poll_recv(cx) {
-            Poll::Ready(None) => {
-                Poll::Ready(last_words.lock().unwrap_or_else(PoisonError::into_inner).take())
-            }
+            Poll::Ready(None) => Poll::Ready(
+                last_words
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take(),
+            ),
             chunk => chunk,
         };
         chunk.map(|chunk: Option<Bytes>| chunk.map(Ok::<_, Infallible>))

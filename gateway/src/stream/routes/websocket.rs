@@ -119,7 +119,10 @@ async fn run(mut socket: WebSocket, mut subscription: Subscription, slow_after: 
     };
     // The place of the client is free from here on.
     drop(subscription);
-    let close = CloseFrame { code, reason: Utf8Bytes::from_static("") };
+    let close = CloseFrame {
+        code,
+        reason: Utf8Bytes::from_static(""),
+    };
     let _ = timeout(CLOSE_WITHIN, socket.send(Message::Close(Some(close)))).await;
 }
 

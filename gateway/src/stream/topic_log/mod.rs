@@ -276,14 +276,22 @@ impl TopicLog {
                 return Some(ring.next().to_vec());
             }
             if is_cut {
-                let ends = facts.partitions.iter().map(|bounds| bounds.high.unwrap_or(i64::MAX));
-                let cut = ring.next().iter().zip(ends).map(|(next, end)| end.min(*next));
+                let ends = facts
+                    .partitions
+                    .iter()
+                    .map(|bounds| bounds.high.unwrap_or(i64::MAX));
+                let cut = ring
+                    .next()
+                    .iter()
+                    .zip(ends)
+                    .map(|(next, end)| end.min(*next));
                 let mut cut: Vec<i64> = cut.collect();
                 cut.resize(facts.partitions.len(), 0);
                 ring.restart(cut, Restart::Truncated);
                 return Some(ring.next().to_vec());
             }
-            ring.grow(facts.partitions.len()).then(|| ring.next().to_vec())
+            ring.grow(facts.partitions.len())
+                .then(|| ring.next().to_vec())
         })
     }
 
@@ -297,8 +305,11 @@ impl TopicLog {
 
 /// The answer if a log ends between two calls.
 fn ended() -> Problem {
-    Problem::new(ProblemKind::Unavailable, "the reading of the topic ended; try again")
-        .with_retry_after(Duration::from_secs(1))
+    Problem::new(
+        ProblemKind::Unavailable,
+        "the reading of the topic ended; try again",
+    )
+    .with_retry_after(Duration::from_secs(1))
 }
 
 /// Runs the reader of a topic to its end.
@@ -323,7 +334,11 @@ async fn follow(logs: &TopicLogs, log: &TopicLog) -> Result<(), KafkaError> {
         seconds: logs.settings.broker_timeout.as_secs(),
     })?;
     let settings = &logs.settings;
-    let ring = Ring::new(from.clone(), settings.ring_bytes_max, settings.ring_events_max);
+    let ring = Ring::new(
+        from.clone(),
+        settings.ring_bytes_max,
+        settings.ring_events_max,
+    );
     let mut follower = Follower {
         logs,
         log,
@@ -379,7 +394,11 @@ impl Follower<'_> {
                 let found = self.logs.source.extent(batch).await;
                 let to = found.map_or(offset + 1, |range| range.end);
                 telemetry::batch_skipped(&self.log.topic, partition, offset, to);
-                self.log.append_gaps(vec![LogGap { partition, from: offset, to }]);
+                self.log.append_gaps(vec![LogGap {
+                    partition,
+                    from: offset,
+                    to,
+                }]);
                 (is_due, must_reopen) = (true, true);
             }
             Some(Trouble::WentBack) => (is_due, must_reopen) = (true, true),
@@ -428,10 +447,7 @@ impl Follower<'_> {
 }
 
 /// The facts of a topic. None if the brokers do not answer.
-async fn facts_of(
-    logs: &TopicLogs,
-    log: &TopicLog,
-) -> Result<Option<Arc<TopicFacts>>, KafkaError> {
+async fn facts_of(logs: &TopicLogs, log: &TopicLog) -> Result<Option<Arc<TopicFacts>>, KafkaError> {
     match logs.facts(log, Duration::ZERO).await {
         Ok(facts) => Ok(Some(facts)),
         Err(error @ (KafkaError::UnknownTopic { .. } | KafkaError::Refused { .. })) => Err(error),

@@ -1,7 +1,7 @@
 //! The comparison of a ring with its topic.
 
-use crate::stream::source::LogBounds;
 use super::*;
+use crate::stream::source::LogBounds;
 
 fn log(identity: Option<TopicIdentity>, next: Vec<i64>) -> TopicLog {
     let log = TopicLog::new("topic");
@@ -34,7 +34,11 @@ fn the_reader_is_replaced_only_if_the_log_changed() {
         // Cut.
         (one, facts(one, &[(0, 10), (0, 3)]), Some(vec![5, 3])),
         // Grown.
-        (one, facts(one, &[(0, 10), (0, 10), (0, 2)]), Some(vec![5, 7, 0])),
+        (
+            one,
+            facts(one, &[(0, 10), (0, 10), (0, 2)]),
+            Some(vec![5, 7, 0]),
+        ),
     ] {
         let log = log(known, vec![5, 7]);
         assert_eq!(log.reconcile(&facts), expected, "{facts:?}");

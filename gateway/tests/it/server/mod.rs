@@ -42,7 +42,9 @@ async fn impatient() -> TestGateway {
 /// Sends bytes that are no complete request, and waits for the end of the connection. Returns the
 /// answer and the time that it took.
 async fn cut(gateway: &TestGateway, bytes: &[u8]) -> (Answer, Duration) {
-    let mut stream = TcpStream::connect(gateway.address).await.expect("a connection");
+    let mut stream = TcpStream::connect(gateway.address)
+        .await
+        .expect("a connection");
     stream.write_all(bytes).await.expect("it is open");
     let began = Instant::now();
     let answer = read_answer(&mut stream).await;
@@ -70,7 +72,9 @@ async fn unfinished_requests_are_cut() {
 #[tokio::test]
 async fn a_second_request_on_a_connection_has_its_own_time() {
     let gateway = impatient().await;
-    let mut stream = TcpStream::connect(gateway.address).await.expect("a connection");
+    let mut stream = TcpStream::connect(gateway.address)
+        .await
+        .expect("a connection");
     for _ in 0..3 {
         // Longer than the time for a head, shorter than the time between requests.
         tokio::time::sleep(Duration::from_millis(400)).await;
@@ -94,12 +98,22 @@ async fn a_thousand_idle_connections_hinder_nobody() {
     .await;
     let mut held = Vec::new();
     for _ in 0..1_000 {
-        held.push(TcpStream::connect(gateway.address).await.expect("a connection"));
+        held.push(
+            TcpStream::connect(gateway.address)
+                .await
+                .expect("a connection"),
+        );
     }
     let began = Instant::now();
-    let answer = gateway.send(request("GET", "/openapi.json", &[], b"")).await;
+    let answer = gateway
+        .send(request("GET", "/openapi.json", &[], b""))
+        .await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
     let is_closed = |stream: &TcpStream| {
         let mut byte = [0];
         matches!(stream.try_read(&mut byte), Ok(0))
@@ -124,7 +138,10 @@ fn hostile() -> Vec<Case> {
     let get = |target: &str| request("GET", target, &[], b"");
     vec![
         (huge.as_bytes().to_vec(), 413),
-        (request("GET", "/openapi.json", &[("x-bomb", bomb.as_str())], b""), 431),
+        (
+            request("GET", "/openapi.json", &[("x-bomb", bomb.as_str())], b""),
+            431,
+        ),
         (request("GET", "/openapi.json", &many, b""), 431),
         (get(&format!("/events/{long}")), 414),
         (get(&format!("/events?type={long}")), 414),
@@ -138,10 +155,32 @@ fn hostile() -> Vec<Case> {
         (request("DELETE", "/openapi.json", &[], b""), 405),
         (get("/events?type=x&access_token=a-secret-token"), 400),
         (get("/events/x?token=a-secret-token"), 400),
-        (post(PLACED, &[("origin", "https://evil.example.org")], ORDER.as_bytes()), 403),
-        (post(PLACED, &[("sec-fetch-site", "cross-site")], ORDER.as_bytes()), 403),
+        (
+            post(
+                PLACED,
+                &[("origin", "https://evil.example.org")],
+                ORDER.as_bytes(),
+            ),
+            403,
+        ),
+        (
+            post(
+                PLACED,
+                &[("sec-fetch-site", "cross-site")],
+                ORDER.as_bytes(),
+            ),
+            403,
+        ),
         (request("OPTIONS", "/events", &[preflight], b""), 403),
-        (request("GET", "/openapi.json", &[("x-request-timeout", "soon")], b""), 400),
+        (
+            request(
+                "GET",
+                "/openapi.json",
+                &[("x-request-timeout", "soon")],
+                b"",
+            ),
+            400,
+        ),
         (b"NONSENSE\r\n\r\n".to_vec(), 400),
     ]
 }
@@ -155,7 +194,11 @@ async fn hostile_requests_get_a_quick_refusal() {
         let answer = gateway.send(&request).await;
         assert_eq!(answer.status, expected, "{start:?}: {}", answer.text);
         assert!(began.elapsed() < Duration::from_secs(5), "{start:?}");
-        assert!(!answer.text.contains("a-secret-token"), "{start:?}: {}", answer.text);
+        assert!(
+            !answer.text.contains("a-secret-token"),
+            "{start:?}: {}",
+            answer.text
+        );
         // Heads that are no HTTP are refused before any route.
         if !matches!(expected, 431) && !start.starts_with("NONSENSE") {
             let content_type = answer.header("content-type");
@@ -203,7 +246,10 @@ async fn forged_headers_of_evenkeel_never_reach_the_record() {
             String::from_utf8_lossy(name),
             String::from_utf8_lossy(value.unwrap_or_default()),
         );
-        assert!(!name.contains("forged") && !value.contains("forged"), "{name}: {value}");
+        assert!(
+            !name.contains("forged") && !value.contains("forged"),
+            "{name}: {value}"
+        );
         assert!(!name.starts_with("evenkeel"), "{name}: {value}");
     }
 }
@@ -220,11 +266,21 @@ async fn tls_serves_the_certificate_of_the_files() {
     let request = request("GET", "/problems/gone", &[], b"");
     let mut client = ChildProcess::command("openssl");
     client
-        .args(["s_client", "-quiet", "-verify_return_error", "-servername", "localhost"])
+        .args([
+            "s_client",
+            "-quiet",
+            "-verify_return_error",
+            "-servername",
+            "localhost",
+        ])
         .args(["-connect", &gateway.address.to_string(), "-CAfile"])
         .arg(&made.certificate);
     let client = ChildProcess::run(client, &request, WITHIN).await;
-    assert!(client.stdout.starts_with("HTTP/1.1 200"), "{}", client.stdout);
+    assert!(
+        client.stdout.starts_with("HTTP/1.1 200"),
+        "{}",
+        client.stdout
+    );
     // Plain text, and a handshake that never comes, end soon.
     for bytes in [&request[..], b""] {
         let (answer, took) = cut(&gateway, bytes).await;
@@ -237,7 +293,9 @@ async fn tls_serves_the_certificate_of_the_files() {
 async fn half_posted(gateway: &TestGateway) -> (TcpStream, Vec<u8>) {
     let mut request = post(PLACED, &[], ORDER.as_bytes());
     let rest = request.split_off(request.len() - 20);
-    let mut stream = TcpStream::connect(gateway.address).await.expect("a connection");
+    let mut stream = TcpStream::connect(gateway.address)
+        .await
+        .expect("a connection");
     stream.write_all(&request).await.expect("it is open");
     (stream, rest)
 }
@@ -247,7 +305,9 @@ async fn a_stop_answers_requests_under_way_and_publishes_them() {
     let kafka = mock_kafka().await;
     let gateway = TestGateway::start(&kafka.config()).await;
     let (mut stream, rest) = half_posted(&gateway).await;
-    let idle = TcpStream::connect(gateway.address).await.expect("a connection");
+    let idle = TcpStream::connect(gateway.address)
+        .await
+        .expect("a connection");
     let address = gateway.address;
     // The gateway must have read the head before it stops.
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -274,7 +334,11 @@ async fn a_request_that_does_not_end_is_cut_at_the_deadline() {
     let began = Instant::now();
     let report = gateway.stopped().await;
     assert_eq!(report.requests_cut, 1);
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
     drop(stream);
 }
 
@@ -288,7 +352,9 @@ async fn a_gateway_accepts_and_is_ready_without_brokers() {
     assert_eq!(answer.status, 202, "{}", answer.text);
     let not_ready = gateway.health.not_ready();
     assert!(not_ready.is_empty(), "{not_ready:?}");
-    let description = reqwest::get(gateway.url("/openapi.json")).await.expect("an answer");
+    let description = reqwest::get(gateway.url("/openapi.json"))
+        .await
+        .expect("an answer");
     assert_eq!(description.status(), 200);
     assert!(gateway.stopped().await.is_clean(), "no request was cut");
 }

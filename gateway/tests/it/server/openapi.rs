@@ -40,7 +40,9 @@ fn references<'a>(value: &'a Value, visit: &mut impl FnMut(&'a str)) {
             if let Some(reference) = members.get("$ref").and_then(Value::as_str) {
                 visit(reference);
             }
-            members.values().for_each(|member| references(member, visit));
+            members
+                .values()
+                .for_each(|member| references(member, visit));
         }
         Value::Array(items) => items.iter().for_each(|item| references(item, visit)),
         _ => {}
@@ -55,7 +57,9 @@ fn the_document_has_every_route_and_no_other() {
         .iter()
         .flat_map(|(path, methods)| {
             let methods = methods.as_object().expect("an object of methods");
-            methods.keys().map(move |method| (method.as_str(), path.as_str()))
+            methods
+                .keys()
+                .map(move |method| (method.as_str(), path.as_str()))
         })
         .collect();
     assert_eq!(documented, BTreeSet::from(ROUTES));
@@ -68,7 +72,10 @@ fn the_payload_schemas_are_those_of_the_catalogue() {
     let mut files = 0;
     for entry in std::fs::read_dir(schemas().join("events")).expect("the folder of schemas") {
         let path = entry.expect("a file").path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         let Some(ty) = name.strip_suffix(".schema.json") else {
             continue;
         };
@@ -88,7 +95,9 @@ fn every_reference_leads_to_a_part_of_the_document() {
     let document = document();
     let mut count = 0;
     references(&document, &mut |reference| {
-        let pointer = reference.strip_prefix('#').expect("a reference within the document");
+        let pointer = reference
+            .strip_prefix('#')
+            .expect("a reference within the document");
         assert!(document.pointer(pointer).is_some(), "{reference}");
         count += 1;
     });

@@ -30,7 +30,10 @@ impl SseEvent {
         let event = self.json();
         let number = event["data"]["number"].as_u64().expect("a number");
         let key = event["data"]["key"].as_str().expect("a key");
-        Some((key.to_owned(), usize::try_from(number).expect("a small number")))
+        Some((
+            key.to_owned(),
+            usize::try_from(number).expect("a small number"),
+        ))
     }
 }
 
@@ -45,7 +48,9 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) async fn get(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Self {
-        let socket = TcpStream::connect(address).await.expect("the gateway listens");
+        let socket = TcpStream::connect(address)
+            .await
+            .expect("the gateway listens");
         Self::get_on(socket, target, "HTTP/1.0", headers).await
     }
 
@@ -60,7 +65,10 @@ impl Connection {
             request += &format!("{name}: {value}\r\n");
         }
         request += "\r\n";
-        socket.write_all(request.as_bytes()).await.expect("the gateway reads");
+        socket
+            .write_all(request.as_bytes())
+            .await
+            .expect("the gateway reads");
         let mut connection = Self {
             socket,
             status: 0,
@@ -68,8 +76,14 @@ impl Connection {
             buffer: Vec::new(),
         };
         let head = connection.take_until(b"\r\n\r\n").await.expect("an answer");
-        connection.head = String::from_utf8(head).expect("the head is text").to_lowercase();
-        let status = connection.head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        connection.head = String::from_utf8(head)
+            .expect("the head is text")
+            .to_lowercase();
+        let status = connection
+            .head
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
         connection.status = status.expect("a status line");
         connection
     }
@@ -77,13 +91,17 @@ impl Connection {
     /// Reads some bytes. False at the end.
     async fn fill(&mut self) -> bool {
         let read = timeout(WITHIN, self.socket.read_buf(&mut self.buffer)).await;
-        read.expect("bytes or the end in time").is_ok_and(|count| count > 0)
+        read.expect("bytes or the end in time")
+            .is_ok_and(|count| count > 0)
     }
 
     /// The bytes before the next mark, which is removed. None at the end.
     async fn take_until(&mut self, mark: &[u8]) -> Option<Vec<u8>> {
         loop {
-            let at = self.buffer.windows(mark.len()).position(|window| window == mark);
+            let at = self
+                .buffer
+                .windows(mark.len())
+                .position(|window| window == mark);
             if let Some(at) = at {
                 let rest = self.buffer.split_off(at + mark.len());
                 let mut taken = std::mem::replace(&mut self.buffer, rest);

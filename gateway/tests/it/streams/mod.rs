@@ -37,12 +37,21 @@ struct Cluster {
 
 impl Cluster {
     async fn start() -> Self {
-        let kafka = TestKafka::start(KafkaKind::Mock).await.expect("the mock needs nothing");
+        let kafka = TestKafka::start(KafkaKind::Mock)
+            .await
+            .expect("the mock needs nothing");
         let topic = unique("counted");
-        kafka.create_topic(&topic, PARTITIONS).await.expect("the topic is new");
+        kafka
+            .create_topic(&topic, PARTITIONS)
+            .await
+            .expect("the topic is new");
         let publisher = Publisher::new(&kafka.config(), PublisherSettings::new("/test"));
         let publisher = publisher.expect("a publisher");
-        Self { kafka, topic, publisher }
+        Self {
+            kafka,
+            topic,
+            publisher,
+        }
     }
 
     /// Publishes one event, and waits for the brokers.
@@ -54,7 +63,10 @@ impl Cluster {
         let data = RawValue::from_string(data).expect("JSON");
         let event = JsonEvent::new(attributes, &*self.topic, data).with_key(key.to_owned());
         let record = encode_json(&event, ContentMode::Binary, None).expect("a valid event");
-        self.publisher.publish_record(record).await.expect("the mock accepts it");
+        self.publisher
+            .publish_record(record)
+            .await
+            .expect("the mock accepts it");
     }
 
     /// Publishes a record that is no event.
@@ -67,7 +79,10 @@ impl Cluster {
             headers: Headers::new(),
             timestamp_ms: None,
         };
-        self.publisher.publish_record(record).await.expect("the mock accepts it");
+        self.publisher
+            .publish_record(record)
+            .await
+            .expect("the mock accepts it");
     }
 
     /// A gateway's streams, served on a free port.
@@ -98,7 +113,9 @@ fn target(parameters: &str) -> String {
 
 /// The numbers 0 to `count` for each of the keys k-0, k-1 and so on.
 fn all(keys: usize, count: usize) -> BTreeMap<String, Vec<usize>> {
-    (0..keys).map(|key| (format!("k-{key}"), (0..count).collect())).collect()
+    (0..keys)
+        .map(|key| (format!("k-{key}"), (0..count).collect()))
+        .collect()
 }
 
 /// A small ring, so that most reconnects have to catch up.
@@ -111,7 +128,10 @@ async fn a_client_that_is_cut_fifty_times_sees_each_event_once() {
     const KEYS: usize = 8;
     const EACH: usize = 100;
     let cluster = Arc::new(Cluster::start().await);
-    let gateways = [cluster.gateway(small()).await, cluster.gateway(small()).await];
+    let gateways = [
+        cluster.gateway(small()).await,
+        cluster.gateway(small()).await,
+    ];
     let publishing = tokio::spawn({
         let cluster = Arc::clone(&cluster);
         async move {
@@ -147,7 +167,10 @@ async fn a_client_that_is_cut_fifty_times_sees_each_event_once() {
                 seen.entry(key).or_default().push(number);
                 total += 1;
             }
-            assert!(["heartbeat", TYPE].contains(&event.name.as_str()), "{event:?}");
+            assert!(
+                ["heartbeat", TYPE].contains(&event.name.as_str()),
+                "{event:?}"
+            );
             last_id = Some(event.id);
             if total == KEYS * EACH {
                 break;
@@ -172,7 +195,11 @@ async fn the_beginning_and_new_events_come_in_one_stream() {
         ("cache-control", "no-store"),
         ("x-accel-buffering", "no"),
     ] {
-        assert!(client.head.contains(&format!("{header}: {value}")), "{}", client.head);
+        assert!(
+            client.head.contains(&format!("{header}: {value}")),
+            "{}",
+            client.head
+        );
     }
     assert!(!client.head.contains("access-control"), "{}", client.head);
     let heartbeat = client.next().await.expect("a heartbeat");
@@ -233,17 +260,27 @@ async fn a_client_that_reads_nothing_is_cut_and_others_get_all() {
     let gateway = cluster.gateway(settings).await;
     let socket = TcpSocket::new_v4().expect("a socket");
     // The kernel must not take everything for the client.
-    socket.set_recv_buffer_size(4 << 10).expect("a small buffer");
-    let socket = socket.connect(gateway.address).await.expect("the gateway listens");
+    socket
+        .set_recv_buffer_size(4 << 10)
+        .expect("a small buffer");
+    let socket = socket
+        .connect(gateway.address)
+        .await
+        .expect("the gateway listens");
     let slow = Connection::get_on(socket, &target(""), "HTTP/1.0", &[]).await;
     let mut quick = Connection::get(gateway.address, &target(""), &[]).await;
     assert_eq!(gateway.streams.clients(), 2);
     let reading = tokio::spawn(async move { (quick.numbers(EVENTS).await, quick) });
     for number in 0..EVENTS {
         // Keys of several partitions: the mock keeps a few MiB of each.
-        cluster.publish(TYPE, &format!("k-{}", number % 16), number / 16, PADDING).await;
+        cluster
+            .publish(TYPE, &format!("k-{}", number % 16), number / 16, PADDING)
+            .await;
     }
-    let (numbers, quick) = timeout(WITHIN, reading).await.expect("in time").expect("all events");
+    let (numbers, quick) = timeout(WITHIN, reading)
+        .await
+        .expect("in time")
+        .expect("all events");
     for (key, numbers) in numbers {
         assert!(numbers.is_sorted() && numbers[0] == 0, "{key}: {numbers:?}");
     }
@@ -255,8 +292,10 @@ async fn a_client_that_reads_nothing_is_cut_and_others_get_all() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_draining_gateway_sends_its_clients_away() {
     let cluster = Cluster::start().await;
-    let (first, second) =
-        (cluster.gateway(small()).await, cluster.gateway(small()).await);
+    let (first, second) = (
+        cluster.gateway(small()).await,
+        cluster.gateway(small()).await,
+    );
     cluster.publish(TYPE, "k-0", 0, 0).await;
     let mut client = Connection::get(first.address, &target("&from=earliest"), &[]).await;
     assert_eq!(client.numbers(1).await, all(1, 1));
@@ -280,7 +319,9 @@ async fn a_position_that_is_not_on_the_log_is_gone() {
     cluster.publish(TYPE, "k-0", 0, 0).await;
     let gateway = cluster.gateway(small()).await;
     let place = |offset| TopicPosition::new(&*cluster.topic, None, [offset, 0, 0, 0]);
-    let beyond = Cursor::new([place(9_999)]).expect("a valid cursor").to_string();
+    let beyond = Cursor::new([place(9_999)])
+        .expect("a valid cursor")
+        .to_string();
     let gone = Connection::get(gateway.address, &target(&format!("&from={beyond}")), &[]).await;
     assert_eq!(gone.status, 410, "{}", gone.head);
     let problem: Value = serde_json::from_str(&gone.rest().await).expect("a problem");
@@ -325,7 +366,9 @@ async fn websocket(gateway: &Instance, target: &str, origin: &str) -> Connection
         ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
         ("Origin", origin),
     ];
-    let socket = TcpStream::connect(gateway.address).await.expect("the gateway listens");
+    let socket = TcpStream::connect(gateway.address)
+        .await
+        .expect("the gateway listens");
     Connection::get_on(socket, target, "HTTP/1.1", &headers).await
 }
 
@@ -353,7 +396,11 @@ async fn a_websocket_has_the_same_stream_for_allowed_pages() {
             let (opcode, payload) = websocket_message(&mut client).await;
             assert_eq!(opcode, 1, "a text message");
             let message: Value = serde_json::from_slice(&payload).expect("JSON");
-            assert!(message["id"].as_str().is_some_and(|id| id.parse::<Cursor>().is_ok()));
+            assert!(
+                message["id"]
+                    .as_str()
+                    .is_some_and(|id| id.parse::<Cursor>().is_ok())
+            );
             kinds.push(message["kind"].as_str().expect("a kind").to_owned());
             if message["kind"] == "event" {
                 assert_eq!(message["type"], TYPE);
@@ -363,7 +410,11 @@ async fn a_websocket_has_the_same_stream_for_allowed_pages() {
         assert_eq!(kinds, ["heartbeat", "event"]);
         // A masked text message of the client: it may send none.
         let text = [0x81, 0x81, 0, 0, 0, 0, b'x'];
-        client.socket.write_all(&text).await.expect("the gateway reads");
+        client
+            .socket
+            .write_all(&text)
+            .await
+            .expect("the gateway reads");
         let (opcode, payload) = websocket_message(&mut client).await;
         assert_eq!((opcode, &payload[..2]), (8, &1003_u16.to_be_bytes()[..]));
     }
@@ -372,12 +423,22 @@ async fn a_websocket_has_the_same_stream_for_allowed_pages() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_allowed_page_may_read_server_sent_events() {
     let cluster = Cluster::start().await;
-    let gateway = cluster.gateway(small().with_allowed_origins(["https://app.example"])).await;
-    for (origin, is_allowed) in [("https://app.example", true), ("https://evil.example", false)] {
+    let gateway = cluster
+        .gateway(small().with_allowed_origins(["https://app.example"]))
+        .await;
+    for (origin, is_allowed) in [
+        ("https://app.example", true),
+        ("https://evil.example", false),
+    ] {
         let headers = [("Host", "gateway.example"), ("Origin", origin)];
         let client = Connection::get(gateway.address, &target(""), &headers).await;
         let header = format!("access-control-allow-origin: {origin}");
         assert_eq!(client.head.contains(&header), is_allowed, "{}", client.head);
-        assert_eq!(client.head.contains("vary: origin"), is_allowed, "{}", client.head);
+        assert_eq!(
+            client.head.contains("vary: origin"),
+            is_allowed,
+            "{}",
+            client.head
+        );
     }
 }

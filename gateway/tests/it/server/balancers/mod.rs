@@ -109,7 +109,11 @@ async fn on_log(kafka: &TestKafka, prefix: &str) -> BTreeMap<String, Vec<OnLog>>
 /// the outbox is published again, with the same id. So only an event from before the kill may be
 /// repeated.
 fn check(accepted: &[AcceptedOrder], log: &BTreeMap<String, Vec<OnLog>>, killed_at_ms: i64) {
-    assert_eq!(log.len(), accepted.len(), "orders on the log, and accepted ones");
+    assert_eq!(
+        log.len(),
+        accepted.len(),
+        "orders on the log, and accepted ones"
+    );
     for order in accepted {
         let records = log.get(&order.order_id).map(Vec::as_slice);
         let mut first: Vec<&OnLog> = Vec::new();
@@ -120,7 +124,10 @@ fn check(accepted: &[AcceptedOrder], log: &BTreeMap<String, Vec<OnLog>>, killed_
                 continue;
             };
             let (id, written_ms) = (&record.id, known.timestamp_ms.expect("a timestamp"));
-            assert!(written_ms <= killed_at_ms, "{id} is repeated, but not because of the kill");
+            assert!(
+                written_ms <= killed_at_ms,
+                "{id} is repeated, but not because of the kill"
+            );
         }
         let ids: Vec<&str> = first.iter().map(|record| record.id.as_str()).collect();
         assert_eq!(ids, order.events, "{}", order.order_id);
@@ -130,7 +137,10 @@ fn check(accepted: &[AcceptedOrder], log: &BTreeMap<String, Vec<OnLog>>, killed_
 fn event_ids(log: BTreeMap<String, Vec<OnLog>>) -> EventIds {
     let mut ids = EventIds::new();
     for (order_id, records) in log {
-        ids.insert(order_id, records.into_iter().map(|record| record.id).collect());
+        ids.insert(
+            order_id,
+            records.into_iter().map(|record| record.id).collect(),
+        );
     }
     ids
 }
@@ -183,7 +193,11 @@ async fn nothing_is_lost_behind(balancer: Balancer) {
     }
     process.signal("TERM");
     process.finished(WITHIN).await;
-    assert_eq!(watch.end(), expected, "the stream has the log's events, each once, in order");
+    assert_eq!(
+        watch.end(),
+        expected,
+        "the stream has the log's events, each once, in order"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,7 +228,9 @@ fn the_examples_have_known_placeholders_only() {
         let is_placeholder = |rest: &&str| rest.starts_with(|c: char| c.is_ascii_uppercase());
         let unknown: Vec<&str> = text.split('@').skip(1).filter(is_placeholder).collect();
         assert!(unknown.is_empty(), "{}: {unknown:?}", balancer.example);
-        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        let lines = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with('#'));
         let settings: Vec<&str> = lines.collect();
         for port in ["8000", "8001", "8080", "8081"] {
             let is_used = settings.iter().any(|line| line.contains(port));
