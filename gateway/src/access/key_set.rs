@@ -319,7 +319,7 @@ mod tests {
             (rsa(342), RSA_ALGORITHMS),
             (rs512, &[Algorithm::RS512][..]),
         ] {
-            let keys = parse(&set(&[key.clone()])).expect("a usable key");
+            let keys = parse(&set(std::slice::from_ref(&key))).expect("a usable key");
             assert_eq!(keys[0].algorithms, expected, "{key}");
         }
     }

@@ -11,6 +11,7 @@ use rdkafka::ClientConfig;
 use rdkafka::client::Client;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
+use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::util::Timeout;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,16 +58,16 @@ impl PolledProducer {
         self.producer.client()
     }
 
-    /// As [`BaseProducer::send`].
-    #[expect(
-        clippy::result_large_err,
-        reason = "the record is returned to its caller"
-    )]
-    pub(super) fn send<'a>(
+    /// Passes a record to the client without blocking. On an error the client has kept nothing, and
+    /// sends no report.
+    pub(super) fn send(
         &self,
-        record: BaseRecord<'a, [u8], [u8], Arc<Delivery>>,
-    ) -> Result<(), (KafkaError, BaseRecord<'a, [u8], [u8], Arc<Delivery>>)> {
-        self.producer.send(record)
+        record: BaseRecord<'_, [u8], [u8], Arc<Delivery>>,
+    ) -> Result<(), Code> {
+        self.producer.send(record).map_err(|(error, refused)| {
+            drop(refused);
+            error.rdkafka_error_code().unwrap_or(Code::InvalidArgument)
+        })
     }
 }
 

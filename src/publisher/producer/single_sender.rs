@@ -10,7 +10,7 @@ use super::reports::{Reports, SendAlone};
 use crate::kafka::ConfigError;
 use crate::kafka::native::{Login, Watched};
 use crate::publisher::buffer::Buffer;
-use crate::publisher::delivery::{Delivery, Resend, Route};
+use crate::publisher::delivery::{Resend, Route};
 use crate::publisher::route::overtaken_failure;
 use rdkafka::ClientConfig;
 use rdkafka::producer::BaseRecord;
@@ -102,7 +102,7 @@ impl SingleSender {
         native.payload = value.as_deref();
         native.headers = headers;
         native.timestamp = timestamp_ms;
-        pass_on(producer, native)
+        producer.producer.send(native)
     }
 }
 
@@ -117,17 +117,5 @@ pub(in crate::publisher) fn create(
         _watched: Watched::new(producer.client(), brokers, None),
         _login: Login::new(producer.client(), config),
         producer,
-    })
-}
-
-/// Passes a record to a producer without blocking. On an error the producer has kept nothing, and
-/// sends no report.
-pub(in crate::publisher) fn pass_on(
-    producer: &NativeProducer,
-    record: BaseRecord<'_, [u8], [u8], Arc<Delivery>>,
-) -> Result<(), Code> {
-    producer.producer.send(record).map_err(|(error, refused)| {
-        drop(refused);
-        error.rdkafka_error_code().unwrap_or(Code::InvalidArgument)
     })
 }

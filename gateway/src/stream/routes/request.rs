@@ -113,7 +113,7 @@ mod tests {
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
-            headers.insert(*name, HeaderValue::from_static(*value));
+            headers.insert(*name, HeaderValue::from_static(value));
         }
         headers
     }
