@@ -22,12 +22,15 @@ fn settings(admin: Option<SocketAddr>) -> DaemonSettings {
     settings
 }
 
+/// A histogram of a service.
+const OWN_DURATION: &str = "own_request_seconds";
+
 async fn get(health: &Health, uri: &str, accept: &str) -> (StatusCode, String) {
     let request = Request::get(uri)
         .header(header::ACCEPT, accept)
         .body(Body::empty())
         .unwrap();
-    let recorder = recorder().unwrap();
+    let recorder = recorder(&[OWN_DURATION.to_owned()]).unwrap();
     let router = admin::router(health.clone(), Some(Arc::new(move || recorder.render())));
     let response = router.oneshot(request).await.unwrap();
     let status = response.status();
@@ -110,12 +113,13 @@ async fn livez_names_a_stalled_loop_and_ignores_readiness() {
 
 #[tokio::test]
 async fn metrics_have_help_and_a_duration_histogram() {
-    recorder().unwrap();
+    recorder(&[OWN_DURATION.to_owned()]).unwrap();
     Metric::describe_all();
     let topic = crate::testing::unique("metrics");
     metrics::counter!(Metric::Received.name(), "group" => "payments", "topic" => topic.clone())
         .increment(3);
     metrics::histogram!(Metric::HandlerSeconds.name(), "group" => topic.clone()).record(0.03);
+    metrics::histogram!(OWN_DURATION, "route" => topic.clone()).record(0.03);
     let (status, text) = get(&Health::default(), "/metrics", "*/*").await;
     assert_eq!(status, StatusCode::OK);
     for line in [
@@ -123,6 +127,7 @@ async fn metrics_have_help_and_a_duration_histogram() {
         "# HELP evenkeel_records_received_total Records received from Kafka".to_owned(),
         format!("evenkeel_records_received_total{{group=\"payments\",topic=\"{topic}\"}} 3"),
         format!("evenkeel_handler_duration_seconds_bucket{{group=\"{topic}\",le=\"0.025\"}} 0"),
+        format!("own_request_seconds_bucket{{route=\"{topic}\",le=\"0.025\"}} 0"),
         format!("evenkeel_handler_duration_seconds_bucket{{group=\"{topic}\",le=\"0.05\"}} 1"),
     ] {
         assert!(
