@@ -461,6 +461,8 @@ mod tests {
         let kafka = TestKafka::start(KafkaKind::Mock)
             .await
             .expect("the mock cluster starts");
+        let topic = event("k", "1", "1").record.topic;
+        kafka.create_topic(&topic, 1).await.expect("a topic");
         let publisher = publisher(&kafka.config(), PublisherSettings::new("/gateway"));
         let store = BrokerStore::new(publisher);
         let large = AcceptedEvent {

@@ -137,7 +137,7 @@ mod tests {
             ("brokerz = \"a:1\"", "brokerz"),
             ("no_auth = true", "no_auth"),
             ("listen = \"here\"", "write a port"),
-            ("stop_within = \"soon\"", "stop_within"),
+            ("stop_within = \"soon\"", "not a time"),
             ("connections_max = 0", "line 1"),
             ("store = \"mysql://x\"", "sqlite:PATH"),
         ] {
