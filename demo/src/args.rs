@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(
         long,
         value_name = "ORDERS",
-        default_value_t = 200,
+        default_value_t = 100,
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub(crate) rate: u32,

@@ -13,8 +13,10 @@ use crate::shop::services::{GATEWAY, SERVICES};
 use crate::supervisor::{Daemon, Program};
 use anyhow::Context;
 use build_or_find::Binaries;
+use rand::RngExt;
 use std::ffi::OsString;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// The producer commands.
@@ -242,9 +244,18 @@ impl Shop<'_> {
     }
 }
 
-/// A port that is free now. A daemon keeps it across restarts. If another program takes it in
-/// between, the daemon logs that and ends, which the run reports.
+/// The ports that daemons listen on: below those that systems take for outgoing connections, which
+/// could otherwise occupy a daemon's port before it starts, or while it is down.
+const PORTS: Range<u16> = 20_000..32_000;
+
+/// A port of 127.0.0.1 that is free now. A daemon keeps it across restarts. If another program
+/// takes it in between, the daemon logs that and ends, which the run reports.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).context("no port is free on 127.0.0.1")?;
-    Ok(listener.local_addr()?.port())
+    for _ in 0..1_000 {
+        let port = rand::rng().random_range(PORTS);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    anyhow::bail!("no port of {PORTS:?} is free on 127.0.0.1");
 }
