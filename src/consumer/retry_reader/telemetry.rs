@@ -110,14 +110,25 @@ pub(super) fn topics_not_created(group: &str, error: &KafkaError) {
     );
 }
 
-/// Logs a failed lookup. The source partition waits.
-pub(super) fn lookup_failed(of: LoggedPartition<'_>, error: &ReadError) {
+/// Logs a failed lookup of these retry partitions. Their source partitions wait.
+///
+/// A topic that was just created is not known to all brokers yet, which is no trouble.
+pub(super) fn lookup_failed(group: &str, topic: &str, partitions: &[i32], error: &ReadError) {
+    if *error == ReadError::InDoubt {
+        tracing::info!(
+            group,
+            topic,
+            ?partitions,
+            "the brokers do not all know the retry topic yet; its partitions wait, and the lookup is retried"
+        );
+        return;
+    }
     tracing::warn!(
-        group = of.group,
-        topic = %of.topic,
-        partition = of.partition,
+        group,
+        topic,
+        ?partitions,
         trouble = ?error,
-        "the parked records are unknown; the partition waits, and the lookup is retried"
+        "the parked records are unknown; the partitions wait, and the lookup is retried"
     );
 }
 

@@ -8,7 +8,7 @@
 
 use super::partitioner::OwnPartitioner;
 use super::reports::{Reports, SendAlone};
-use super::single_sender::{NativeProducer, SingleSender, create, pass_on};
+use super::single_sender::{NativeProducer, SingleSender, create};
 use crate::event::OutgoingRecord;
 use crate::kafka::admin::Admin;
 use crate::kafka::native::native_headers;
@@ -21,7 +21,7 @@ use crate::publisher::route::SendMode;
 use crate::publisher::{PublisherSettings, span};
 use foldhash::fast::RandomState;
 use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseRecord, Producer};
+use rdkafka::producer::BaseRecord;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -214,9 +214,9 @@ impl Client {
         record: BaseRecord<'_, [u8], [u8], Arc<Delivery>>,
     ) -> Result<(), Code> {
         match mode {
-            SendMode::Batched => pass_on(&self.batched, record),
-            SendMode::Alone => pass_on(self.alone.producer()?, record),
-            SendMode::Smaller(bytes) => pass_on(&*self.producer_for_batches_of(bytes)?, record),
+            SendMode::Batched => self.batched.producer.send(record),
+            SendMode::Alone => self.alone.producer()?.producer.send(record),
+            SendMode::Smaller(bytes) => self.producer_for_batches_of(bytes)?.producer.send(record),
         }
     }
 

@@ -9,11 +9,13 @@
 //! |---|---|
 //! | `client.rs` | which producer sends a record |
 //! | `single_sender.rs` | the producer for single records |
-//! | `reports.rs` | delivery reports, on the producers' own threads |
+//! | `polled_producer.rs` | a producer with the thread that serves its reports |
+//! | `reports.rs` | delivery reports, on those threads |
 //! | `partitioner.rs` | the service's own function from key to partition |
 
 mod client;
 mod partitioner;
+mod polled_producer;
 mod reports;
 mod single_sender;
 

@@ -5,14 +5,15 @@
 //! key order is kept too.
 
 use super::partitioner::OwnPartitioner;
+use super::polled_producer::PolledProducer;
 use super::reports::{Reports, SendAlone};
 use crate::kafka::ConfigError;
 use crate::kafka::native::{Login, Watched};
 use crate::publisher::buffer::Buffer;
-use crate::publisher::delivery::{Delivery, Resend, Route};
+use crate::publisher::delivery::{Resend, Route};
 use crate::publisher::route::overtaken_failure;
 use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::producer::BaseRecord;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::sync::{Arc, OnceLock};
 
@@ -21,7 +22,7 @@ pub(in crate::publisher) struct NativeProducer {
     // Fields drop in order: both must be dropped before the producer.
     pub(in crate::publisher) _watched: Watched,
     pub(in crate::publisher) _login: Login,
-    pub(in crate::publisher) producer: ThreadedProducer<Reports, OwnPartitioner>,
+    pub(in crate::publisher) producer: PolledProducer,
 }
 
 /// Sends each record in a batch of its own, through a producer that is created at first use.
@@ -101,7 +102,7 @@ impl SingleSender {
         native.payload = value.as_deref();
         native.headers = headers;
         native.timestamp = timestamp_ms;
-        pass_on(producer, native)
+        producer.producer.send(native)
     }
 }
 
@@ -111,24 +112,10 @@ pub(in crate::publisher) fn create(
     brokers: &str,
     reports: Reports,
 ) -> Result<NativeProducer, ConfigError> {
-    let producer: ThreadedProducer<Reports, OwnPartitioner> = config
-        .create_with_context(reports)
-        .map_err(ConfigError::from_client)?;
+    let producer = PolledProducer::new(config, reports).map_err(ConfigError::from_client)?;
     Ok(NativeProducer {
         _watched: Watched::new(producer.client(), brokers, None),
         _login: Login::new(producer.client(), config),
         producer,
-    })
-}
-
-/// Passes a record to a producer without blocking. On an error the producer has kept nothing, and
-/// sends no report.
-pub(in crate::publisher) fn pass_on(
-    producer: &NativeProducer,
-    record: BaseRecord<'_, [u8], [u8], Arc<Delivery>>,
-) -> Result<(), Code> {
-    producer.producer.send(record).map_err(|(error, refused)| {
-        drop(refused);
-        error.rdkafka_error_code().unwrap_or(Code::InvalidArgument)
     })
 }

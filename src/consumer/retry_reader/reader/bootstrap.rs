@@ -21,6 +21,7 @@ use crate::recovery::parking::ParkedSet;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError as ClientError, KafkaResult};
 use rdkafka::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
 use std::time::{Duration, Instant};
@@ -29,6 +30,9 @@ use std::time::{Duration, Instant};
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How often a missing retry topic is looked up.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Partitions whose lookup failed, by topic and error: those of one answer are one line of the log.
+type FailedLookups = BTreeMap<(Arc<str>, ReadError), Vec<i32>>;
 
 impl RetryReader {
     /// Sends lookups of unknown retry partitions, and starts to read those that were answered.
@@ -45,6 +49,7 @@ impl RetryReader {
 
     /// Applies the answer of a lookup to each of its partitions that is still assigned.
     fn take_answer(&mut self, answer: LookupAnswer) {
+        let mut failed = FailedLookups::default();
         for partition in answer.partitions {
             // It may have been revoked meanwhile.
             if !self.unread.answered(&partition) {
@@ -56,7 +61,7 @@ impl RetryReader {
             match &answer.result {
                 LookupResult::Found(offsets) => {
                     if let Err(error) = self.start_reading(&partition, offsets) {
-                        self.look_up_later(&partition, retry, error.into());
+                        self.look_up_later(&partition, retry, error.into(), &mut failed);
                     }
                 }
                 LookupResult::Appeared => {
@@ -65,12 +70,15 @@ impl RetryReader {
                     self.shared.retry_topics.appeared.store(true, Release);
                 }
                 LookupResult::Failed(error) if !retry.is_open() => {
-                    self.look_up_later(&partition, retry, error.clone());
+                    self.look_up_later(&partition, retry, error.clone(), &mut failed);
                 }
                 LookupResult::Absent | LookupResult::Failed(_) => {
                     self.open_without(&partition, retry)
                 }
             }
+        }
+        for ((topic, error), partitions) in failed {
+            telemetry::lookup_failed(&self.shared.group, &topic, &partitions, &error);
         }
     }
 
@@ -81,10 +89,12 @@ impl RetryReader {
         partition: &Arc<Partition>,
         retry: &RetryPartition,
         error: ReadError,
+        failed: &mut FailedLookups,
     ) {
         let number = partition.partition;
         if !self.read_errors.has(&retry.topic, number) {
-            telemetry::lookup_failed(self.logged(retry, number), &error);
+            let of_topic = failed.entry((Arc::clone(&retry.topic), error.clone()));
+            of_topic.or_default().push(number);
         }
         self.read_errors.add(&retry.topic, number, error);
         let at = Instant::now() + AGAIN_AFTER;

@@ -17,6 +17,7 @@
 //! | was absent, exists now | | appeared: the source partition is opened again |
 
 use crate::consumer::group_topics;
+use crate::consumer::retry_reader::reader::lookup_client::LookupClients;
 use crate::consumer::retry_reader::reader::read_errors::ReadError;
 use crate::consumer::retry_reader::telemetry;
 use crate::consumer::shared::Shared;
@@ -27,7 +28,7 @@ use crate::kafka::native::{Committed, TopicId, committed, topic_ids};
 use crate::kafka::{KafkaConfig, KafkaError};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode as Code};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
@@ -135,7 +136,7 @@ impl TopicCreator {
 /// Cheap to clone. Each lookup has a thread, and one more for each leader.
 #[derive(Clone)]
 pub(crate) struct Lookups {
-    consumer: Arc<BaseConsumer<LoggingContext>>,
+    clients: Arc<LookupClients>,
     /// Creates what is missing.
     creator: Arc<TopicCreator>,
     answers: mpsc::Sender<LookupAnswer>,
@@ -143,12 +144,13 @@ pub(crate) struct Lookups {
 }
 
 impl Lookups {
-    /// Creates it with the receiver of its answers. Every answer wakes `waker`.
+    /// Creates it with the receiver of its answers. Every answer wakes `waker`. `config` has the
+    /// properties of its client.
     pub(crate) fn new(
         shared: Arc<Shared>,
         kafka: KafkaConfig,
         runtime: Handle,
-        consumer: Arc<BaseConsumer<LoggingContext>>,
+        config: ClientConfig,
         waker: Waker,
     ) -> (Self, mpsc::Receiver<LookupAnswer>) {
         let (answers, answered) = mpsc::channel();
@@ -159,7 +161,7 @@ impl Lookups {
             last: Mutex::default(),
         };
         let lookups = Self {
-            consumer,
+            clients: Arc::new(LookupClients::new(config)),
             creator: Arc::new(creator),
             answers,
             waker,
@@ -190,7 +192,12 @@ impl Lookups {
 
     /// The lookup, on its thread. Ends with an answer for every partition.
     fn run(&self, topic: &str, partitions: Vec<Arc<Partition>>, kind: LookupKind) {
-        let mut presence = self.presence(topic);
+        let client = match self.clients.get() {
+            Ok(client) => client,
+            Err(error) => return self.answer(partitions, LookupResult::Failed(error.into())),
+        };
+        let consumer = &client.consumer;
+        let mut presence = presence_of(consumer, topic);
         let lacks_partitions = |leaders: &HashMap<i32, i32>| {
             let mut numbers = partitions.iter().map(|partition| partition.partition);
             numbers.any(|number| !leaders.contains_key(&number))
@@ -206,7 +213,7 @@ impl Lookups {
         match &presence {
             Presence::Absent => {
                 let is_refused = self.creator.create();
-                presence = self.presence(topic);
+                presence = presence_of(consumer, topic);
                 if matches!(presence, Presence::Absent) {
                     let result = match is_refused {
                         true => LookupResult::Absent,
@@ -219,41 +226,16 @@ impl Lookups {
             }
             Presence::Present(leaders) if lacks_partitions(leaders) => {
                 self.creator.create();
-                presence = self.presence(topic);
+                presence = presence_of(consumer, topic);
             }
             Presence::Present(_) | Presence::Unknown(_) => {}
         }
         match presence {
-            Presence::Present(leaders) => self.look_up_offsets(topic, partitions, &leaders),
+            Presence::Present(leaders) => {
+                self.look_up_offsets(consumer, topic, partitions, &leaders);
+            }
             Presence::Absent => self.answer(partitions, LookupResult::Failed(ReadError::InDoubt)),
             Presence::Unknown(error) => self.answer(partitions, LookupResult::Failed(error)),
-        }
-    }
-
-    /// Looks up the topic by name: a list of all topics omits topics without permission.
-    ///
-    /// The answer of one broker, which may be behind the others.
-    fn presence(&self, topic: &str) -> Presence {
-        let metadata = match self.consumer.fetch_metadata(Some(topic), ANSWER_WITHIN) {
-            Ok(metadata) => metadata,
-            Err(error) => return Presence::Unknown(error.into()),
-        };
-        let found = metadata.topics().iter().find(|found| found.name() == topic);
-        let Some(found) = found else {
-            return Presence::Unknown(ReadError::InDoubt);
-        };
-        match found.error().map(Code::from) {
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Presence::Absent,
-            Some(error) => Presence::Unknown(ClientError::MetadataFetch(error).into()),
-            None if found.partitions().is_empty() => Presence::Unknown(ReadError::InDoubt),
-            None => {
-                let partitions = found.partitions().iter();
-                Presence::Present(
-                    partitions
-                        .map(|partition| (partition.id(), partition.leader()))
-                        .collect(),
-                )
-            }
         }
     }
 
@@ -264,6 +246,7 @@ impl Lookups {
     /// be added.
     fn look_up_offsets(
         &self,
+        consumer: &BaseConsumer<LoggingContext>,
         topic: &str,
         partitions: Vec<Arc<Partition>>,
         leaders: &HashMap<i32, i32>,
@@ -279,7 +262,7 @@ impl Lookups {
             );
         }
         let committed = match list(topic, &known, Offset::Invalid)
-            .and_then(|list| committed(&self.consumer, &list, ANSWER_WITHIN))
+            .and_then(|list| committed(consumer, &list, ANSWER_WITHIN))
         {
             Ok(committed) => committed,
             Err(error) => return self.answer(known, LookupResult::Failed(error.into())),
@@ -296,7 +279,7 @@ impl Lookups {
                     let result = if leader < 0 {
                         Err(ClientError::MetadataFetch(Code::LeaderNotAvailable))
                     } else {
-                        self.offsets_of(topic, &partitions, committed)
+                        offsets_of(consumer, topic, &partitions, committed)
                     };
                     let result = result.map_or_else(
                         |error| LookupResult::Failed(error.into()),
@@ -308,28 +291,55 @@ impl Lookups {
             }
         });
     }
+}
 
-    /// All offsets of partitions with one leader. Blocks for up to four requests.
-    fn offsets_of(
-        &self,
-        topic: &str,
-        partitions: &[Arc<Partition>],
-        committed: &[Committed],
-    ) -> KafkaResult<PartitionOffsets> {
-        let offsets_at = |offset| {
-            let places = list(topic, partitions, offset)?;
-            self.consumer.offsets_for_times(places, ANSWER_WITHIN)
-        };
-        let is_wanted = |found: &&Committed| {
-            let mut numbers = partitions.iter().map(|partition| partition.partition);
-            numbers.any(|number| number == found.partition)
-        };
-        Ok(PartitionOffsets {
-            committed: committed.iter().filter(is_wanted).cloned().collect(),
-            beginnings: offsets_at(Offset::Beginning)?,
-            ends: offsets_at(Offset::End)?,
-            topic_id: topic_ids(self.consumer.client(), &[topic], ANSWER_WITHIN).remove(topic),
-        })
+/// All offsets of partitions with one leader. Blocks for up to four requests.
+fn offsets_of(
+    consumer: &BaseConsumer<LoggingContext>,
+    topic: &str,
+    partitions: &[Arc<Partition>],
+    committed: &[Committed],
+) -> KafkaResult<PartitionOffsets> {
+    let offsets_at = |offset| {
+        let places = list(topic, partitions, offset)?;
+        consumer.offsets_for_times(places, ANSWER_WITHIN)
+    };
+    let is_wanted = |found: &&Committed| {
+        let mut numbers = partitions.iter().map(|partition| partition.partition);
+        numbers.any(|number| number == found.partition)
+    };
+    Ok(PartitionOffsets {
+        committed: committed.iter().filter(is_wanted).cloned().collect(),
+        beginnings: offsets_at(Offset::Beginning)?,
+        ends: offsets_at(Offset::End)?,
+        topic_id: topic_ids(consumer.client(), &[topic], ANSWER_WITHIN).remove(topic),
+    })
+}
+
+/// Looks up the topic by name: a list of all topics omits topics without permission.
+///
+/// The answer of one broker, which may be behind the others.
+fn presence_of(consumer: &BaseConsumer<LoggingContext>, topic: &str) -> Presence {
+    let metadata = match consumer.fetch_metadata(Some(topic), ANSWER_WITHIN) {
+        Ok(metadata) => metadata,
+        Err(error) => return Presence::Unknown(error.into()),
+    };
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    let Some(found) = found else {
+        return Presence::Unknown(ReadError::InDoubt);
+    };
+    match found.error().map(Code::from) {
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Presence::Absent,
+        Some(error) => Presence::Unknown(ClientError::MetadataFetch(error).into()),
+        None if found.partitions().is_empty() => Presence::Unknown(ReadError::InDoubt),
+        None => {
+            let partitions = found.partitions().iter();
+            Presence::Present(
+                partitions
+                    .map(|partition| (partition.id(), partition.leader()))
+                    .collect(),
+            )
+        }
     }
 }
 

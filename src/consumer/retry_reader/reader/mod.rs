@@ -24,6 +24,7 @@ mod bootstrap;
 mod entries;
 pub(super) mod gap_check;
 mod lookup;
+mod lookup_client;
 pub(super) mod read_errors;
 mod unread;
 
@@ -124,13 +125,14 @@ impl RetryReader {
             wakers.reader = Some(Arc::clone(&queue));
             wakers.dispatcher = Some(dispatcher.clone());
         }
+        let config_of_lookups = config.clone();
         config.set("auto.offset.reset", "earliest");
         let dispatcher = Dispatcher::new(Arc::clone(&shared), config, dispatcher, dispatched);
         let (lookups, answers) = Lookups::new(
             Arc::clone(&shared),
             kafka.clone(),
             runtime,
-            Arc::clone(&consumer),
+            config_of_lookups,
             Arc::clone(&queue),
         );
         let reader = Self {
