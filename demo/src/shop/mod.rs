@@ -14,10 +14,12 @@ use crate::supervisor::{Daemon, Program};
 use anyhow::Context;
 use build_or_find::Binaries;
 use rand::RngExt;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::TcpListener;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// The producer commands.
 const PRODUCERS: [&str; 2] = ["orders", "stock"];
@@ -251,9 +253,11 @@ const PORTS: Range<u16> = 20_000..32_000;
 /// A port of 127.0.0.1 that is free now. A daemon keeps it across restarts. If another program
 /// takes it in between, the daemon logs that and ends, which the run reports.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     for _ in 0..1_000 {
         let port = rand::rng().random_range(PORTS);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if given.insert(port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return Ok(port);
         }
     }

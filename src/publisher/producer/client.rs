@@ -25,7 +25,7 @@ use rdkafka::producer::BaseRecord;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 use tracing::Span;
 
@@ -81,7 +81,7 @@ impl Client {
             .unwrap_or(BATCH_BYTES);
         let reports = Reports {
             buffer: Arc::clone(&buffer),
-            alone: batches.then(|| Arc::clone(&alone) as Arc<dyn SendAlone>),
+            alone: batches.then(|| weak(&alone)),
             batch_bytes,
             partitioner: partitioner.clone(),
         };
@@ -230,7 +230,7 @@ impl Client {
         config.set(BATCH_BYTES_PROPERTY, bytes.to_string());
         let reports = Reports {
             buffer: Arc::clone(&self.buffer),
-            alone: Some(Arc::clone(&self.alone) as Arc<dyn SendAlone>),
+            alone: Some(weak(&self.alone)),
             batch_bytes: bytes,
             partitioner: self.partitioner.clone(),
         };
@@ -257,6 +257,12 @@ impl Client {
             tracing::debug!(topic, %error, "the partitions of a topic cannot be looked up");
         }
     }
+}
+
+/// For the reports of a producer, whose thread may outlive the publisher for a moment.
+fn weak(alone: &Arc<SingleSender>) -> Weak<dyn SendAlone> {
+    let alone: Arc<dyn SendAlone> = Arc::clone(alone) as _;
+    Arc::downgrade(&alone)
 }
 
 /// Warns once per partitioner that keys are assigned to other partitions than by most other

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// How long one poll takes. Reports are served as they arrive, within a poll. The thread ends up to
 /// this time after its producer was dropped.
-const POLL: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(500);
 /// How long a drop waits for the reports of what it purges.
 const PURGE_WITHIN: Duration = Duration::from_millis(500);
 

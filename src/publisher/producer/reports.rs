@@ -19,7 +19,7 @@ use rdkafka::message::{BorrowedMessage, DeliveryResult, Headers, Message};
 use rdkafka::producer::ProducerContext;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{ClientContext, Timestamp};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// Sends the records of refused batches, each in a batch of its own. The producers' own threads
 /// call it; it must not block for long.
@@ -31,8 +31,10 @@ pub(in crate::publisher) trait SendAlone: Send + Sync {
 /// The context of one producer.
 pub(in crate::publisher) struct Reports {
     pub(in crate::publisher) buffer: Arc<Buffer>,
-    /// Sends the records of refused batches. None for a producer whose batches are single records.
-    pub(in crate::publisher) alone: Option<Arc<dyn SendAlone>>,
+    /// Sends the records of refused batches, as long as the publisher lives: a producer's thread must
+    /// not keep the producer for single records alive. None for a producer whose batches are single
+    /// records.
+    pub(in crate::publisher) alone: Option<Weak<dyn SendAlone>>,
     /// The most bytes of a batch. A larger record is in a batch of its own.
     pub(in crate::publisher) batch_bytes: usize,
     pub(in crate::publisher) partitioner: OwnPartitioner,
@@ -72,6 +74,7 @@ impl ProducerContext<OwnPartitioner> for Reports {
                 if let Some(alone) = &self.alone
                     && is_of_batch(code)
                     && !was_alone
+                    && let Some(alone) = alone.upgrade()
                 {
                     let record = resend(message, Arc::clone(&delivery), code);
                     route.refuse(record, is_of_size(code));
@@ -86,10 +89,23 @@ impl ProducerContext<OwnPartitioner> for Reports {
         self.buffer.settle(&delivery, outcome);
         if route.leave() {
             match &self.alone {
-                Some(alone) => alone.resend(&route),
+                Some(alone) => match alone.upgrade() {
+                    Some(alone) => alone.resend(&route),
+                    None => self.fail_refused(&route),
+                },
                 // No batch is refused while single records are sent again: the route opens.
                 None => drop(route.take_refused()),
             }
+        }
+    }
+}
+
+impl Reports {
+    /// The publisher was dropped: nothing is sent again.
+    fn fail_refused(&self, route: &Route) {
+        for (record, _) in route.take_refused() {
+            let failure = self.buffer.failure(record.code, &record.delivery);
+            self.buffer.settle(&record.delivery, Err(failure));
         }
     }
 }

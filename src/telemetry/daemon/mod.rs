@@ -74,10 +74,6 @@ pub struct DaemonSettings {
     /// Whether to log JSON lines for collectors instead of text for people. Default false. The
     /// fields of an event are at the top level of its line.
     pub log_json: bool,
-    /// Names of the service's own histograms of seconds, which get the buckets of
-    /// [`Metric::DURATION_BUCKETS`]. Others are rendered as summaries. The first daemon of a
-    /// process decides.
-    pub durations: Vec<String>,
     installs_logs: bool,
     heeds_signals: bool,
     metrics: Metrics,
@@ -101,7 +97,6 @@ impl DaemonSettings {
             service: service.into(),
             admin: None,
             log_json: false,
-            durations: Vec::new(),
             installs_logs: true,
             heeds_signals: true,
             metrics: Metrics::Installed,
@@ -117,12 +112,6 @@ impl DaemonSettings {
     /// Sets whether to log JSON lines instead of text.
     pub fn with_log_json(mut self, log_json: bool) -> Self {
         self.log_json = log_json;
-        self
-    }
-
-    /// Adds a histogram of seconds of the service's own to [`durations`](Self::durations).
-    pub fn with_duration(mut self, name: impl Into<String>) -> Self {
-        self.durations.push(name.into());
         self
     }
 
@@ -238,7 +227,7 @@ impl Daemon {
             logging::install(settings.log_json)?;
         }
         let metrics = match settings.metrics {
-            Metrics::Installed => Some(own_metrics(&settings.durations)?),
+            Metrics::Installed => Some(own_metrics()?),
             Metrics::Elsewhere => None,
             Metrics::Rendered(render) => Some(render),
         };
@@ -302,8 +291,8 @@ impl fmt::Debug for Daemon {
 }
 
 /// The installed recorder, with upkeep while the runtime runs. Its tasks end with the runtime.
-fn own_metrics(durations: &[String]) -> io::Result<admin::Render> {
-    let recorder = recorder(durations)?;
+fn own_metrics() -> io::Result<admin::Render> {
+    let recorder = recorder()?;
     tokio::spawn(upkeep(recorder.clone()));
     Ok(Arc::new(move || recorder.render()))
 }
@@ -312,17 +301,14 @@ fn own_metrics(durations: &[String]) -> io::Result<admin::Render> {
 ///
 /// Series never expire, as the library keeps handles to them: counts on a handle of an expired
 /// series would be lost.
-fn recorder(durations: &[String]) -> io::Result<PrometheusHandle> {
+fn recorder() -> io::Result<PrometheusHandle> {
     static RECORDER: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
     RECORDER
         .get_or_init(|| {
-            let own = Metric::HandlerSeconds.name();
-            let names = durations.iter().map(String::as_str).chain([own]);
-            names
-                .map(|name| Matcher::Full(name.to_owned()))
-                .try_fold(PrometheusBuilder::new(), |builder, histogram| {
-                    builder.set_buckets_for_metric(histogram, Metric::DURATION_BUCKETS)
-                })
+            // Also those of the service's own, such as the gateway's.
+            let durations = Matcher::Suffix("_seconds".to_owned());
+            PrometheusBuilder::new()
+                .set_buckets_for_metric(durations, Metric::DURATION_BUCKETS)
                 .and_then(PrometheusBuilder::install_recorder)
                 .map_err(|error| {
                     format!(

@@ -30,7 +30,7 @@ async fn get(health: &Health, uri: &str, accept: &str) -> (StatusCode, String) {
         .header(header::ACCEPT, accept)
         .body(Body::empty())
         .unwrap();
-    let recorder = recorder(&[OWN_DURATION.to_owned()]).unwrap();
+    let recorder = recorder().unwrap();
     let router = admin::router(health.clone(), Some(Arc::new(move || recorder.render())));
     let response = router.oneshot(request).await.unwrap();
     let status = response.status();
@@ -113,7 +113,7 @@ async fn livez_names_a_stalled_loop_and_ignores_readiness() {
 
 #[tokio::test]
 async fn metrics_have_help_and_a_duration_histogram() {
-    recorder(&[OWN_DURATION.to_owned()]).unwrap();
+    recorder().unwrap();
     Metric::describe_all();
     let topic = crate::testing::unique("metrics");
     metrics::counter!(Metric::Received.name(), "group" => "payments", "topic" => topic.clone())

@@ -21,5 +21,5 @@ pub(super) use answers::{catch_panics, note_caller, secure_headers};
 pub use body_limits::BodyLimits;
 pub(super) use body_limits::limit_body;
 pub(super) use cross_site::{CrossSite, check_site};
-pub(super) use observe::{REQUEST_SECONDS, observe};
+pub(super) use observe::observe;
 pub(super) use paths::check_path;

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 /// The metric of requests.
 const REQUESTS_TOTAL: &str = "gateway_requests_total";
 /// The histogram of the time up to the head of an answer.
-pub(in crate::server) const REQUEST_SECONDS: &str = "gateway_request_seconds";
+const REQUEST_SECONDS: &str = "gateway_request_seconds";
 
 /// The route of a request that no route matches.
 const NO_ROUTE: &str = "none";

@@ -1,7 +1,6 @@
 //! Runs a gateway as a process: logs, signals, the admin server, and the exit code.
 
 use crate::server::gateway::Gateway;
-use crate::server::middleware::REQUEST_SECONDS;
 use crate::server::settings::GatewaySettings;
 use anyhow::Result;
 use evenkeel::telemetry::daemon::{Daemon, DaemonSettings};
@@ -45,8 +44,7 @@ impl ProgramSettings {
 pub async fn run(settings: ProgramSettings) -> Result<Ending> {
     let surroundings = DaemonSettings::new(SERVICE)
         .with_admin(settings.admin)
-        .with_log_json(settings.log_json)
-        .with_duration(REQUEST_SECONDS);
+        .with_log_json(settings.log_json);
     let daemon = Daemon::start(surroundings).await?;
     for warning in &settings.warnings {
         tracing::warn!("{warning}");

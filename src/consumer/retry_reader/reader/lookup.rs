@@ -17,7 +17,7 @@
 //! | was absent, exists now | | appeared: the source partition is opened again |
 
 use crate::consumer::group_topics;
-use crate::consumer::retry_reader::reader::lookup_client::LookupClients;
+use crate::consumer::retry_reader::reader::lookup_client::LookupClient;
 use crate::consumer::retry_reader::reader::read_errors::ReadError;
 use crate::consumer::retry_reader::telemetry;
 use crate::consumer::shared::Shared;
@@ -28,7 +28,7 @@ use crate::kafka::native::{Committed, TopicId, committed, topic_ids};
 use crate::kafka::{KafkaConfig, KafkaError};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode as Code};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
@@ -136,7 +136,7 @@ impl TopicCreator {
 /// Cheap to clone. Each lookup has a thread, and one more for each leader.
 #[derive(Clone)]
 pub(crate) struct Lookups {
-    clients: Arc<LookupClients>,
+    client: Arc<LookupClient>,
     /// Creates what is missing.
     creator: Arc<TopicCreator>,
     answers: mpsc::Sender<LookupAnswer>,
@@ -144,13 +144,12 @@ pub(crate) struct Lookups {
 }
 
 impl Lookups {
-    /// Creates it with the receiver of its answers. Every answer wakes `waker`. `config` has the
-    /// properties of its client.
+    /// Creates it with the receiver of its answers. Every answer wakes `waker`.
     pub(crate) fn new(
         shared: Arc<Shared>,
         kafka: KafkaConfig,
         runtime: Handle,
-        config: ClientConfig,
+        client: LookupClient,
         waker: Waker,
     ) -> (Self, mpsc::Receiver<LookupAnswer>) {
         let (answers, answered) = mpsc::channel();
@@ -161,7 +160,7 @@ impl Lookups {
             last: Mutex::default(),
         };
         let lookups = Self {
-            clients: Arc::new(LookupClients::new(config)),
+            client: Arc::new(client),
             creator: Arc::new(creator),
             answers,
             waker,
@@ -192,11 +191,7 @@ impl Lookups {
 
     /// The lookup, on its thread. Ends with an answer for every partition.
     fn run(&self, topic: &str, partitions: Vec<Arc<Partition>>, kind: LookupKind) {
-        let client = match self.clients.get() {
-            Ok(client) => client,
-            Err(error) => return self.answer(partitions, LookupResult::Failed(error.into())),
-        };
-        let consumer = &client.consumer;
+        let consumer = &self.client.consumer;
         let mut presence = presence_of(consumer, topic);
         let lacks_partitions = |leaders: &HashMap<i32, i32>| {
             let mut numbers = partitions.iter().map(|partition| partition.partition);

@@ -5,48 +5,29 @@
 //! a lookup's requests would wait for that: the records of a partition that returns would wait for
 //! one to two seconds.
 
+use crate::kafka::KafkaConfig;
 use crate::kafka::log::LoggingContext;
-use crate::kafka::native::{Login, logged_in};
+use crate::kafka::native::{Login, Watched, logged_in};
 use rdkafka::ClientConfig;
-use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// A client without partitions.
+/// A client without partitions, watched against the loss of all brokers.
 pub(super) struct LookupClient {
-    // Declared before the client: it must be dropped first.
+    // Declared before the client: they must be dropped first.
+    _watched: Watched,
     _login: Login,
     pub(super) consumer: BaseConsumer<LoggingContext>,
 }
 
-/// Creates the client for the first of concurrent lookups. It is dropped with the last of them: a
-/// member without lookups has no client for them.
-pub(super) struct LookupClients {
-    config: ClientConfig,
-    current: Mutex<Weak<LookupClient>>,
-}
-
-impl LookupClients {
-    /// Creates clients with these properties.
-    pub(super) fn new(config: ClientConfig) -> Self {
-        Self {
-            config,
-            current: Mutex::default(),
-        }
-    }
-
-    /// The client of the lookups that run, or a new one.
-    pub(super) fn get(&self) -> KafkaResult<Arc<LookupClient>> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = current.upgrade() {
-            return Ok(client);
-        }
-        let (consumer, login) = logged_in(&self.config, LoggingContext)?;
-        let client = Arc::new(LookupClient {
+impl LookupClient {
+    /// Creates the client with these properties.
+    pub(super) fn new(kafka: &KafkaConfig, config: &ClientConfig) -> KafkaResult<Self> {
+        let (consumer, login) = logged_in(config, LoggingContext)?;
+        Ok(Self {
+            _watched: Watched::new(consumer.client(), &kafka.brokers, None),
             _login: login,
             consumer,
-        });
-        *current = Arc::downgrade(&client);
-        Ok(client)
+        })
     }
 }

@@ -31,6 +31,7 @@ mod unread;
 use crate::consumer::retry_reader::dispatcher::Dispatcher;
 use crate::consumer::retry_reader::reader::gap_check::Gaps;
 use crate::consumer::retry_reader::reader::lookup::{LookupAnswer, Lookups};
+use crate::consumer::retry_reader::reader::lookup_client::LookupClient;
 use crate::consumer::retry_reader::reader::read_errors::ReadErrors;
 use crate::consumer::retry_reader::reader::unread::UnreadPartitions;
 use crate::consumer::retry_reader::telemetry::{self, LoggedPartition};
@@ -125,14 +126,18 @@ impl RetryReader {
             wakers.reader = Some(Arc::clone(&queue));
             wakers.dispatcher = Some(dispatcher.clone());
         }
-        let config_of_lookups = config.clone();
+        let lookup_client = LookupClient::new(kafka, &config);
+        let lookup_client = lookup_client.map_err(|source| KafkaError::Client {
+            what: "the client of lookups of retry topics cannot be created".to_owned(),
+            source,
+        })?;
         config.set("auto.offset.reset", "earliest");
         let dispatcher = Dispatcher::new(Arc::clone(&shared), config, dispatcher, dispatched);
         let (lookups, answers) = Lookups::new(
             Arc::clone(&shared),
             kafka.clone(),
             runtime,
-            config_of_lookups,
+            lookup_client,
             Arc::clone(&queue),
         );
         let reader = Self {
