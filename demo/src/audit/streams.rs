@@ -36,10 +36,18 @@ pub(crate) struct StreamFindings {
 impl StreamRecord {
     fn covers(&self, event: &Published) -> bool {
         let place = (event.at.topic.clone(), event.at.partition);
-        let bound = |offsets: &Offsets| offsets.get(&place).copied().unwrap_or_default();
+        let (Some(from), Some(to)) = (self.from.get(&place), self.to.get(&place)) else {
+            return false;
+        };
         self.types.contains(&event.ty)
             && (self.key.is_none() || self.key == event.key)
-            && (bound(&self.from)..bound(&self.to)).contains(&event.at.offset)
+            && (*from..*to).contains(&event.at.offset)
+    }
+
+    /// A line for each partition in which the stream began and has no end.
+    pub(crate) fn without_end(&self) -> impl Iterator<Item = String> {
+        let open = self.from.keys().filter(|place| !self.to.contains_key(*place));
+        open.map(|(topic, partition)| format!("no end is known in {topic}/{partition}"))
     }
 }
 

@@ -167,7 +167,13 @@ impl Reader {
     /// Reads until these offsets are reached.
     async fn read_to(&mut self, to: &Offsets) {
         let deadline = Instant::now() + END_WITHIN;
-        while !has_reached(&self.position(), to) {
+        let places = self.outcome.record.from.keys();
+        let gone = places.filter(|place| !to.contains_key(*place)).count();
+        if gone > 0 {
+            self.fault(format!("{gone} partitions of its topics have no end"));
+            return;
+        }
+        while !has_reached(&self.outcome.record.from, &self.position(), to) {
             if Instant::now() > deadline {
                 let seconds = END_WITHIN.as_secs();
                 self.fault(format!(
@@ -245,13 +251,13 @@ fn offsets_of(cursor: &Cursor) -> Offsets {
     offsets
 }
 
-/// Whether a position is at these offsets in all of its partitions, or after them.
-fn has_reached(position: &Offsets, to: &Offsets) -> bool {
-    let is_reached = |(place, next): (&(String, i32), &i64)| {
-        let to = to.get(place).copied().unwrap_or_default();
-        *next >= to
-    };
-    !position.is_empty() && position.iter().all(is_reached)
+/// Whether a position is at the offsets `to`, or after them, in all partitions of `from`.
+fn has_reached(from: &Offsets, position: &Offsets, to: &Offsets) -> bool {
+    from.keys()
+        .all(|place| match (position.get(place), to.get(place)) {
+            (Some(next), Some(to)) => next >= to,
+            _ => false,
+        })
 }
 
 #[cfg(test)]
@@ -287,14 +293,17 @@ mod tests {
     #[test]
     fn the_end_is_reached_in_every_partition_of_the_stream() {
         let to = offsets(&[("a", 0, 3), ("a", 1, 4), ("b", 0, 9)]);
+        let from = offsets(&[("a", 0, 1), ("a", 1, 1)]);
         for (position, expected) in [
             (offsets(&[("a", 0, 3), ("a", 1, 4)]), true),
             (offsets(&[("a", 0, 5), ("a", 1, 4)]), true),
             (offsets(&[("a", 0, 5), ("a", 1, 3)]), false),
-            (offsets(&[("a", 0, 3), ("a", 1, 4), ("b", 0, 8)]), false),
+            (offsets(&[("a", 0, 3), ("a", 1, 4), ("b", 0, 8)]), true),
+            (offsets(&[("a", 0, 3)]), false),
             (Offsets::new(), false),
         ] {
-            assert_eq!(has_reached(&position, &to), expected, "{position:?}");
+            assert_eq!(has_reached(&from, &position, &to), expected, "{position:?}");
         }
+        assert!(!has_reached(&from, &to, &offsets(&[("a", 0, 3)])), "no end");
     }
 }

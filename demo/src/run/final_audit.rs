@@ -44,6 +44,7 @@ pub(super) async fn audit_all(
     streams: &[StreamOutcome],
 ) -> anyhow::Result<AuditResult> {
     let (low, to) = cluster.bounds(&cluster.audited_topics().await?).await?;
+    let gone = without_end(&from, &to);
     let mut remarks = taken_by_retention(&from, &low);
     let mut facts = Facts {
         log_truncated: !remarks.is_empty(),
@@ -87,6 +88,7 @@ pub(super) async fn audit_all(
     let groups = scope.audit(&facts, said.no_events).await?;
     remarks.extend(groups.remarks);
     let mut faults = groups.faults;
+    faults.extend(gone);
     faults.extend(stream_faults(streams, &facts));
     if facts.acknowledged.is_empty() {
         faults.push("the producers' journals are empty: there is nothing to audit".to_owned());
@@ -102,16 +104,28 @@ pub(super) async fn audit_all(
     })
 }
 
-/// What the streams did not deliver as it is on the log. If retention deleted records, there is
-/// nothing to compare with.
+/// The faults of the streams, and what they did not deliver as it is on the log. If retention
+/// deleted records, only the comparison is left out.
 fn stream_faults(streams: &[StreamOutcome], facts: &Facts) -> Vec<String> {
     let mut lines = Vec::new();
-    for stream in streams.iter().filter(|_| !facts.log_truncated) {
-        let findings = compare(&stream.record, &facts.published).lines();
+    for stream in streams {
+        let mut findings: Vec<String> = stream.record.without_end().collect();
+        if !facts.log_truncated {
+            findings.extend(compare(&stream.record, &facts.published).lines());
+        }
         let faults = stream.faults.iter().chain(&findings);
         lines.extend(faults.map(|fault| format!("the stream of {}: {fault}", stream.name)));
     }
     lines
+}
+
+/// Messages about partitions that had offsets at the start, and have none now.
+fn without_end(from: &Offsets, to: &Offsets) -> Vec<String> {
+    let gone = from.keys().filter(|place| !to.contains_key(*place));
+    let line = |(topic, partition): &(String, i32)| {
+        format!("{topic}/{partition} is gone: its records cannot be audited")
+    };
+    gone.map(line).collect()
 }
 
 /// Messages about partitions whose records since `from` are incomplete.
@@ -145,6 +159,7 @@ mod tests {
             name: "all types",
             record: StreamRecord {
                 types: vec![OrderPlaced::TYPE.to_owned()],
+                from: [(place(), 0)].into(),
                 to: [(place(), 1)].into(),
                 events: vec![identity.clone()],
                 ..StreamRecord::default()
@@ -174,7 +189,11 @@ mod tests {
         assert_eq!(found[0], "the stream of all types: a gap");
         assert!(found[1].contains("1 missing"), "{found:?}");
         facts.log_truncated = true;
-        assert!(faults(&stream, &facts).is_empty());
+        let found = faults(&stream, &facts);
+        assert_eq!(found, ["the stream of all types: a gap"]);
+        stream.record.to.clear();
+        let found = faults(&stream, &facts);
+        assert!(found[1].contains("no end"), "{found:?}");
     }
 
     #[test]

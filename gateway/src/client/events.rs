@@ -1,15 +1,19 @@
 //! Reads a stream, and resumes it where it was cut.
 
-use super::post::{Client, ClientError, retry_after};
+use super::post::{Client, ClientError, retry_after, unsendable};
 use super::retry::{Next, next};
 use super::sse::{SseEvent, SseParser};
 use rand::RngExt;
 use reqwest::header::RETRY_AFTER;
 use std::collections::VecDeque;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// A stream without any frame for this time is cut: the gateway sends a heartbeat every 15 seconds.
+/// Also the longest wait for the head of an answer, and for the text of a refusal.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
+/// The longest reconnection time that is obeyed.
+const RECONNECTION_MAX: Duration = Duration::from_secs(60);
 /// The most bytes of one event.
 const EVENT_BYTES_MAX: usize = 16 << 20;
 
@@ -46,6 +50,8 @@ pub struct EventStream {
     parser: SseParser,
     ready: VecDeque<SseEvent>,
     failures: u32,
+    /// The least pause before a reconnect, as the gateway told.
+    reconnection: Duration,
 }
 
 impl EventStream {
@@ -64,6 +70,7 @@ impl EventStream {
             parser: SseParser::default(),
             ready: VecDeque::new(),
             failures: 0,
+            reconnection: Duration::ZERO,
         }
     }
 
@@ -115,11 +122,14 @@ impl EventStream {
         let Some(response) = &mut self.response else {
             return Ok(());
         };
-        let chunk = tokio::time::timeout(SILENCE_MAX, response.chunk()).await;
+        let chunk = timeout(SILENCE_MAX, response.chunk()).await;
         let Ok(Ok(Some(bytes))) = chunk else {
             return Err(self.cut_without_status());
         };
         self.ready.extend(self.parser.push(&bytes));
+        if let Some(told) = self.parser.retry() {
+            self.reconnection = told.min(RECONNECTION_MAX);
+        }
         if self.parser.buffered() > EVENT_BYTES_MAX {
             let detail = format!("an event has more than {EVENT_BYTES_MAX} bytes");
             return Err(Cut::Final(ClientError::Invalid(detail)));
@@ -143,8 +153,10 @@ impl EventStream {
         if let Some(cursor) = &self.cursor {
             request = request.header("last-event-id", cursor);
         }
-        let Ok(response) = request.send().await else {
-            return Err(self.cut_without_status());
+        let response = match timeout(SILENCE_MAX, request.send()).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) if error.is_builder() => return Err(Cut::Final(unsendable(error))),
+            Ok(Err(_)) | Err(_) => return Err(self.cut_without_status()),
         };
         let status = response.status();
         if status.is_success() {
@@ -152,15 +164,16 @@ impl EventStream {
         }
         let told = retry_after(response.headers().get(RETRY_AFTER));
         let jitter = rand::rng().random_range(0.0..1.0);
-        Err(
-            match next(Some(status.as_u16()), told, self.failures, jitter) {
-                Next::RetryAfter(pause) => Cut::For(pause),
-                Next::Final => Cut::Final(ClientError::Refused {
+        match next(Some(status.as_u16()), told, self.failures, jitter) {
+            Next::RetryAfter(pause) => Err(Cut::For(pause)),
+            Next::Final => {
+                let text = timeout(SILENCE_MAX, response.text()).await;
+                Err(Cut::Final(ClientError::Refused {
                     status: status.as_u16(),
-                    problem: response.text().await.unwrap_or_default(),
-                }),
-            },
-        )
+                    problem: text.ok().and_then(Result::ok).unwrap_or_default(),
+                }))
+            }
+        }
     }
 
     fn cut_without_status(&self) -> Cut {
@@ -170,7 +183,7 @@ impl EventStream {
             self.failures,
             rand::rng().random_range(0.0..1.0),
         ) {
-            Next::RetryAfter(pause) => Cut::For(pause),
+            Next::RetryAfter(pause) => Cut::For(pause.max(self.reconnection)),
             Next::Final => Cut::For(Duration::from_secs(1)),
         }
     }

@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long one attempt may take.
+/// How long one attempt may take, up to the last byte of the answer.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The status of an answer that accepts.
+const ACCEPTED: u16 = 202;
 
 /// A client of one or several gateways. Clones share connections.
 #[derive(Debug, Clone)]
@@ -52,7 +54,8 @@ pub struct Posted {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The gateway refused the request for good. Nothing was accepted.
+    /// The gateway refused the request for good, and no attempt before may have been accepted.
+    /// Nothing was accepted.
     #[error("refused with status {status}: {problem}")]
     Refused {
         /// HTTP status.
@@ -60,9 +63,13 @@ pub enum ClientError {
         /// The problem (RFC 9457), as JSON.
         problem: String,
     },
-    /// No final answer in time. It is not known whether the event was accepted: the same request
-    /// with the same key finds out.
-    #[error("no final answer within {seconds} s, {attempts} attempts; the last: {last}")]
+    /// No final answer in time, or a refusal after an attempt whose answer was lost or an error of
+    /// the gateway. It is not known whether the event was accepted: the same request with the same
+    /// key finds out.
+    #[error(
+        "it is not known whether the event was accepted, after {attempts} attempts within \
+         {seconds} s; the last: {last}"
+    )]
     NoAnswer {
         /// The time that was allowed.
         seconds: u64,
@@ -122,12 +129,19 @@ impl Client {
         let body = serde_json::to_vec(body).map_err(|e| ClientError::Invalid(e.to_string()))?;
         let deadline = Instant::now() + within;
         let mut attempt = 0;
+        let mut may_be_accepted = false;
         loop {
-            let (status, retry_after, answer) = self.attempt(path, &body, idempotency_key).await;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let limit = ATTEMPT_TIMEOUT.min(left);
+            let (status, retry_after, answer) =
+                self.attempt(path, &body, idempotency_key, limit).await?;
             attempt += 1;
+            may_be_accepted |= is_uncertain(status);
             let jitter = rand::rng().random_range(0.0..1.0);
             match (next(status, retry_after, attempt - 1, jitter), status) {
-                (Next::Final, Some(status)) => return final_answer(status, &answer, attempt),
+                (Next::Final, Some(status)) if status == ACCEPTED || !may_be_accepted => {
+                    return final_answer(status, &answer, attempt);
+                }
                 (Next::RetryAfter(pause), _) if Instant::now() + pause < deadline => {
                     tokio::time::sleep(pause).await;
                 }
@@ -154,17 +168,18 @@ impl Client {
         path: &str,
         body: &[u8],
         key: &str,
-    ) -> (Option<u16>, Option<Duration>, String) {
+        limit: Duration,
+    ) -> Result<(Option<u16>, Option<Duration>, String), ClientError> {
         let Some(url) = self.url(path) else {
-            return (Some(400), None, "the client has no URL".to_owned());
+            return Err(ClientError::Invalid("the client has no URL".to_owned()));
         };
-        let request = self.shared.http.post(url).timeout(ATTEMPT_TIMEOUT);
+        let request = self.shared.http.post(url).timeout(limit);
         let request = self
             .authorized(request)
             .header("content-type", "application/json")
             .header("idempotency-key", format!("\"{key}\""))
             .body(body.to_vec());
-        match request.send().await {
+        Ok(match request.send().await {
             Ok(response) => {
                 let status = response.status().as_u16();
                 let retry_after = retry_after(response.headers().get(RETRY_AFTER));
@@ -173,8 +188,9 @@ impl Client {
                     Err(error) => (None, None, error.without_url().to_string()),
                 }
             }
+            Err(error) if error.is_builder() => return Err(unsendable(error)),
             Err(error) => (None, None, error.without_url().to_string()),
-        }
+        })
     }
 
     /// The URL of a path at the next gateway.
@@ -193,8 +209,22 @@ impl Client {
     }
 }
 
+/// Whether the event may have been accepted after all.
+fn is_uncertain(status: Option<u16>) -> bool {
+    // 501: the gateway cannot do what was asked, and did not begin.
+    status.is_none_or(|status| status >= 500 && status != 501)
+}
+
+/// The error of a request that cannot be built, such as an impossible URL or header.
+pub(super) fn unsendable(error: reqwest::Error) -> ClientError {
+    ClientError::Invalid(format!(
+        "the request cannot be built: {}",
+        error.without_url()
+    ))
+}
+
 fn final_answer(status: u16, answer: &str, attempts: u32) -> Result<Posted, ClientError> {
-    if status != 202 {
+    if status != ACCEPTED {
         let problem = answer.to_owned();
         return Err(ClientError::Refused { status, problem });
     }
@@ -204,8 +234,54 @@ fn final_answer(status: u16, answer: &str, attempts: u32) -> Result<Posted, Clie
     Ok(posted)
 }
 
-/// Whole seconds, as the gateway sends them. A date, as a balancer may send it, is ignored.
+/// Whole seconds, as the gateway sends them, at least 1. A date, as a balancer may send it, is
+/// ignored.
 pub(super) fn retry_after(value: Option<&HeaderValue>) -> Option<Duration> {
     let seconds: u32 = value?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(u64::from(seconds)))
+    Some(Duration::from_secs(u64::from(seconds.max(1))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_whole_seconds_and_never_zero() {
+        for (text, seconds) in [
+            ("0", Some(1)),
+            ("7", Some(7)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            let value = HeaderValue::from_static(text);
+            let expected = seconds.map(Duration::from_secs);
+            assert_eq!(retry_after(Some(&value)), expected, "{text}");
+        }
+        assert_eq!(retry_after(None), None);
+    }
+
+    #[test]
+    fn only_a_clear_answer_tells_that_nothing_was_accepted() {
+        for (status, expected) in [
+            (None, true),
+            (Some(500), true),
+            (Some(503), true),
+            (Some(501), false),
+            (Some(409), false),
+            (Some(422), false),
+        ] {
+            assert_eq!(is_uncertain(status), expected, "{status:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_cannot_be_built_is_not_repeated() {
+        let within = Duration::from_secs(60);
+        for url in [&[][..], &["no url"][..]] {
+            let client = Client::new(url.iter().copied());
+            let posted = client.post("/orders", &1, "key", within).await;
+            let refused = posted.expect_err("nothing can be sent");
+            assert!(matches!(refused, ClientError::Invalid(_)), "{refused}");
+        }
+    }
 }

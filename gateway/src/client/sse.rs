@@ -1,5 +1,7 @@
 //! Parses server-sent events, as the HTML standard defines them. Pure.
 
+use std::time::Duration;
+
 /// A dispatched event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct SseEvent {
@@ -19,9 +21,15 @@ pub(super) struct SseParser {
     name: String,
     data: Option<String>,
     id: String,
+    retry: Option<Duration>,
 }
 
 impl SseParser {
+    /// The last reconnection time, if there was one.
+    pub(super) fn retry(&self) -> Option<Duration> {
+        self.retry
+    }
+
     /// Parses the next bytes. Returns the events that they complete.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<SseEvent> {
         let mut events = Vec::new();
@@ -57,6 +65,11 @@ impl SseParser {
         match field {
             "event" => value.clone_into(&mut self.name),
             "id" if !value.contains('\0') => value.clone_into(&mut self.id),
+            "retry" => {
+                let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
+                let millis = value.parse().ok().filter(|_| is_number);
+                self.retry = millis.map(Duration::from_millis).or(self.retry);
+            }
             "data" => match &mut self.data {
                 Some(data) => {
                     data.push('\n');
@@ -97,6 +110,7 @@ mod tests {
             let events: Vec<SseEvent> = chunks.flat_map(|chunk| parser.push(chunk)).collect();
             assert_eq!(events, expected, "chunks of {size}");
             assert_eq!(parser.buffered(), "unfinished".len());
+            assert_eq!(parser.retry(), Some(Duration::from_secs(2)));
         }
     }
 }

@@ -1,14 +1,19 @@
 //! Subscriptions as response streams.
 //!
-//! A subscription buffers a bounded number of frames. HTTP/2's flow control stops this stream from
-//! taking them when the client does not read; the subscription then ends with
-//! [`Frame::Slow`]. Nothing is buffered here.
+//! A task per call moves the frames of a subscription to the response, so that a client that stops
+//! reading frees its subscription in time, whatever the connection does. One element waits between
+//! them; HTTP/2's flow control stops the response from taking it.
 
 use super::call::deadline_exceeded;
 use crate::http::{Problem, ProblemKind};
 use crate::stream::{Frame, Subscription};
 use futures_util::Stream;
+use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
@@ -24,12 +29,8 @@ pub(super) enum Step<T> {
     Last(Option<T>, Problem),
 }
 
-/// Where a stream is.
-enum State {
-    Open(Box<Subscription>),
-    Ending(Problem),
-    Ended,
-}
+/// The elements after the last one that was sent, for a client that was too slow to take them.
+type LastWords<T> = Arc<Mutex<VecDeque<Result<T, Status>>>>;
 
 /// The frames of a subscription, mapped by `step`, up to the deadline.
 pub(super) fn elements<T: Send + 'static>(
@@ -37,26 +38,93 @@ pub(super) fn elements<T: Send + 'static>(
     deadline: Option<Instant>,
     step: fn(Frame) -> Step<T>,
 ) -> Elements<T> {
-    let open = State::Open(Box::new(subscription));
-    Box::pin(futures_util::stream::unfold(
-        open,
-        move |state| async move {
-            let mut subscription = match state {
-                State::Open(subscription) => subscription,
-                State::Ending(problem) => return Some((Err(Status::from(problem)), State::Ended)),
-                State::Ended => return None,
+    let (sender, mut receiver) = mpsc::channel(1);
+    let last_words: LastWords<T> = Arc::default();
+    let pump = Pump {
+        subscription,
+        deadline,
+        step,
+        sender,
+        last_words: Arc::clone(&last_words),
+    };
+    tokio::spawn(Box::pin(pump.run()));
+    Box::pin(futures_util::stream::poll_fn(move |cx| {
+        let element = receiver.poll_recv(cx);
+        if matches!(element, Poll::Ready(None)) {
+            let mut last_words = last_words.lock().unwrap_or_else(PoisonError::into_inner);
+            return Poll::Ready(last_words.pop_front());
+        }
+        element
+    }))
+}
+
+struct Pump<T> {
+    subscription: Subscription,
+    deadline: Option<Instant>,
+    step: fn(Frame) -> Step<T>,
+    sender: mpsc::Sender<Result<T, Status>>,
+    last_words: LastWords<T>,
+}
+
+impl<T: Send + 'static> Pump<T> {
+    /// Sends elements, until the last frame, or until the client is gone or too slow.
+    async fn run(mut self) {
+        loop {
+            let frame = tokio::select! {
+                frame = next(&mut self.subscription, self.deadline) => frame,
+                () = self.sender.closed() => return,
             };
-            let frame = match next(&mut subscription, deadline).await {
-                Ok(frame) => frame?,
-                Err(problem) => return Some((Err(Status::from(problem)), State::Ended)),
+            let mut elements = VecDeque::new();
+            let is_over = match frame {
+                Ok(Some(frame)) => self.push(&mut elements, frame),
+                Ok(None) => return,
+                Err(problem) => {
+                    elements.push_back(Err(Status::from(problem)));
+                    true
+                }
             };
-            Some(match step(frame) {
-                Step::Next(element) => (Ok(element), State::Open(subscription)),
-                Step::Last(Some(element), problem) => (Ok(element), State::Ending(problem)),
-                Step::Last(None, problem) => (Err(Status::from(problem)), State::Ended),
-            })
-        },
-    ))
+            if !self.send(elements, is_over).await || is_over {
+                return;
+            }
+        }
+    }
+
+    /// Adds the elements of a frame. Returns whether the stream ends with them.
+    fn push(&self, elements: &mut VecDeque<Result<T, Status>>, frame: Frame) -> bool {
+        match (self.step)(frame) {
+            Step::Next(element) => {
+                elements.push_back(Ok(element));
+                false
+            }
+            Step::Last(element, problem) => {
+                elements.extend(element.map(Ok));
+                elements.push_back(Err(Status::from(problem)));
+                true
+            }
+        }
+    }
+
+    /// Returns whether the client took all of them in time.
+    async fn send(&mut self, mut elements: VecDeque<Result<T, Status>>, is_over: bool) -> bool {
+        while let Some(element) = elements.pop_front() {
+            let slow_after = self.subscription.slow_after();
+            match self.sender.send_timeout(element, slow_after).await {
+                Ok(()) => {}
+                Err(SendTimeoutError::Closed(_)) => return false,
+                Err(SendTimeoutError::Timeout(element)) => {
+                    elements.push_front(element);
+                    if !is_over {
+                        let slow = self.subscription.cut_slow();
+                        self.push(&mut elements, slow);
+                    }
+                    let last_words = &self.last_words;
+                    *last_words.lock().unwrap_or_else(PoisonError::into_inner) = elements;
+                    return false;
+                }
+            }
+        }
+        true
+    }
 }
 
 async fn next(

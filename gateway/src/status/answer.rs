@@ -34,7 +34,8 @@ pub struct EventStatus {
     /// Its position on the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogPlace>,
-    /// The groups that read its topic, sorted by name. Empty while the position is unknown.
+    /// The groups that read its topic, sorted by name. Empty while the position is unknown, and
+    /// until the gateway has found the groups: the member `note` says so.
     pub groups: Vec<GroupStatus>,
     /// What the answer does not cover, and why. For people.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -159,7 +160,8 @@ pub struct GroupStatus {
     /// For `settled`: when its effect was committed, by the group's inbox.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Timestamp>,
-    /// For `dead` and `skipped`: the position of the dead letter.
+    /// For `dead` and `skipped`, and for `unknown` if a later state was not ruled out: the position
+    /// of the dead letter.
     #[serde(
         skip_serializing_if = "Option::is_none",
         serialize_with = "serialize_position"

@@ -20,6 +20,8 @@ pub(super) struct Brokers {
     timeout: Duration,
     records_max: u64,
     slots: Arc<Semaphore>,
+    /// For reads that belong to no request: one at a time.
+    aside: Arc<Semaphore>,
     admin: OnceCell<Admin>,
 }
 
@@ -31,6 +33,7 @@ impl Brokers {
             timeout: settings.search_timeout,
             records_max: settings.search_records_max,
             slots: Arc::new(Semaphore::new(settings.searches_max.max(1))),
+            aside: Arc::new(Semaphore::new(1)),
             admin: OnceCell::new(),
         }
     }
@@ -52,14 +55,19 @@ impl Brokers {
     /// # Errors
     /// [`ProblemKind::Overloaded`] if none is free in time.
     pub(super) async fn slot(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let free = Arc::clone(&self.slots).acquire_owned();
-        match tokio::time::timeout(self.timeout, free).await {
-            Ok(Ok(slot)) => Ok(slot),
-            Ok(Err(_)) | Err(_) => {
+        match tokio::time::timeout(self.timeout, self.free_slot()).await {
+            Ok(slot) => slot,
+            Err(_) => {
                 let detail = "too many status requests search the log; ask again later";
                 Err(Problem::new(ProblemKind::Overloaded, detail).with_retry_after(RETRY_AFTER))
             }
         }
+    }
+
+    /// As [`slot`](Self::slot), without a limit of the wait: the caller ends it at its deadline.
+    pub(super) async fn free_slot(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let slot = Arc::clone(&self.slots).acquire_owned().await;
+        slot.map_err(|_| stopping())
     }
 
     /// Runs a blocking read within the search timeout.
@@ -70,20 +78,41 @@ impl Brokers {
         &self,
         work: impl FnOnce(&KafkaConfig, SearchLimits) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, Problem> {
-        self.read_within(self.timeout, work).await
+        let slot = self.slot().await?;
+        self.run(slot, work).await
     }
 
-    /// Runs a blocking read within a timeout. If the future is dropped, the read runs to its end.
-    ///
-    /// # Errors
-    /// As for [`read`](Self::read).
-    pub(super) async fn read_within<T: Send + 'static>(
+    /// As [`read`](Self::read), but waits for a slot until the caller ends it at its deadline.
+    pub(super) async fn read_when_free<T: Send + 'static>(
         &self,
-        timeout: Duration,
         work: impl FnOnce(&KafkaConfig, SearchLimits) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, Problem> {
-        let slot = self.slot().await?;
+        let slot = self.free_slot().await?;
+        self.run(slot, work).await
+    }
+
+    /// Runs a blocking read that belongs to no request, and takes no slot of theirs. One runs at a
+    /// time; `work` gets the timeout of a request to the brokers.
+    pub(super) async fn read_aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&KafkaConfig, Duration) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let slot = Arc::clone(&self.aside).acquire_owned().await;
+        let slot = slot.map_err(|_| stopping())?;
+        let work = move |kafka: &KafkaConfig, limits: SearchLimits| {
+            work(kafka, limits.request_timeout())
+        };
+        self.run(slot, work).await
+    }
+
+    /// Runs a blocking read in a slot. If the future is dropped, the read runs to its end.
+    async fn run<T: Send + 'static>(
+        &self,
+        slot: OwnedSemaphorePermit,
+        work: impl FnOnce(&KafkaConfig, SearchLimits) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, Problem> {
         let (kafka, records_max) = (self.kafka.clone(), self.records_max);
+        let timeout = self.timeout;
         let work = move || {
             let _slot = slot;
             work(&kafka, SearchLimits::new(records_max, timeout))
@@ -93,10 +122,14 @@ impl Brokers {
             Err(failed) => match failed.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 // The runtime shuts down.
-                Err(_) => Err(Problem::new(ProblemKind::Unavailable, "the gateway stops")),
+                Err(_) => Err(stopping()),
             },
         }
     }
+}
+
+fn stopping() -> Problem {
+    Problem::new(ProblemKind::Unavailable, "the gateway stops")
 }
 
 /// The answer for an error of the cluster, which is logged: the caller learns no address.

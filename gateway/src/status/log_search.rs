@@ -9,6 +9,7 @@ use evenkeel::handler::Stage;
 use evenkeel::kafka::reader::{LogRecord, Reader, Reading, Start};
 use evenkeel::kafka::{KafkaConfig, KafkaError, RecordPosition, is_topic_name};
 use evenkeel::recovery::{DeadLetter, ReplayLogEntry, replay_topic};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// How long one poll for a record takes.
@@ -49,12 +50,22 @@ impl SearchLimits {
     }
 }
 
+/// The events that a caller may see.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Visible {
+    pub(super) types: BTreeSet<String>,
+    /// Events of this source, whatever their type.
+    pub(super) source: String,
+}
+
 /// The event to find.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Wanted {
     pub(super) id: String,
     /// `None` for any source.
     pub(super) source: Option<String>,
+    /// Other events are not there. `None` if all are visible.
+    pub(super) visible: Option<Visible>,
 }
 
 /// A record of the event.
@@ -130,7 +141,11 @@ fn hit(record: &LogRecord, wanted: &Wanted) -> Option<Hit> {
         .source
         .as_ref()
         .is_none_or(|wanted| *wanted == source);
-    (id == wanted.id && is_source).then(|| Hit {
+    let is_visible = wanted
+        .visible
+        .as_ref()
+        .is_none_or(|visible| visible.source == source || visible.types.contains(&ty));
+    (id == wanted.id && is_source && is_visible).then(|| Hit {
         at: position(record),
         timestamp_ms: record.timestamp_ms,
         source,
@@ -227,7 +242,9 @@ pub(super) fn dead_letter(
             false => DeadLetterSearch::Incomplete,
         });
     };
-    found.is_replayed = is_replayed(kafka, &found, written_ms, limits)?;
+    let (is_replayed, are_marks_whole) = is_replayed(kafka, &found, written_ms, limits)?;
+    found.is_replayed = is_replayed;
+    found.is_last = is_whole && are_marks_whole;
     Ok(DeadLetterSearch::Found(found))
 }
 
@@ -254,22 +271,23 @@ fn dead_letter_of(record: &LogRecord, place: &DeadLetterPlace) -> Option<FoundDe
         message: failure.message,
         attempts: failure.attempts,
         is_replayed: false,
+        is_last: true,
     })
 }
 
-/// Whether the dead letter was replayed, by the marks of replays. A mark that was not read within
-/// the limits counts as absent: the dead letter is there in any case.
+/// Whether the dead letter was replayed, by the marks of replays, and whether all of them were
+/// read.
 fn is_replayed(
     kafka: &KafkaConfig,
     found: &FoundDeadLetter,
     written_ms: Option<i64>,
     limits: SearchLimits,
-) -> Result<bool, KafkaError> {
+) -> Result<(bool, bool), KafkaError> {
     let Some(marks) = replay_topic(&found.at.topic) else {
-        return Ok(false);
+        return Ok((false, true));
     };
     let mut is_marked = false;
-    read(kafka, &[marks], Start::Beginning, limits, |record| {
+    let (_, is_whole) = read(kafka, &[marks], Start::Beginning, limits, |record| {
         let entry = ReplayLogEntry::read(record.key.as_deref(), record.value.as_deref());
         if let Some(ReplayLogEntry::DeadLetter {
             partition,
@@ -282,7 +300,7 @@ fn is_replayed(
         }
         true
     })?;
-    Ok(is_marked)
+    Ok((is_marked, is_whole))
 }
 
 /// Passes the records of the topics to `each`, in offset order within each partition, until it
@@ -361,6 +379,7 @@ mod tests {
         Wanted {
             id: id.to_owned(),
             source: source.map(str::to_owned),
+            visible: None,
         }
     }
 

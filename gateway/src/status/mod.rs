@@ -21,7 +21,8 @@
 //!
 //! A search reads at most [`StatusSettings::search_records_max`] records and takes at most
 //! [`StatusSettings::search_timeout`]; at most [`StatusSettings::searches_max`] blocking reads run
-//! at a time. What a bound cut off is named in the answer, and never taken for an absence.
+//! at a time, and one more for the lists of groups. What a bound cut off is named in the answer,
+//! and never taken for an absence.
 //!
 //! # Who may ask
 //!
@@ -33,9 +34,10 @@
 //! - `verdict`: facts about a record in, state of a group out; pure
 //! - `brokers`: the clients, and the limit of blocking reads
 //! - `log_search`: finds events and dead letters on topics; blocking
-//! - `group_facts`: reads progress, retry topic, control topic and inbox of a group
+//! - `group_facts`: reads progress, retry topic, control topic and inbox of a group, and the
+//!   groups of a topic
 //! - `shared_cache`, `positions`: the caches, both bounded
-//! - `reader`: [`StatusReader`]; `routes`: the route
+//! - `reader`: [`StatusReader`], and what a caller may see; `routes`: the route
 //!
 //! ```no_run
 //! use evenkeel::kafka::KafkaConfig;

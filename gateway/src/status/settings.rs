@@ -33,8 +33,9 @@ pub struct StatusSettings {
     /// The longest time of one search of a topic, and of each request to the brokers. Default 2 s.
     pub search_timeout: Duration,
     /// The most blocking reads at a time, each on a thread of its own with a client of its own.
-    /// Default 4. Further ones wait for at most [`search_timeout`](Self::search_timeout), and then
-    /// the request is refused with 503.
+    /// Default 4. Further searches wait for at most [`search_timeout`](Self::search_timeout), and
+    /// then the request is refused with 503. Reads for a group wait until the deadline of the
+    /// request, and then the group is `unknown`. So many groups of a request are read at a time.
     pub searches_max: usize,
     /// The longest time of a whole answer, for a request without a deadline. Default 10 s. After it
     /// the request is refused with 504.
@@ -42,7 +43,8 @@ pub struct StatusSettings {
     /// How long facts about a group are reused, so that many polls cost little. Default 500 ms.
     pub snapshot_ttl: Duration,
     /// How long the list of groups of a topic is reused, if the brokers were asked for it. Default
-    /// 30 s.
+    /// 30 s. It is read in the background, at about 0.1 s for each group of the cluster; until the
+    /// new list is there, answers have the old one.
     pub groups_ttl: Duration,
     /// The most groups that are reported of a topic. Default 32, in the order of their names.
     pub groups_max: usize,

@@ -99,7 +99,7 @@ impl Turn {
     /// Reads up to the end, or for the longest time of a turn.
     async fn read(&self, mut from: Vec<i64>, end: Vec<i64>) -> Result<(), KafkaError> {
         // The ring has moved on while the stream waited for its turn.
-        let end = self.log.end().map_or(end, |(_, end)| end);
+        let end = self.log.end().map_or(end, |end| end.next);
         from.resize(end.len(), 0);
         let facts = self.logs.facts(&self.log, FACTS_AGE_MAX).await?;
         let mut chunk = VecDeque::new();
@@ -127,7 +127,8 @@ impl Turn {
             let has_all = burst.at_end && trouble.is_none();
             let reached = if has_all { end.clone() } else { reader.next() };
             let mut chunk = self.wanted(burst);
-            if reader.has_jumps() && (is_over || checked.elapsed() >= JUMPS_INTERVAL) {
+            let must_check = is_over || reader.is_full_of_jumps();
+            if reader.has_jumps() && (must_check || checked.elapsed() >= JUMPS_INTERVAL) {
                 checked = Instant::now();
                 chunk.extend(self.lost(&mut reader).await?);
             }
@@ -155,8 +156,8 @@ impl Turn {
 
     /// Of the offsets that the reader passed over, those that were deleted.
     async fn lost(&self, reader: &mut LogReader) -> Result<Vec<RingItem>, KafkaError> {
-        let jumps = reader.take_jumps();
         let facts = self.logs.facts(&self.log, Duration::ZERO).await?;
+        let jumps = reader.take_jumps();
         Ok(facts.lost(jumps).into_iter().map(RingItem::Gap).collect())
     }
 

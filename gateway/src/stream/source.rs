@@ -244,6 +244,13 @@ impl LogReader {
             .is_some_and(|state| !state.jumps.is_empty())
     }
 
+    /// Whether nothing more is read before the jumps are taken.
+    pub(super) fn is_full_of_jumps(&self) -> bool {
+        self.state
+            .as_ref()
+            .is_some_and(|state| state.jumps.len() >= JUMPS_MAX)
+    }
+
     /// Takes the offsets that were passed over.
     pub(super) fn take_jumps(&mut self) -> Vec<LogGap> {
         self.state

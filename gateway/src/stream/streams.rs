@@ -2,13 +2,13 @@
 //!
 //! Knows callers and the allow list. Knows no protocol.
 
-use super::cursor::{Cursor, CursorError, TopicPosition};
+use super::cursor::{Cursor, CursorError, TopicIdentity, TopicPosition};
 use super::frame::Filter;
 use super::settings::StreamSettings;
 use super::source::{LogSource, TopicFacts, problem_of};
 use super::subscription::{Part, Subscription, Terms};
 use super::telemetry::{self, OpenStream};
-use super::topic_log::{LogHandle, TopicLogs};
+use super::topic_log::{LogEnd, LogHandle, TopicLogs};
 use crate::access::{AllowList, Principal};
 use crate::http::{Problem, ProblemKind};
 use evenkeel::kafka::KafkaConfig;
@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 
 /// The age up to which a topic's first offsets count as known.
 const FACTS_AGE_MAX: Duration = Duration::from_secs(2);
@@ -114,7 +115,8 @@ impl Streams {
     /// that does not exist, [`Gone`](ProblemKind::Gone) for a cursor whose position is no longer on
     /// the log, with the member `earliest`, [`Overloaded`](ProblemKind::Overloaded) while the
     /// gateway drains or if there are too many streams, and
-    /// [`Unavailable`](ProblemKind::Unavailable) if the brokers do not answer.
+    /// [`Unavailable`](ProblemKind::Unavailable) if the brokers do not answer, and for a moment
+    /// after a topic was created anew.
     pub async fn subscribe(
         &self,
         principal: &Principal,
@@ -139,11 +141,12 @@ impl Streams {
         let mut positions = Vec::with_capacity(logs.len());
         let mut is_gone = false;
         for log in logs {
-            let (identity, _) = log.end()?;
-            match self.begin(&log, &begin).await? {
+            let end = log.end()?;
+            match self.begin(&log, &end, &begin).await? {
                 Some(next) => {
-                    positions.push(TopicPosition::new(Arc::clone(&log.topic), identity, &*next));
-                    parts.push(Part::new(log, identity, next));
+                    let topic = Arc::clone(&log.topic);
+                    positions.push(TopicPosition::new(topic, end.identity, &*next));
+                    parts.push(Part::new(log, end.identity, next, end.generation));
                 }
                 None => is_gone = true,
             }
@@ -189,11 +192,21 @@ impl Streams {
     }
 
     /// The positions at which a stream begins in a topic. None if the cursor's are not on the log.
-    async fn begin(&self, log: &LogHandle, begin: &Begin) -> Result<Option<Vec<i64>>, Problem> {
-        let (identity, end) = log.end()?;
+    async fn begin(
+        &self,
+        log: &LogHandle,
+        end: &LogEnd,
+        begin: &Begin,
+    ) -> Result<Option<Vec<i64>>, Problem> {
         let cursor = match begin {
-            Begin::Now => return Ok(Some(end)),
-            Begin::Earliest => return Ok(Some(self.facts(log, FACTS_AGE_MAX).await?.lows())),
+            Begin::Now => return Ok(Some(end.next.clone())),
+            Begin::Earliest => {
+                let facts = self.facts(log, FACTS_AGE_MAX).await?;
+                if is_other(facts.identity, end.identity) {
+                    return Err(recreated());
+                }
+                return Ok(Some(facts.lows()));
+            }
             Begin::After(cursor) => cursor,
         };
         let Some(position) = cursor
@@ -203,11 +216,16 @@ impl Streams {
         else {
             return Ok(None);
         };
-        if identity.is_some() && position.identity.is_some() && identity != position.identity {
+        if is_other(end.identity, position.identity) {
+            // Another gateway may have noticed first that the topic was created anew.
+            let facts = self.facts(log, Duration::ZERO).await?;
+            if facts.identity == position.identity {
+                return Err(recreated());
+            }
             return Ok(None);
         }
         let mut next = position.next.clone();
-        if next.len() > end.len() {
+        if next.len() > end.next.len() {
             // Another gateway has seen new partitions first, or the topic was created anew.
             let facts = self.facts(log, Duration::ZERO).await?;
             if next.len() > facts.partitions.len() {
@@ -215,23 +233,32 @@ impl Streams {
             }
         }
         // A position at the shared reader's end is the usual case: a client that was cut off.
-        if next == end {
+        if next == end.next {
             return Ok(Some(next));
         }
         let known = self.facts(log, FACTS_AGE_MAX).await?;
-        let mut is_on_log = check_bounds(&mut next, &known);
+        let mut is_on_log =
+            check_bounds(&mut next, &known) && !is_other(known.identity, position.identity);
         if !is_on_log {
             // The end may have moved since.
             next.clone_from(&position.next);
             let known = self.facts(log, Duration::ZERO).await?;
-            is_on_log = check_bounds(&mut next, &known);
+            is_on_log =
+                check_bounds(&mut next, &known) && !is_other(known.identity, position.identity);
         }
         Ok(is_on_log.then_some(next))
     }
 
     async fn facts(&self, log: &LogHandle, age_max: Duration) -> Result<Arc<TopicFacts>, Problem> {
-        let facts = self.shared.logs.facts(log, age_max).await;
-        facts.map_err(|error| problem_of(&log.topic, &error))
+        // Also for the wait behind the requests of others.
+        let limit = self.shared.logs.settings.broker_timeout;
+        match timeout(limit, self.shared.logs.facts(log, age_max)).await {
+            Ok(facts) => facts.map_err(|error| problem_of(&log.topic, &error)),
+            Err(_) => Err(
+                Problem::new(ProblemKind::Unavailable, "the brokers do not answer")
+                    .with_retry_after(Duration::from_secs(2)),
+            ),
+        }
     }
 
     /// The problem of a position that is no longer on the log.
@@ -282,14 +309,25 @@ impl Begin {
     }
 }
 
-/// Whether the positions are on the log. Adds those of partitions that are new: their beginnings.
+/// Whether these are ids of different topics.
+fn is_other(one: Option<TopicIdentity>, other: Option<TopicIdentity>) -> bool {
+    one.zip(other).is_some_and(|(one, other)| one != other)
+}
+
+/// The answer until the shared reader has noticed that the topic was created anew.
+fn recreated() -> Problem {
+    let detail = "the topic was created anew a moment ago; try again";
+    Problem::new(ProblemKind::Unavailable, detail).with_retry_after(Duration::from_secs(1))
+}
+
+/// Whether the positions are on the log. Adds those of partitions that are newer than the cursor:
+/// 0, so that what was deleted of them meanwhile is a gap.
 fn check_bounds(next: &mut Vec<i64>, facts: &TopicFacts) -> bool {
-    let lows = facts.lows();
     let is_on_log = next.iter().zip(&facts.partitions).all(|(next, bounds)| {
         bounds.low.is_none_or(|low| low <= *next) && bounds.high.is_none_or(|high| *next <= high)
     });
-    if next.len() < lows.len() {
-        next.extend_from_slice(&lows[next.len()..]);
+    if next.len() < facts.partitions.len() {
+        next.resize(facts.partitions.len(), 0);
     }
     is_on_log
 }
@@ -439,7 +477,7 @@ mod tests {
         for (next, is_on_log) in [(5, true), (10, true), (4, false), (11, false)] {
             let mut positions = vec![next];
             assert_eq!(check_bounds(&mut positions, &facts), is_on_log, "{next}");
-            assert_eq!(positions, [next, 3]);
+            assert_eq!(positions, [next, 0]);
         }
     }
 }

@@ -17,7 +17,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::error::KafkaError as ClientError;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A key of a group whose records wait in the retry topic.
 ///
@@ -91,15 +91,16 @@ pub fn parked_keys(
     topic: &str,
     timeout: Duration,
 ) -> Result<Vec<ParkedKey>, KafkaError> {
-    parked_keys_in(kafka, group, topic, &[], timeout)
+    keys_in(kafka, group, topic, &[], timeout, None)
 }
 
 /// Returns the keys that `group` has parked in these partitions of `topic`, or in all of them if
 /// `partitions` is empty. As [`parked_keys`], which reads all partitions: one is read faster.
+/// Reading the records ends `timeout` after the call.
 ///
 /// # Errors
-/// As for [`parked_keys`], and [`KafkaError::UnknownPartition`] for a partition that the retry
-/// topic does not have.
+/// As for [`parked_keys`], [`KafkaError::UnknownPartition`] for a partition that the retry topic
+/// does not have, and [`KafkaError::Timeout`] if the records are not read in time.
 ///
 /// # Examples
 /// ```no_run
@@ -120,11 +121,25 @@ pub fn parked_keys_in(
     partitions: &[i32],
     timeout: Duration,
 ) -> Result<Vec<ParkedKey>, KafkaError> {
+    let until = Instant::now().checked_add(timeout);
+    keys_in(kafka, group, topic, partitions, timeout, until)
+}
+
+/// The parked keys. Reading the records ends at `until`, if there is one.
+fn keys_in(
+    kafka: &KafkaConfig,
+    group: &str,
+    topic: &str,
+    partitions: &[i32],
+    timeout: Duration,
+    until: Option<Instant>,
+) -> Result<Vec<ParkedKey>, KafkaError> {
+    let limit = ReadLimit { timeout, until };
     let mut keys = Vec::new();
     for part in unsettled_parts(kafka, group, topic, partitions, timeout)? {
         let reader = Reader::of_spans(kafka, vec![part.span.clone()], timeout)?;
         let owner = Owner { group, topic };
-        let mut own = read(reader, owner, part.span.start, &part.settled_above, timeout)?;
+        let mut own = read(reader, owner, part.span.start, &part.settled_above, limit)?;
         for key in &mut own {
             topic.clone_into(&mut key.topic);
             key.partition = part.span.partition;
@@ -336,19 +351,44 @@ fn committed_of(
     committed(&client, &list, timeout).map_err(|error| failed(OFFSETS, error))
 }
 
+/// The limits of a reading loop.
+#[derive(Clone, Copy)]
+struct ReadLimit {
+    /// Of each poll.
+    timeout: Duration,
+    /// When the loop ends.
+    until: Option<Instant>,
+}
+
+impl ReadLimit {
+    /// The timeout of the next poll.
+    fn next(self) -> Result<Duration, KafkaError> {
+        let Some(until) = self.until else {
+            return Ok(self.timeout);
+        };
+        match until.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(KafkaError::Timeout {
+                what: "reading the parked records".to_owned(),
+                seconds: self.timeout.as_secs(),
+            }),
+            left => Ok(left.min(self.timeout)),
+        }
+    }
+}
+
 /// Reads the parked keys of one partition.
 fn read(
     mut reader: Reader,
     owner: Owner<'_>,
     start: i64,
     settled_above: &SettledAbove,
-    timeout: Duration,
+    limit: ReadLimit,
 ) -> Result<Vec<ParkedKey>, KafkaError> {
     let mut known: HashMap<i64, Known> = HashMap::new();
     // Waits are as long as their headers tell: the group's policy is unknown here.
     let mut set = ParkedSet::new(start, 0, settled_above.runs(), i64::MAX, false);
     while !reader.at_end() {
-        let Some(record) = reader.next(timeout)? else {
+        let Some(record) = reader.next(limit.next()?)? else {
             continue;
         };
         let entry = RetryTopicEntry::read(record.headers.iter(), owner);

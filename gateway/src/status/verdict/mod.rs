@@ -102,6 +102,8 @@ pub(super) struct FoundDeadLetter {
     pub(super) skipped_by: Option<String>,
     /// Whether it was replayed.
     pub(super) is_replayed: bool,
+    /// Whether all dead letters and marks of replays were read: otherwise a later one may exist.
+    pub(super) is_last: bool,
 }
 
 /// The place of the record at `source_offset` among the waiting keys of its partition.
@@ -232,6 +234,13 @@ fn settled(group: &str, facts: &Facts) -> GroupStatus {
         DeadLetterSearch::Found(found) => Some(found),
         DeadLetterSearch::Nothing | DeadLetterSearch::Incomplete => None,
     };
+    if let Some(found) = found.filter(|found| !found.is_last) {
+        let reason = "it was dead-lettered; the dead letters or the marks of replays are too many \
+                      to tell whether that is its last state";
+        let mut status = unknown(group, reason);
+        status.dead_letter = Some(found.at.clone());
+        return status;
+    }
     let replayed = found.is_some_and(|found| found.is_replayed);
     if replayed {
         let mut status = GroupStatus::new(group, GroupState::Settled);

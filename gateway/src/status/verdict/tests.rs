@@ -37,6 +37,7 @@ fn dead_letter() -> FoundDeadLetter {
         attempts: Some(4),
         skipped_by: None,
         is_replayed: false,
+        is_last: true,
     }
 }
 
@@ -131,6 +132,17 @@ fn each_set_of_facts_has_one_state() {
                 });
             },
             GroupState::Settled,
+        ),
+        (
+            "marks of replays cut off",
+            99,
+            |facts| {
+                facts.dead_letter = DeadLetterSearch::Found(FoundDeadLetter {
+                    is_last: false,
+                    ..dead_letter()
+                });
+            },
+            GroupState::Unknown,
         ),
         (
             "skipped with a dead letter",

@@ -67,6 +67,14 @@ impl Place {
         }
     }
 
+    /// Positions that were found in this generation.
+    pub(super) fn of_generation(positions: Vec<i64>, generation: u64) -> Self {
+        Self {
+            generation: Some(generation),
+            ..Self::new(positions)
+        }
+    }
+
     pub(super) fn positions(&self) -> &[i64] {
         &self.positions
     }
@@ -86,11 +94,13 @@ impl Place {
     /// Passes a gap. Returns the part of it that concerns this place.
     pub(super) fn pass_gap(&mut self, gap: LogGap) -> Option<LogGap> {
         let at = index(gap.partition);
-        if self.began.get(at).is_some_and(|began| gap.from < *began) {
+        let began = self.began.get(at).copied().unwrap_or(0);
+        let from = gap.from.max(began);
+        if gap.to <= from {
             return None;
         }
         self.advance(gap.partition, gap.to);
-        Some(gap)
+        Some(LogGap { from, ..gap })
     }
 
     /// Moves the position up. Returns whether it was below.
@@ -156,9 +166,12 @@ pub(super) struct Ring {
     complete_from: Vec<i64>,
     next: Vec<i64>,
     generation: u64,
-    restart: Restart,
     /// The positions at which the generation began.
     began: Vec<i64>,
+    /// The last generation that began with another topic of the same name. 0 if none did.
+    recreated_generation: u64,
+    /// The positions at which that one began.
+    recreated_at: Vec<i64>,
 }
 
 impl Ring {
@@ -174,7 +187,8 @@ impl Ring {
             began: positions.clone(),
             next: positions,
             generation: 0,
-            restart: Restart::Truncated,
+            recreated_generation: 0,
+            recreated_at: Vec::new(),
         }
     }
 
@@ -185,6 +199,11 @@ impl Ring {
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The generation of the offsets.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Appends a record. One that was appended before is ignored.
@@ -227,9 +246,12 @@ impl Ring {
         self.bytes = 0;
         self.complete_from.clone_from(&positions);
         self.began.clone_from(&positions);
-        self.next = positions;
         self.generation += 1;
-        self.restart = restart;
+        if restart == Restart::Recreated {
+            self.recreated_generation = self.generation;
+            self.recreated_at.clone_from(&positions);
+        }
+        self.next = positions;
     }
 
     /// Decides where a place continues, and moves it there.
@@ -288,17 +310,19 @@ impl Ring {
     /// Moves a place of an earlier generation to the present one.
     fn enter_generation(&self, place: &mut Place) -> Vec<LogGap> {
         let came_from = place.generation.replace(self.generation);
-        if came_from.is_none_or(|generation| generation == self.generation) {
+        let Some(came_from) = came_from.filter(|generation| *generation != self.generation) else {
             return Vec::new();
-        }
+        };
+        let is_of_other_topic = came_from < self.recreated_generation;
         let mut gaps = Vec::new();
         place.positions.resize(self.next.len(), 0);
         for (partition, (position, began)) in (0..).zip(place.positions.iter_mut().zip(&self.began))
         {
-            let to = match self.restart {
-                Restart::Recreated => *began,
-                Restart::Truncated => (*position).min(*began),
+            let to = match is_of_other_topic {
+                true => self.recreated_at.get(index(partition)).copied(),
+                false => Some((*position).min(*began)),
             };
+            let to = to.unwrap_or(0);
             if to != *position {
                 let from = std::mem::replace(position, to);
                 gaps.push(LogGap {

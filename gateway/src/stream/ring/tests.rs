@@ -225,6 +225,28 @@ fn a_recreated_topic_moves_every_place_to_its_beginning() {
 }
 
 #[test]
+fn a_topic_that_was_recreated_and_then_cut_is_read_whole() {
+    let mut ring = ring(100);
+    ring.append(item(0, 7, true));
+    // It has not joined yet: its positions were found in the first generation.
+    let mut place = Place::of_generation(vec![8, 0, 0], ring.generation());
+    ring.restart(vec![2, 0, 0], Restart::Recreated);
+    ring.append(item(0, 9, true));
+    ring.restart(vec![6, 0, 0], Restart::Truncated);
+    let gap = LogGap {
+        partition: 0,
+        from: 8,
+        to: 2,
+    };
+    let behind = Joined::Behind {
+        gaps: vec![gap],
+        end: vec![6, 0, 0],
+    };
+    assert_eq!(ring.join(&mut place), behind);
+    assert_eq!(place.positions(), [2, 0, 0]);
+}
+
+#[test]
 fn a_cut_log_moves_only_places_above_the_cut() {
     let mut ring = ring(100);
     for offset in 0..8 {
@@ -249,10 +271,11 @@ fn a_cut_log_moves_only_places_above_the_cut() {
 }
 
 #[test]
-fn a_gap_concerns_only_places_that_began_before_it() {
+fn a_gap_concerns_a_place_from_its_beginning_on() {
     let mut ring = ring(100);
     let (mut before, mut after) = (Place::new(vec![0, 0, 0]), Place::new(vec![9, 0, 0]));
-    for place in [&mut before, &mut after] {
+    let mut within = Place::new(vec![6, 0, 0]);
+    for place in [&mut before, &mut after, &mut within] {
         assert_eq!(ring.join(place), Joined::Ring(Vec::new()));
     }
     let gap = LogGap {
@@ -263,6 +286,8 @@ fn a_gap_concerns_only_places_that_began_before_it() {
     ring.append_gap(gap);
     assert!(matches!(ring.take(&mut before, |_| true), Taken::Gap(found) if found == gap));
     assert!(matches!(ring.take(&mut after, |_| true), Taken::Nothing));
+    let rest = LogGap { from: 6, ..gap };
+    assert!(matches!(ring.take(&mut within, |_| true), Taken::Gap(found) if found == rest));
 }
 
 #[test]

@@ -25,7 +25,8 @@ use axum::routing::{any, get};
 /// | `from` | 0 or 1 | `now` (default), `earliest`, or a cursor |
 ///
 /// The header `Last-Event-ID` of `GET /events` counts before `from`: a browser repeats the URL when
-/// it reconnects.
+/// it reconnects. A stream whose cursors have more than 12 KiB is refused with 501, as no header
+/// has room for them.
 pub fn router(streams: Streams) -> Router {
     Router::new()
         .route("/events", get(sse::events))

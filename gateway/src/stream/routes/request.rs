@@ -8,6 +8,8 @@ use crate::http::{Problem, ProblemKind};
 use axum::extract::Query;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 
+/// The longest cursor over HTTP, in bytes: the head of a request has to have room for it.
+const CURSOR_BYTES_MAX: usize = 12 << 10;
 /// The header with the cursor of the last event, as the HTML standard names it.
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -51,6 +53,16 @@ pub(super) fn read(uri: &Uri, headers: &HeaderMap) -> Result<(Filter, StreamStar
         (None, Some(cursor)) => StreamStart::After(cursor.to_owned()),
     };
     Ok((Filter::new(types).with_key(key), start))
+}
+
+/// Refuses a stream that could not be resumed.
+pub(super) fn check_cursor(cursor: &str) -> Result<(), Problem> {
+    if cursor.len() <= CURSOR_BYTES_MAX {
+        return Ok(());
+    }
+    let detail = "the cursors of this stream have more than 12 KiB, too much for a header: name \
+                  event types of fewer partitions, or use gRPC (Watch)";
+    Err(Problem::new(ProblemKind::Unsupported, detail))
 }
 
 /// What a page of this origin may do.
@@ -116,6 +128,14 @@ mod tests {
             headers.insert(*name, HeaderValue::from_static(value));
         }
         headers
+    }
+
+    #[test]
+    fn a_stream_that_could_not_resume_is_refused() {
+        assert_eq!(check_cursor(&"c".repeat(CURSOR_BYTES_MAX)), Ok(()));
+        let refused = check_cursor(&"c".repeat(CURSOR_BYTES_MAX + 1));
+        let kind = refused.map_err(|problem| problem.kind);
+        assert_eq!(kind, Err(ProblemKind::Unsupported));
     }
 
     #[test]

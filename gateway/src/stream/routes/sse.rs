@@ -57,7 +57,9 @@ async fn open(
     headers: &HeaderMap,
 ) -> Result<Subscription, Problem> {
     let (filter, start) = request::read(uri, headers)?;
-    streams.subscribe(principal, filter, start).await
+    let subscription = streams.subscribe(principal, filter, start).await?;
+    request::check_cursor(&subscription.cursor())?;
+    Ok(subscription)
 }
 
 fn respond(body: Body) -> Response {
@@ -131,8 +133,8 @@ async fn pump(
             Err(mpsc::error::SendTimeoutError::Closed(_)) => return,
             Err(mpsc::error::SendTimeoutError::Timeout(bytes)) => {
                 let mut rest = bytes.to_vec();
-                if !is_over && let Some(frame) = subscription.next().await {
-                    write(&mut rest, &frame);
+                if !is_over {
+                    write(&mut rest, &subscription.cut_slow());
                 }
                 let mut last_words = last_words.lock().unwrap_or_else(PoisonError::into_inner);
                 *last_words = Some(rest.into());

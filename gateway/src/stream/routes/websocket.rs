@@ -81,6 +81,7 @@ async fn open(
     })?;
     let (filter, start) = request::read(uri, headers)?;
     let subscription = streams.subscribe(principal, filter, start).await?;
+    request::check_cursor(&subscription.cursor())?;
     Ok((upgrade, subscription))
 }
 
@@ -93,8 +94,10 @@ async fn run(mut socket: WebSocket, mut subscription: Subscription, slow_after: 
                 match timeout(slow_after, send(&mut socket, &frame)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return,
+                    Err(_) if frame.is_last() => return,
                     Err(_) => {
-                        slow(&mut socket, &mut subscription).await;
+                        let last = subscription.cut_slow();
+                        let _ = timeout(CLOSE_WITHIN, send(&mut socket, &last)).await;
                         break POLICY_VIOLATION;
                     }
                 }
@@ -131,11 +134,4 @@ async fn send(socket: &mut WebSocket, frame: &Frame) -> Result<(), axum::Error> 
     write_message(&mut text, frame);
     let text = Utf8Bytes::try_from(text).map_err(axum::Error::new)?;
     socket.send(Message::Text(text)).await
-}
-
-/// Tries to send the last frame of a client that is too slow.
-async fn slow(socket: &mut WebSocket, subscription: &mut Subscription) {
-    if let Some(frame) = subscription.next().await {
-        let _ = timeout(CLOSE_WITHIN, send(socket, &frame)).await;
-    }
 }

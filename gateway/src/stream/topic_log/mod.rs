@@ -6,6 +6,9 @@
 //! A reader that has to be replaced (new partitions, a log that was cut, an unreadable batch)
 //! continues at the ring's positions, so that subscriptions notice nothing but the gap.
 
+mod facts;
+
+use self::facts::FactsCache;
 use crate::http::{Problem, ProblemKind};
 use crate::stream::cursor::TopicIdentity;
 use crate::stream::frame::StreamedEvent;
@@ -46,7 +49,7 @@ pub(super) struct TopicLog {
     /// Counts the changes of the state.
     changes: watch::Sender<u64>,
     subscriptions: AtomicUsize,
-    facts: tokio::sync::Mutex<Option<(Instant, Arc<TopicFacts>)>>,
+    facts: FactsCache,
 }
 
 #[derive(Debug)]
@@ -55,6 +58,17 @@ enum LogState {
     Running(Option<TopicIdentity>, Ring),
     /// The reader has ended, and the log left the list.
     Ended(Problem),
+}
+
+/// The end of a ring.
+#[derive(Debug)]
+pub(super) struct LogEnd {
+    /// The id of the topic, if the brokers know ids.
+    pub(super) identity: Option<TopicIdentity>,
+    /// The generation of the offsets.
+    pub(super) generation: u64,
+    /// The next offset of each partition.
+    pub(super) next: Vec<i64>,
 }
 
 /// A subscription's share in a log, which keeps the reader running.
@@ -148,17 +162,9 @@ impl TopicLogs {
         log: &TopicLog,
         age_max: Duration,
     ) -> Result<Arc<TopicFacts>, KafkaError> {
-        let asked = Instant::now();
-        let mut known = log.facts.lock().await;
-        if let Some((at, facts)) = &*known
-            && (*at >= asked || at.elapsed() < age_max)
-        {
-            return Ok(Arc::clone(facts));
-        }
-        let at = Instant::now();
-        let facts = Arc::new(self.source.facts(&log.topic).await?);
-        *known = Some((at, Arc::clone(&facts)));
-        Ok(facts)
+        let limit = self.settings.broker_timeout;
+        let known = &log.facts;
+        known.get(&self.source, &log.topic, age_max, limit).await
     }
 }
 
@@ -169,7 +175,7 @@ impl TopicLog {
             state: RwLock::new(LogState::Starting),
             changes: watch::Sender::new(0),
             subscriptions: AtomicUsize::new(0),
-            facts: tokio::sync::Mutex::default(),
+            facts: FactsCache::default(),
         }
     }
 
@@ -178,12 +184,15 @@ impl TopicLog {
         self.changes.subscribe()
     }
 
-    /// See [`Ring::join`].
+    /// See [`Ring::join`]. Returns also the id of the topic that the place is in now.
     ///
     /// # Errors
     /// The reason for which the log ended.
-    pub(super) fn join(&self, place: &mut Place) -> Result<Joined, Problem> {
-        self.with_ring(|_, ring| ring.join(place))
+    pub(super) fn join(
+        &self,
+        place: &mut Place,
+    ) -> Result<(Option<TopicIdentity>, Joined), Problem> {
+        self.with_ring(|identity, ring| (identity, ring.join(place)))
     }
 
     /// See [`Ring::take`].
@@ -198,12 +207,16 @@ impl TopicLog {
         self.with_ring(|_, ring| ring.take(place, is_wanted))
     }
 
-    /// The topic's id, and the end of the ring.
+    /// The end of the ring.
     ///
     /// # Errors
     /// The reason for which the log ended.
-    pub(super) fn end(&self) -> Result<(Option<TopicIdentity>, Vec<i64>), Problem> {
-        self.with_ring(|identity, ring| (identity, ring.next().to_vec()))
+    pub(super) fn end(&self) -> Result<LogEnd, Problem> {
+        self.with_ring(|identity, ring| LogEnd {
+            identity,
+            generation: ring.generation(),
+            next: ring.next().to_vec(),
+        })
     }
 
     fn with_ring<T>(
@@ -297,7 +310,7 @@ impl TopicLog {
 
     /// Whether the ring is beyond the end of a partition.
     fn is_beyond(&self, facts: &TopicFacts) -> bool {
-        let next = self.end().map(|(_, next)| next).unwrap_or_default();
+        let next = self.end().map(|end| end.next).unwrap_or_default();
         let mut ends = next.iter().zip(&facts.partitions);
         ends.any(|(next, bounds)| bounds.high.is_some_and(|high| *next > high))
     }
@@ -360,7 +373,7 @@ struct Follower<'a> {
     logs: &'a TopicLogs,
     log: &'a TopicLog,
     reader: LogReader,
-    /// When the facts were requested.
+    /// When the facts were compared.
     checked: Instant,
     /// When there was a subscription.
     used: Instant,
@@ -381,7 +394,8 @@ impl Follower<'_> {
         self.log.append(burst.items);
         let since = self.checked.elapsed();
         let has_jumps = self.reader.has_jumps();
-        let mut is_due = since >= FACTS_INTERVAL || (has_jumps && since >= FACTS_PAUSE);
+        let is_full = self.reader.is_full_of_jumps();
+        let mut is_due = is_full || since >= FACTS_INTERVAL || (has_jumps && since >= FACTS_PAUSE);
         let mut must_reopen = false;
         match burst.trouble {
             None => {}
@@ -413,7 +427,7 @@ impl Follower<'_> {
         match replaced {
             Some(from) => self.reopen(&from).await,
             None if must_reopen => {
-                let (_, from) = self.log.end().unwrap_or_default();
+                let from = self.log.end().map(|end| end.next).unwrap_or_default();
                 self.reopen(&from).await
             }
             None => Ok(()),
@@ -428,8 +442,14 @@ impl Follower<'_> {
     /// Compares with the brokers. Returns the positions to read on at, if the reader has to be
     /// replaced.
     async fn check(&mut self) -> Result<Option<Vec<i64>>, KafkaError> {
+        let facts = facts_of(self.logs, self.log).await;
+        // After the answer: while the brokers do not answer, records are read between two waits.
         self.checked = Instant::now();
-        let Some(mut facts) = facts_of(self.logs, self.log).await? else {
+        let Some(mut facts) = facts? else {
+            if self.reader.is_full_of_jumps() {
+                // Nothing is read, and a failure is answered at once for a while.
+                sleep(FACTS_PAUSE).await;
+            }
             return Ok(None);
         };
         if self.log.is_beyond(&facts) {

@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
 
 /// A client without partitions, watched against the loss of all brokers.
-pub(super) struct LookupClient {
+pub(crate) struct LookupClient {
     // Declared before the client: they must be dropped first.
     _watched: Watched,
     _login: Login,
@@ -22,7 +22,7 @@ pub(super) struct LookupClient {
 
 impl LookupClient {
     /// Creates the client with these properties.
-    pub(super) fn new(kafka: &KafkaConfig, config: &ClientConfig) -> KafkaResult<Self> {
+    pub(crate) fn new(kafka: &KafkaConfig, config: &ClientConfig) -> KafkaResult<Self> {
         let (consumer, login) = logged_in(config, LoggingContext)?;
         Ok(Self {
             _watched: Watched::new(consumer.client(), &kafka.brokers, None),

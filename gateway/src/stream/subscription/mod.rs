@@ -13,6 +13,7 @@ use super::telemetry::{self, OpenStream};
 use super::topic_log::{LogHandle, TopicLogs};
 use crate::http::{Problem, ProblemKind};
 use futures_util::{Stream, StreamExt};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -67,8 +68,11 @@ pub(super) struct Part {
     place: Place,
     source: Source,
     changes: WatchStream<u64>,
-    /// Gaps that are reported before anything else.
+    /// Gaps that are reported before anything else: the log began anew or was cut.
     gaps: VecDeque<LogGap>,
+    /// The id of the topic that the place is in. Until the gaps are reported, cursors have the id
+    /// and the positions of before, so that a client that resumes there learns of them.
+    joined: Option<TopicIdentity>,
 }
 
 /// Where the events of a part come from.
@@ -91,20 +95,42 @@ enum Delivered {
 }
 
 impl Part {
-    /// A part that begins at these positions.
+    /// A part that begins at these positions, which were found in this generation of the log.
     pub(super) fn new(
         log: LogHandle,
         identity: Option<TopicIdentity>,
         positions: Vec<i64>,
+        generation: u64,
     ) -> Self {
         Self {
             changes: WatchStream::from_changes(log.changes()),
             log,
             identity,
-            place: Place::new(positions),
+            place: Place::of_generation(positions, generation),
             source: Source::Undecided,
             gaps: VecDeque::new(),
+            joined: identity,
         }
+    }
+
+    /// The positions of a cursor.
+    fn positions(&self) -> Cow<'_, [i64]> {
+        let mut positions = Cow::Borrowed(self.place.positions());
+        for gap in &self.gaps {
+            let at = usize::try_from(gap.partition).unwrap_or_default();
+            if let Some(position) = positions.to_mut().get_mut(at) {
+                *position = gap.from;
+            }
+        }
+        positions
+    }
+
+    fn next_gap(&mut self) -> Option<LogGap> {
+        let gap = self.gaps.pop_front()?;
+        if self.gaps.is_empty() {
+            self.identity = self.joined;
+        }
+        Some(gap)
     }
 
     fn poll(
@@ -114,7 +140,7 @@ impl Part {
         filter: &Arc<Filter>,
     ) -> Poll<Result<Delivered, Problem>> {
         for _ in 0..LOOKS_MAX {
-            if let Some(gap) = self.gaps.pop_front() {
+            if let Some(gap) = self.next_gap() {
                 return Poll::Ready(Ok(Delivered::Gap(gap)));
             }
             let delivered = match &mut self.source {
@@ -135,7 +161,8 @@ impl Part {
 
     /// Continues in the ring, or begins to catch up.
     fn decide(&mut self, logs: &Arc<TopicLogs>, filter: &Arc<Filter>) -> Result<(), Problem> {
-        let joined = self.log.join(&mut self.place)?;
+        // Under one lock: the id belongs to the positions.
+        let (identity, joined) = self.log.join(&mut self.place)?;
         let (gaps, source) = match joined {
             Joined::Ring(gaps) => (gaps, Source::Ring),
             Joined::Behind { gaps, end } => {
@@ -148,11 +175,11 @@ impl Part {
                 (gaps, source)
             }
         };
-        if !gaps.is_empty() {
-            // The log began anew, perhaps as another topic.
-            (self.identity, _) = self.log.end()?;
-        }
+        self.joined = identity;
         self.gaps.extend(gaps);
+        if self.gaps.is_empty() {
+            self.identity = identity;
+        }
         self.source = source;
         Ok(())
     }
@@ -265,14 +292,27 @@ impl Subscription {
 
     /// The present position.
     pub fn cursor(&self) -> String {
-        let parts = self.parts.iter();
-        cursor_text(parts.map(|part| {
-            (
-                &*part.log.topic,
-                part.identity.as_ref(),
-                part.place.positions(),
-            )
+        let positions: Vec<_> = self.parts.iter().map(Part::positions).collect();
+        let parts = self.parts.iter().zip(&positions);
+        cursor_text(parts.map(|(part, next)| {
+            let next: &[i64] = next;
+            (&*part.log.topic, part.identity.as_ref(), next)
         }))
+    }
+
+    /// How long a client may take to accept what was sent.
+    pub(crate) fn slow_after(&self) -> Duration {
+        self.slow_after
+    }
+
+    /// Ends the stream, whose client did not accept the frames that were taken. Returns the last
+    /// frame.
+    pub(crate) fn cut_slow(&mut self) -> Frame {
+        self.is_over = true;
+        telemetry::slow_client_cut();
+        Frame::Slow {
+            cursor: self.cursor(),
+        }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
@@ -284,10 +324,7 @@ impl Subscription {
             .take()
             .is_some_and(|at| at.elapsed() > self.slow_after);
         let frame = if late {
-            telemetry::slow_client_cut();
-            Frame::Slow {
-                cursor: self.cursor(),
-            }
+            self.cut_slow()
         } else {
             ready!(self.poll_open(cx))
         };
@@ -309,6 +346,12 @@ impl Subscription {
             return Poll::Ready(Frame::Heartbeat {
                 cursor: self.cursor(),
             });
+        }
+        let with_gap = self.parts.iter().position(|part| !part.gaps.is_empty());
+        if let Some(at) = with_gap
+            && let Some(gap) = self.parts[at].next_gap()
+        {
+            return Poll::Ready(self.frame(at, Ok(Delivered::Gap(gap))));
         }
         // Before the events: the cursor of an idle topic moves even if another is busy.
         if self.heartbeats.poll_tick(cx).is_ready() {
@@ -364,161 +407,4 @@ impl Stream for Subscription {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::cursor::Cursor;
-    use super::super::ring::LogItem;
-    use super::super::settings::StreamSettings;
-    use super::super::source::LogSource;
-    use super::super::topic_log::TopicLog;
-    use super::*;
-    use crate::access::AllowList;
-    use evenkeel::kafka::KafkaConfig;
-    use evenkeel::schema::Catalogue;
-    use tokio::sync::Semaphore;
-
-    struct Stream {
-        logs: Vec<Arc<TopicLog>>,
-        draining: watch::Sender<bool>,
-        subscription: Subscription,
-    }
-
-    /// A stream of the type `a` in these topics, each with one partition, from offset 5 on.
-    fn stream(topics: &[&str]) -> Stream {
-        let catalogue = Catalogue::from_texts([]).expect("an empty catalogue");
-        let allow_list = AllowList::new(Vec::new(), Arc::new(catalogue)).expect("an empty list");
-        let second = Duration::from_secs(1);
-        let kafka = KafkaConfig::new("127.0.0.1:9");
-        let source = LogSource::new(kafka, Arc::new(allow_list), second);
-        let logs = Arc::new(TopicLogs::new(source, StreamSettings::default()));
-        let running = topics.iter().map(|topic| logs.with_running(topic, vec![5]));
-        let parts = running.map(|log| Part::new(log, None, vec![5])).collect();
-        let permit = Arc::new(Semaphore::new(1))
-            .try_acquire_owned()
-            .expect("one permit");
-        let draining = watch::Sender::new(false);
-        let terms = Terms {
-            logs: Arc::clone(&logs),
-            filter: Filter::new(["a"]),
-            draining: draining.subscribe(),
-            client: (permit, OpenStream::new()),
-        };
-        let subscription = Subscription::new(parts, terms);
-        let logs = subscription
-            .parts
-            .iter()
-            .map(|part| Arc::clone(&*part.log))
-            .collect();
-        Stream {
-            logs,
-            draining,
-            subscription,
-        }
-    }
-
-    fn event(ty: &str, offset: i64) -> LogItem {
-        let event = StreamedEvent {
-            topic: "topic".into(),
-            partition: 0,
-            offset,
-            ty: ty.to_owned(),
-            key: None,
-            json: "{}".into(),
-        };
-        LogItem {
-            partition: 0,
-            offset,
-            event: Some(Arc::new(event)),
-        }
-    }
-
-    /// The kind of the frame and the positions of its cursor.
-    async fn next(stream: &mut Stream) -> (&'static str, Vec<i64>) {
-        let frame = stream
-            .subscription
-            .next()
-            .await
-            .expect("the stream is open");
-        let (kind, cursor) = match frame {
-            Frame::Event { cursor, .. } => ("event", cursor),
-            Frame::Heartbeat { cursor } => ("heartbeat", cursor),
-            Frame::Gap { cursor, .. } => ("gap", cursor),
-            Frame::Slow { cursor } => ("slow", cursor),
-            Frame::Reconnect { cursor } => ("reconnect", cursor),
-            Frame::Failed { cursor, .. } => ("failed", cursor),
-        };
-        let cursor: Cursor = cursor.parse().expect("a cursor");
-        (
-            kind,
-            cursor
-                .topics()
-                .iter()
-                .flat_map(|topic| topic.next.clone())
-                .collect(),
-        )
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stream_begins_with_its_cursor_and_beats_while_idle() {
-        let mut stream = stream(&["topic"]);
-        assert_eq!(next(&mut stream).await, ("heartbeat", vec![5]));
-        stream.logs[0].append(vec![event("a", 5), event("other", 6), event("a", 9)]);
-        assert_eq!(next(&mut stream).await, ("event", vec![6]));
-        assert_eq!(next(&mut stream).await, ("event", vec![10]));
-        // What the stream does not want moves its cursor too.
-        stream.logs[0].append(vec![event("other", 10)]);
-        let before = Instant::now();
-        assert_eq!(next(&mut stream).await, ("heartbeat", vec![11]));
-        assert!(
-            before.elapsed() >= Duration::from_secs(14),
-            "{:?}",
-            before.elapsed()
-        );
-        stream.logs[0].append(vec![event("a", 11)]);
-        assert_eq!(next(&mut stream).await, ("event", vec![12]));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_busy_topic_does_not_starve_another() {
-        let mut stream = stream(&["busy", "quiet"]);
-        assert_eq!(next(&mut stream).await, ("heartbeat", vec![5, 5]));
-        stream.logs[0].append((5..15).map(|offset| event("a", offset)).collect());
-        stream.logs[1].append(vec![event("a", 5)]);
-        assert_eq!(next(&mut stream).await, ("event", vec![6, 5]));
-        assert_eq!(next(&mut stream).await, ("event", vec![6, 6]));
-        assert_eq!(next(&mut stream).await, ("event", vec![7, 6]));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_no_frames_in_time_is_cut() {
-        let mut stream = stream(&["topic"]);
-        assert_eq!(next(&mut stream).await.0, "heartbeat");
-        tokio::time::advance(Duration::from_secs(9)).await;
-        stream.logs[0].append(vec![event("a", 5), event("a", 6)]);
-        assert_eq!(next(&mut stream).await, ("event", vec![6]));
-        tokio::time::advance(Duration::from_secs(11)).await;
-        assert_eq!(next(&mut stream).await, ("slow", vec![6]));
-        assert!(stream.subscription.next().await.is_none());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_draining_gateway_asks_to_reconnect() {
-        let mut stream = stream(&["topic"]);
-        assert_eq!(next(&mut stream).await.0, "heartbeat");
-        stream.logs[0].append(vec![event("a", 5)]);
-        stream.draining.send_replace(true);
-        assert_eq!(next(&mut stream).await, ("reconnect", vec![5]));
-        assert!(stream.subscription.next().await.is_none());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_future_that_is_dropped_loses_no_frame() {
-        let mut stream = stream(&["topic"]);
-        assert_eq!(next(&mut stream).await.0, "heartbeat");
-        for offset in 5..50 {
-            let wait = tokio::time::timeout(Duration::from_millis(1), stream.subscription.next());
-            assert!(wait.await.is_err(), "nothing was appended");
-            stream.logs[0].append(vec![event("a", offset)]);
-            assert_eq!(next(&mut stream).await, ("event", vec![offset + 1]));
-        }
-    }
-}
+mod tests;

@@ -3,24 +3,28 @@
 //! The order of the sources: the store, which knows the events that this gateway accepted; the
 //! positions that were found before; a search of the log.
 
-use super::answer::{EventState, EventStatus, LogPlace, OutboxPlace};
+mod viewer;
+
+use self::viewer::Viewer;
+use super::answer::{EventState, EventStatus, GroupStatus, LogPlace, OutboxPlace};
 use super::brokers::Brokers;
 use super::event_id::{StatusQuery, check, not_found, not_found_without_hints, uuid_v7_ms};
-use super::group_facts::{EventIdentity, Groups};
+use super::group_facts::{EventIdentity, Groups, written_ms};
 use super::log_search::{self, Hit, Searched, Wanted};
 use super::positions::{FoundEvent, Positions};
 use super::settings::StatusSettings;
 use super::shared_cache::SharedCache;
+use super::verdict::unknown;
 use crate::access::{AllowList, Principal};
 use crate::http::{Problem, ProblemKind, RequestContext};
 use crate::store::{AcceptError, AcceptStore, EventPlace};
 use evenkeel::kafka::{KafkaConfig, RecordPosition};
+use futures_util::StreamExt;
 use jiff::Timestamp;
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 /// An accepted event is searched from this long before its acceptance, in milliseconds: the clocks
 /// of gateway and brokers differ.
@@ -31,8 +35,13 @@ const ID_SKEW_MS: i64 = 600_000;
 /// The most searches whose results are kept.
 const SEARCHES_KEPT_MAX: usize = 256;
 
-/// Topics, start in milliseconds, id and source of a search.
-type SearchKey = (Vec<String>, i64, String, Option<String>);
+/// How long before its deadline a request stops to wait for the facts of groups.
+const ANSWER_MARGIN: Duration = Duration::from_millis(100);
+/// How long a request waits for the first list of the groups of a topic.
+const FIRST_LIST_WAIT: Duration = Duration::from_secs(1);
+
+/// Topics, start in milliseconds, and the event of a search.
+type SearchKey = (Vec<String>, i64, Wanted);
 
 /// Answers where events are. Cheap to clone: clones share the caches and the clients.
 ///
@@ -47,6 +56,7 @@ struct Shared {
     allow_list: Arc<AllowList>,
     store: Arc<dyn AcceptStore>,
     answer_timeout: Duration,
+    searches_max: usize,
     brokers: Arc<Brokers>,
     groups: Groups,
     positions: Positions,
@@ -59,42 +69,6 @@ impl fmt::Debug for StatusReader {
             .field("store", &self.shared.store.name())
             .field("groups", &self.shared.groups)
             .finish_non_exhaustive()
-    }
-}
-
-/// The caller's view: which events it may see.
-#[derive(Clone, Copy)]
-struct Viewer<'a> {
-    allow_list: &'a AllowList,
-    /// `None` sees every event.
-    principal: Option<&'a Principal>,
-}
-
-impl Viewer<'_> {
-    fn sees(&self, ty: &str, source: &str) -> bool {
-        let is_own = |principal: &Principal| *principal.source == *source;
-        self.principal.is_none_or(is_own) || self.sees_type(ty)
-    }
-
-    fn sees_type(&self, ty: &str) -> bool {
-        let (may_post, may_stream) = match self.principal {
-            Some(principal) => {
-                let rights = &principal.rights;
-                (rights.may_post(ty), rights.may_stream(ty))
-            }
-            None => (true, true),
-        };
-        may_post && self.allow_list.post(ty).is_some()
-            || may_stream && self.allow_list.stream(ty).is_some()
-    }
-
-    /// The topics of the types that it sees, or of one of them, sorted.
-    fn topics(&self, ty: Option<&str>) -> Vec<String> {
-        let routes = self.allow_list.routes();
-        let wanted = routes.filter(|route| ty.is_none_or(|ty| ty == route.ty));
-        let seen = wanted.filter(|route| self.sees_type(&route.ty));
-        let topics: BTreeSet<String> = seen.map(|route| route.topic.clone()).collect();
-        topics.into_iter().collect()
     }
 }
 
@@ -112,6 +86,7 @@ impl StatusReader {
             allow_list,
             store,
             answer_timeout: settings.answer_timeout,
+            searches_max: settings.searches_max.max(1),
             groups: Groups::new(Arc::clone(&brokers), Arc::clone(&settings)),
             brokers,
             positions: Positions::new(settings.positions_max),
@@ -186,7 +161,7 @@ impl StatusReader {
         query: &StatusQuery,
     ) -> Result<EventStatus, Problem> {
         check(id, query.source.as_deref())?;
-        let find = Box::pin(self.shared.find(viewer, id, query));
+        let find = Box::pin(self.shared.find(viewer, id, query, deadline));
         match tokio::time::timeout_at(deadline, find).await {
             Ok(found) => found,
             Err(_) => {
@@ -203,6 +178,7 @@ impl Shared {
         viewer: Viewer<'_>,
         id: &str,
         query: &StatusQuery,
+        deadline: Instant,
     ) -> Result<EventStatus, Problem> {
         let source = query.source.as_deref();
         let places = self.store.find(id, source).await;
@@ -210,13 +186,17 @@ impl Shared {
             .map_err(|error| unreadable_store(&error))?
             .into_iter();
         match places.find(|place| viewer.sees(&place.ty, &place.source)) {
-            Some(place) => self.accepted(place).await,
-            None => self.not_accepted(viewer, id, query).await,
+            Some(place) => self.accepted(place, deadline).await,
+            None => self.not_accepted(viewer, id, query, deadline).await,
         }
     }
 
     /// An event that this gateway, or another one with the same store, accepted.
-    async fn accepted(&self, place: EventPlace) -> Result<EventStatus, Problem> {
+    async fn accepted(
+        &self,
+        place: EventPlace,
+        deadline: Instant,
+    ) -> Result<EventStatus, Problem> {
         let mut status = EventStatus::new(&*place.id, &*place.source, &*place.ty);
         if place.in_outbox {
             status.state = EventState::Accepted;
@@ -233,15 +213,19 @@ impl Shared {
             (None, None) => {
                 let topics = vec![place.topic.clone()];
                 let from_ms = place.accepted_ms.saturating_sub(ACCEPTED_SKEW_MS);
-                let source = Some(place.source.clone());
-                let searched = self.search(topics, from_ms, &place.id, source).await?;
+                let wanted = Wanted {
+                    id: place.id.clone(),
+                    source: Some(place.source.clone()),
+                    visible: None,
+                };
+                let searched = self.search(topics, from_ms, wanted).await?;
                 status.note = Some(note(&searched).to_owned());
                 self.remember(&place.id, searched.hits.iter())
             }
         };
         match found {
             Some(found) => Ok(self
-                .published(&place.id, found, Some(place.accepted_ms))
+                .published(&place.id, found, Some(place.accepted_ms), deadline)
                 .await),
             None => Ok(status),
         }
@@ -276,10 +260,11 @@ impl Shared {
         viewer: Viewer<'_>,
         id: &str,
         query: &StatusQuery,
+        deadline: Instant,
     ) -> Result<EventStatus, Problem> {
         let known = self.positions.get(id, query.source.as_deref());
         if let Some(found) = known.filter(|found| viewer.sees(&found.ty, &found.source)) {
-            return Ok(self.published(id, found, None).await);
+            return Ok(self.published(id, found, None, deadline).await);
         }
         let id_ms = uuid_v7_ms(id);
         let from_ms = match (query.since, id_ms) {
@@ -295,14 +280,15 @@ impl Shared {
         if topics.is_empty() || is_future {
             return Err(not_found());
         }
-        let searched = self
-            .search(topics, from_ms, id, query.source.clone())
-            .await?;
-        let hits = searched.hits.iter();
-        let seen = hits.filter(|hit| viewer.sees(&hit.ty, &hit.source));
-        match self.remember(id, seen) {
-            Some(found) => Ok(self.published(id, found, None).await),
-            None if searched.hits.is_empty() => {
+        let wanted = Wanted {
+            id: id.to_owned(),
+            source: query.source.clone(),
+            visible: viewer.visible(),
+        };
+        let searched = self.search(topics, from_ms, wanted).await?;
+        match self.remember(id, searched.hits.iter()) {
+            Some(found) => Ok(self.published(id, found, None, deadline).await),
+            None => {
                 let why = note(&searched);
                 let detail = format!(
                     "no event with this id was found: {why}; ?type= and ?since= (RFC 3339) name \
@@ -310,7 +296,6 @@ impl Shared {
                 );
                 Err(Problem::new(ProblemKind::NotFound, detail))
             }
-            None => Err(not_found()),
         }
     }
 
@@ -319,14 +304,9 @@ impl Shared {
         &self,
         topics: Vec<String>,
         from_ms: i64,
-        id: &str,
-        source: Option<String>,
+        wanted: Wanted,
     ) -> Result<Arc<Searched>, Problem> {
-        let wanted = Wanted {
-            id: id.to_owned(),
-            source: source.clone(),
-        };
-        let key = (topics.clone(), from_ms, id.to_owned(), source);
+        let key = (topics.clone(), from_ms, wanted.clone());
         let read = self.brokers.read(move |kafka, limits| {
             log_search::event(kafka, &topics, from_ms, &wanted, limits).map(Arc::new)
         });
@@ -361,6 +341,7 @@ impl Shared {
         id: &str,
         found: FoundEvent,
         accepted_ms: Option<i64>,
+        deadline: Instant,
     ) -> EventStatus {
         let FoundEvent { source, ty, place } = found;
         let mut status = EventStatus::new(id, &*source, &*ty);
@@ -375,24 +356,47 @@ impl Shared {
                 partition: place.partition,
                 offset: place.offset,
             },
-            // The timestamp of a record may be any time that its publisher set.
-            written_ms: accepted_ms.or(timestamp_ms),
+            written_ms: written_ms(
+                accepted_ms,
+                timestamp_ms,
+                Timestamp::now().as_millisecond(),
+            ),
         };
         status.log = Some(place);
-        let names = match self.groups.of_topic(&event.at.topic).await {
-            Ok(names) => names,
-            Err(problem) => {
-                let detail = problem.detail;
-                status.note = Some(format!("the groups of the topic are unknown: {detail}"));
+        let until = deadline.checked_sub(ANSWER_MARGIN).unwrap_or(deadline);
+        let first_list = until.min(Instant::now() + FIRST_LIST_WAIT);
+        let list = match self.groups.of_topic(&event.at.topic, first_list).await {
+            Ok(list) => list,
+            Err(why) => {
+                status.note = Some(why);
                 return status;
             }
         };
-        let mut states = Vec::with_capacity(names.len());
-        for group in names.iter() {
-            states.push(self.groups.status(group, &event));
+        if list.unread > 0 {
+            let unread = list.unread;
+            let note = format!("{unread} groups could not be read: some may read the topic");
+            status.note = Some(note);
         }
-        status.groups = futures_util::future::join_all(states).await;
+        let mut states = Vec::with_capacity(list.names.len());
+        for group in &list.names {
+            states.push(self.group_status(group, &event, until));
+        }
+        let states = futures_util::stream::iter(states).buffered(self.searches_max);
+        status.groups = states.collect().await;
         status
+    }
+
+    /// The state of an event in a group, which is unknown if it is not read in time.
+    async fn group_status(
+        &self,
+        group: &str,
+        event: &EventIdentity,
+        until: Instant,
+    ) -> GroupStatus {
+        match timeout_at(until, self.groups.status(group, event)).await {
+            Ok(status) => status,
+            Err(_) => unknown(group, "it could not be read within the deadline"),
+        }
     }
 }
 
@@ -418,8 +422,6 @@ fn unreadable_store(error: &AcceptError) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::{EventRoute, Rights};
-    use evenkeel::schema::Catalogue;
 
     #[test]
     fn a_search_that_was_cut_off_is_no_absence() {
@@ -433,55 +435,5 @@ mod tests {
         assert!(note(&searched).contains("retention"));
         searched.may_be_deleted = false;
         assert_eq!(note(&searched), "it is not on the log");
-    }
-
-    #[test]
-    fn a_caller_sees_its_own_events_and_those_of_its_types() {
-        let types = ["a.posted.v1", "a.streamed.v1", "a.closed.v1"];
-        let schema = r#"{"type": "object", "properties": {"key": {"type": "string"}}}"#;
-        let catalogue = Catalogue::from_texts(types.map(|ty| (ty, schema))).expect("schemas");
-        let routes = vec![
-            EventRoute::new(types[0], "posted", "key").with_post(true),
-            EventRoute::new(types[1], "streamed", "key").with_stream(true),
-            EventRoute::new(types[2], "closed", "key"),
-        ];
-        let allow_list = AllowList::new(routes, Arc::new(catalogue)).expect("an allow list");
-        let rights = Rights {
-            post: vec!["*".to_owned()],
-            ..Rights::default()
-        };
-        let poster = Principal::new("poster", rights);
-        let owner = Principal::new("owner", Rights::default()).with_source("/own");
-        for (principal, ty, source, expected) in [
-            (Some(&poster), types[0], "/other", true),
-            (Some(&poster), types[1], "/other", false),
-            (Some(&poster), types[2], "/other", false),
-            (Some(&poster), "unknown.v1", "/other", false),
-            (Some(&owner), types[0], "/other", false),
-            (Some(&owner), types[0], "/own", true),
-            (None, types[2], "/other", true),
-        ] {
-            let allow_list = &allow_list;
-            let viewer = Viewer {
-                allow_list,
-                principal,
-            };
-            assert_eq!(
-                viewer.sees(ty, source),
-                expected,
-                "{principal:?} {ty} {source}"
-            );
-        }
-        let of = |principal, ty| {
-            let allow_list = &allow_list;
-            let viewer = Viewer {
-                allow_list,
-                principal,
-            };
-            viewer.topics(ty)
-        };
-        assert_eq!(of(Some(&poster), None), ["posted"]);
-        assert_eq!(of(Some(&poster), Some(types[1])), [""; 0]);
-        assert_eq!(of(None, None), ["posted", "streamed"]);
     }
 }

@@ -6,6 +6,9 @@
 //! reads keep the order: each belongs to the read of the progress that it followed
 //! ([`Generation`]). A read that is not needed for the state is left out.
 
+mod group_list;
+
+use self::group_list::{GroupList, GroupLists};
 use super::answer::GroupStatus;
 use super::brokers::{Brokers, unavailable};
 use super::log_search::{self, DeadLetterPlace, SearchLimits};
@@ -20,7 +23,7 @@ use evenkeel::kafka::reader::{Reader, Reading, Start};
 use evenkeel::kafka::{KafkaConfig, KafkaError, RecordPosition};
 use evenkeel::recovery::retry_topic;
 use evenkeel_ops::groups::control_log::ControlLog;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::OnceCell;
@@ -39,8 +42,20 @@ pub(super) struct EventIdentity {
     pub(super) ty: String,
     /// The position of its record.
     pub(super) at: RecordPosition,
-    /// A time not after that of its record, in milliseconds since 1970, if it is known.
+    /// A time before any group read its record, in milliseconds since 1970, if it is known.
     pub(super) written_ms: Option<i64>,
+}
+
+/// A time before any group read a record. Its timestamp may be any time that its publisher set:
+/// one in the future says nothing.
+pub(super) fn written_ms(
+    accepted_ms: Option<i64>,
+    timestamp_ms: Option<i64>,
+    now_ms: i64,
+) -> Option<i64> {
+    let latest_ms = now_ms.saturating_add(CLOCK_SKEW_MS);
+    let timestamp_ms = timestamp_ms.filter(|ms| *ms <= latest_ms);
+    accepted_ms.or(timestamp_ms.map(|ms| ms.min(now_ms)))
 }
 
 /// A group and a partition that it reads.
@@ -71,7 +86,7 @@ enum WaitingKeys {
 pub(super) struct Groups {
     brokers: Arc<Brokers>,
     settings: Arc<StatusSettings>,
-    names: SharedCache<String, Arc<[String]>>,
+    lists: GroupLists,
     members: SharedCache<String, Members>,
     progress: SharedCache<GroupPartition, (Generation, PartitionProgress)>,
     waiting: SharedCache<(GroupPartition, Generation), Arc<WaitingKeys>>,
@@ -95,7 +110,7 @@ impl Groups {
         let ttl = settings.snapshot_ttl;
         let stores = settings.completions.keys();
         Self {
-            names: SharedCache::new(settings.groups_ttl, ENTRIES_MAX),
+            lists: GroupLists::new(Arc::clone(&brokers), Arc::clone(&settings)),
             members: SharedCache::new(ttl, ENTRIES_MAX),
             progress: SharedCache::new(ttl, ENTRIES_MAX),
             waiting: SharedCache::new(ttl, WAITING_KEPT_MAX),
@@ -109,51 +124,16 @@ impl Groups {
         }
     }
 
-    /// The groups that read a topic, sorted.
+    /// The groups that read a topic, sorted. Waits until `until` for the first list.
     ///
     /// # Errors
-    /// If the brokers do not list them.
-    pub(super) async fn of_topic(&self, topic: &str) -> Result<Arc<[String]>, Problem> {
-        if let Some(named) = self.settings.groups.get(topic) {
-            let sorted: BTreeSet<&String> = named.iter().collect();
-            return Ok(sorted.into_iter().cloned().collect());
-        }
-        self.names.get(topic.to_owned(), self.discover(topic)).await
-    }
-
-    /// Asks the brokers for the groups that have committed on the topic, or are assigned it.
-    async fn discover(&self, topic: &str) -> Result<Arc<[String]>, Problem> {
-        let admin = self.brokers.admin().await?;
-        let listed = match admin.groups().await {
-            Ok(listed) => listed,
-            // The mock cluster lists none.
-            Err(KafkaError::Unsupported { .. }) => Vec::new(),
-            Err(error) => return Err(unavailable(&error)),
-        };
-        let topic = topic.to_owned();
-        let counts = admin.partition_counts(std::slice::from_ref(&topic)).await;
-        let counts = counts.map_err(|error| unavailable(&error))?;
-        let count = counts.get(&topic).copied().unwrap_or(0);
-        let partitions: Vec<i32> = (0..i32::try_from(count).unwrap_or(i32::MAX)).collect();
-        let groups_max = self.settings.groups_max;
-        let find = move |kafka: &KafkaConfig, limits: SearchLimits| {
-            let mut found: Vec<String> = Vec::new();
-            for group in listed {
-                let is_of_consumers =
-                    group.protocol.is_empty() || group.protocol.starts_with("consumer");
-                if !is_of_consumers || found.len() >= groups_max {
-                    continue;
-                }
-                let mut members = group.members.iter();
-                let is_assigned = members.any(|member| member.assignment.contains_key(&topic));
-                if is_assigned || has_committed(kafka, &group.group, &topic, &partitions, limits)? {
-                    found.push(group.group);
-                }
-            }
-            Ok(found)
-        };
-        let found = self.brokers.read_within(self.settings.answer_timeout, find);
-        Ok(found.await?.into())
+    /// Why they are not known, for people.
+    pub(super) async fn of_topic(
+        &self,
+        topic: &str,
+        until: tokio::time::Instant,
+    ) -> Result<Arc<GroupList>, String> {
+        self.lists.of_topic(topic, until).await
     }
 
     /// The state of an event in a group. If it cannot be read, it is `unknown`, with the reason.
@@ -197,7 +177,7 @@ impl Groups {
     ) -> Result<(Generation, PartitionProgress), Problem> {
         let key = (group.to_owned(), at.topic.clone(), at.partition);
         let (group, topic, partition) = key.clone();
-        let read = self.brokers.read(move |kafka, limits| {
+        let read = self.brokers.read_when_free(move |kafka, limits| {
             let timeout = limits.request_timeout();
             let progress = group_progress(kafka, &group, &topic, &[partition], timeout)?;
             let own = progress
@@ -233,7 +213,7 @@ impl Groups {
         let place = (group.to_owned(), at.topic.clone(), at.partition);
         let key = (place.clone(), generation);
         let records_max = self.settings.parked_records_max;
-        let read = self.brokers.read(move |kafka, limits| {
+        let read = self.brokers.read_when_free(move |kafka, limits| {
             waiting_keys(kafka, &place, records_max, limits).map(Arc::new)
         });
         let waiting = self.waiting.get(key, read).await?;
@@ -259,13 +239,13 @@ impl Groups {
         let search =
             move |kafka: &KafkaConfig, limits| log_search::dead_letter(kafka, &place, limits);
         let key = (group.to_owned(), event.at.clone(), generation);
-        self.dead_letters.get(key, self.brokers.read(search)).await
+        self.dead_letters.get(key, self.brokers.read_when_free(search)).await
     }
 
     /// The skips that members of the group acknowledged, by its control topic.
     async fn skips(&self, group: &str, generation: Generation) -> Result<Skips, Problem> {
         let read = async {
-            let _slot = self.brokers.slot().await?;
+            let _slot = self.brokers.free_slot().await?;
             let admin = self.brokers.admin().await?;
             let log = ControlLog::open(&self.brokers.cluster(), admin, group).await;
             let Some(log) = log.map_err(|error| unavailable(&error))? else {
@@ -306,28 +286,6 @@ impl Groups {
                 None
             }
         }
-    }
-}
-
-/// Whether the group has committed an offset of the topic. Blocks.
-fn has_committed(
-    kafka: &KafkaConfig,
-    group: &str,
-    topic: &str,
-    partitions: &[i32],
-    limits: SearchLimits,
-) -> Result<bool, KafkaError> {
-    if limits.left().is_zero() {
-        return Err(KafkaError::Timeout {
-            what: format!("finding the groups of {topic}"),
-            seconds: 0,
-        });
-    }
-    match group_progress(kafka, group, topic, partitions, limits.request_timeout()) {
-        Ok(progress) => Ok(progress.iter().any(|part| part.committed.is_some())),
-        // A group that the gateway may not see is not reported.
-        Err(KafkaError::Refused { .. }) => Ok(false),
-        Err(error) => Err(error),
     }
 }
 
@@ -389,6 +347,20 @@ mod tests {
             topic: "shop.orders".to_owned(),
             partition: 3,
             offset,
+        }
+    }
+
+    #[test]
+    fn a_timestamp_in_the_future_says_nothing() {
+        let now = 1_000_000;
+        for (accepted, timestamp, expected) in [
+            (Some(5), Some(7), Some(5)),
+            (None, Some(7), Some(7)),
+            (None, Some(now + 1), Some(now)),
+            (None, Some(now + CLOCK_SKEW_MS + 1), None),
+            (None, None, None),
+        ] {
+            assert_eq!(written_ms(accepted, timestamp, now), expected);
         }
     }
 
