@@ -46,7 +46,10 @@ impl StreamRecord {
 
     /// A line for each partition in which the stream began and has no end.
     pub(crate) fn without_end(&self) -> impl Iterator<Item = String> {
-        let open = self.from.keys().filter(|place| !self.to.contains_key(*place));
+        let open = self
+            .from
+            .keys()
+            .filter(|place| !self.to.contains_key(*place));
         open.map(|(topic, partition)| format!("no end is known in {topic}/{partition}"))
     }
 }

@@ -247,12 +247,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_whole_seconds_and_never_zero() {
-        for (text, seconds) in [
-            ("0", Some(1)),
-            ("7", Some(7)),
-            ("soon", None),
-            ("-1", None),
-        ] {
+        for (text, seconds) in [("0", Some(1)), ("7", Some(7)), ("soon", None), ("-1", None)] {
             let value = HeaderValue::from_static(text);
             let expected = seconds.map(Duration::from_secs);
             assert_eq!(retry_after(Some(&value)), expected, "{text}");

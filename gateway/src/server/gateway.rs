@@ -118,11 +118,11 @@ impl Gateway {
     }
 
     /// Serves until `stop`, then stops within [`StopSettings::within`]. See the order of a stop
-    /// there. If the relay fails permanently, it cancels `stop` itself, so that the process is
-    /// restarted.
+    /// there. If the relay or the store fails permanently, it cancels `stop` itself, so that the
+    /// process is restarted.
     ///
     /// # Errors
-    /// If the relay failed permanently. Accepted events stay in the outbox.
+    /// If the relay failed permanently, with accepted events still in the outbox, or the store did.
     pub async fn run(self, stop: CancellationToken) -> Result<StopReport> {
         let Self {
             listener,
@@ -165,7 +165,7 @@ impl Gateway {
         };
         let drain_limit = limit_drain(&deadline, &relay_stop, &drain_stop, has_outbox);
         let reloading = reload(tls.as_ref());
-        let watching = watch_store(Arc::clone(&store.store), &health);
+        let watching = watch_store(Arc::clone(&store.store), &health, &stop);
         let main = Box::pin(async { tokio::join!(beside(stopping, serving), relaying) });
         let tasks = Box::pin(async { tokio::join!(drain_limit, reloading, watching) });
         let (report, relayed) = beside(main, tasks).await;
@@ -176,6 +176,9 @@ impl Gateway {
             );
         }
         store.close().await;
+        if let Some(reason) = store.store.failed() {
+            return Err(anyhow!("the store failed permanently: {reason}"));
+        }
         relayed.context("the outbox's relay failed; accepted events stay in the outbox")?;
         Ok(report)
     }
@@ -263,13 +266,19 @@ fn read_model_topics() -> Vec<String> {
 
 /// Reports whether the store answers, and what waits in it, until the future is dropped. A store
 /// that waits for the brokers itself counts as answering: the gateway cannot heal the brokers, and
-/// a restart does not either.
-async fn watch_store(store: Arc<dyn AcceptStore>, health: &Health) {
+/// a restart does not either. Cancels `stop`, and returns, if the store failed permanently.
+async fn watch_store(store: Arc<dyn AcceptStore>, health: &Health, stop: &CancellationToken) {
     let is_outbox = store.keeps_identities();
     let mut due = interval(STORE_CHECK_INTERVAL);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         due.tick().await;
+        if let Some(reason) = store.failed() {
+            tracing::error!(reason, "the store failed permanently; the gateway stops");
+            health.set_ready(STORE, Err(reason));
+            stop.cancel();
+            return;
+        }
         if is_outbox {
             // Any query does; no event has this id.
             let state = match timeout(STORE_CHECK_INTERVAL, store.find("", None)).await {

@@ -21,7 +21,9 @@ const ORDER_MEMBERS: [&str; 5] = [
 ///
 /// Missing members are added: a new `order_id`, the `total_cents` of the lines, and `now` as
 /// `placed_at`. A given total must be that of the lines. With an event id, `order_id` and
-/// `placed_at` must be given, because a repetition must have the same content.
+/// `placed_at` must be given, because a repetition must have the same content. Numbers are written
+/// without fraction and exponent: for the schema `2.0` is an integer, but consumers cannot decode
+/// it as one.
 ///
 /// # Errors
 /// With pointers to what is wrong. The event's schema is checked when it is posted.
@@ -41,6 +43,7 @@ pub fn placement(
             }
         }
     }
+    whole_numbers(&order)?;
     let order_id = match order.get("order_id") {
         None => format!("o-{}", new_id()),
         Some(Value::String(order_id)) => order_id.clone(),
@@ -100,6 +103,32 @@ fn known_members(object: &Map<String, Value>, known: &[&str]) -> Result<(), Prob
         return Ok(());
     }
     let problem = Problem::new(ProblemKind::InvalidEvent, "the request has unknown members");
+    Err(problem.with_errors(errors))
+}
+
+/// Refuses numbers that are written as no integer. What is no number is left to the schema.
+fn whole_numbers(order: &Map<String, Value>) -> Result<(), Problem> {
+    let lines = order.get("lines").and_then(Value::as_array);
+    let lines = lines.into_iter().flatten().enumerate();
+    let of_lines = lines.flat_map(|(index, line)| {
+        ["quantity", "price_cents"]
+            .map(|member| (format!("/lines/{index}/{member}"), line.get(member)))
+    });
+    let total = ("/total_cents".to_owned(), order.get("total_cents"));
+    let of_order = of_lines.chain([total]);
+    let is_fraction = |value: Option<&Value>| value.is_some_and(Value::is_f64);
+    let errors: Vec<FieldError> = of_order
+        .filter(|(_, value)| is_fraction(*value))
+        .take(20)
+        .map(|(pointer, _)| FieldError {
+            pointer,
+            detail: "must be a whole number without fraction or exponent".to_owned(),
+        })
+        .collect();
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let problem = Problem::new(ProblemKind::InvalidEvent, "the request is invalid");
     Err(problem.with_errors(errors))
 }
 
@@ -179,8 +208,35 @@ mod tests {
                 "/placed_at",
             ),
             (json!([]), None, ""),
+            (
+                json!({"lines": lines, "total_cents": 299.0}),
+                None,
+                "/total_cents",
+            ),
+            (
+                json!({"lines": [{"article": "a", "quantity": 2.0, "price_cents": 150}]}),
+                None,
+                "/lines/0/quantity",
+            ),
+            (
+                json!({"lines": [{"article": "a", "quantity": 2, "price_cents": 1e2}]}),
+                None,
+                "/lines/0/price_cents",
+            ),
         ] {
             assert_eq!(placed(&order, id), Err(pointer.to_owned()), "{order}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_left_to_the_schema() {
+        for line in [
+            json!({"quantity": "2.0", "price_cents": null}),
+            json!({"quantity": -1}),
+            json!(2.5),
+        ] {
+            let order = json!({"lines": [line]});
+            assert!(placed(&order, None).is_ok(), "{order}");
         }
     }
 

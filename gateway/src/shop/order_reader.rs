@@ -2,6 +2,7 @@
 //!
 //! An instance that failed is left out for a time that grows with each failure in a row, so that a
 //! dead one costs the callers nothing. If all are left out, the one whose time ends first is tried.
+//! An instance that refuses a request has not failed.
 
 use crate::http::{Problem, ProblemKind};
 use reqwest::StatusCode;
@@ -14,6 +15,11 @@ use tokio::time::Instant;
 
 /// How long an instance may take to answer, in addition to the time that it is asked to wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection to an instance may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a query may take, in addition to its wait: two instances that do not answer, or some
+/// more that refuse or drop connections.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long an instance is left out after its first failure. Doubled by each further one.
 const LEFT_OUT_FIRST: Duration = Duration::from_millis(500);
 /// The longest time that an instance is left out.
@@ -91,7 +97,7 @@ impl OrderReader {
             failures: Mutex::default(),
         });
         let shared = Shared {
-            client: reqwest::Client::new(),
+            client: client(),
             instances: instances.collect(),
             next: AtomicUsize::new(0),
         };
@@ -106,7 +112,8 @@ impl OrderReader {
     }
 
     /// Reads an order. With `wait`, the answer comes as soon as the order exists, or has a newer
-    /// version than `known_version`, at the latest after that time.
+    /// version than `known_version`, at the latest after that time. An instance that does not
+    /// answer within 2 s more is left for the next one; the whole takes at most the wait and 4 s.
     ///
     /// # Errors
     /// If no instance is configured or answers.
@@ -117,12 +124,20 @@ impl OrderReader {
         known_version: Option<&str>,
     ) -> Result<OrderAnswer, Problem> {
         let wait = wait.unwrap_or(Duration::ZERO);
-        let deadline = Instant::now() + wait + ANSWER_TIMEOUT;
+        let waited = Instant::now() + wait;
+        let deadline = waited + QUERY_TIMEOUT;
         // Each instance at most once, one at least.
         for instance in self.in_turn() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let wait = left.saturating_sub(ANSWER_TIMEOUT).min(wait);
-            match self.ask(instance, order_id, wait, known_version).await {
+            let now = Instant::now();
+            let wait = waited.saturating_duration_since(now);
+            let within = (wait + ANSWER_TIMEOUT).min(deadline.saturating_duration_since(now));
+            let asked = Query {
+                order_id,
+                wait,
+                within,
+                known_version,
+            };
+            match self.ask(instance, asked).await {
                 Ok(answer) => {
                     instance.succeeded();
                     return Ok(answer);
@@ -130,7 +145,11 @@ impl OrderReader {
                 Err(error) => {
                     let error = error.without_url();
                     tracing::debug!(url = %instance.url, %error, "the orderboard did not answer");
-                    instance.failed(Instant::now());
+                    let status = error.status();
+                    let is_refusal = status.is_some_and(|status| status.is_client_error());
+                    if !is_refusal {
+                        instance.failed(Instant::now());
+                    }
                 }
             }
             if Instant::now() >= deadline {
@@ -174,12 +193,16 @@ impl OrderReader {
     async fn ask(
         &self,
         instance: &Instance,
-        order_id: &str,
-        wait: Duration,
-        known_version: Option<&str>,
+        query: Query<'_>,
     ) -> Result<OrderAnswer, reqwest::Error> {
+        let Query {
+            order_id,
+            wait,
+            within,
+            known_version,
+        } = query;
         let url = format!("{}/orders/{}", instance.url, encoded(order_id));
-        let mut request = self.shared.client.get(url).timeout(wait + ANSWER_TIMEOUT);
+        let mut request = self.shared.client.get(url).timeout(within);
         if !wait.is_zero() {
             request = request.query(&[("wait", wait.as_secs_f64())]);
         }
@@ -202,6 +225,23 @@ impl OrderReader {
         order.version = version;
         Ok(OrderAnswer::Found(order))
     }
+}
+
+/// A query of one instance.
+struct Query<'a> {
+    order_id: &'a str,
+    /// How long the instance waits for the order, or for a newer version.
+    wait: Duration,
+    /// How long the instance may take, its wait included.
+    within: Duration,
+    known_version: Option<&'a str>,
+}
+
+fn client() -> reqwest::Client {
+    let client = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT);
+    client
+        .build()
+        .expect("a client without certificates of its own can be built")
 }
 
 impl Instance {
@@ -253,7 +293,10 @@ mod tests {
             let order = serde_json::json!({"order_id": "o-1", "state": "placed", "facts": []});
             ([(axum::http::header::ETAG, "\"1\"")], axum::Json(order))
         };
-        let router = axum::Router::new().route("/orders/o-1", get(order));
+        let refused = async || axum::http::StatusCode::BAD_REQUEST;
+        let router = axum::Router::new()
+            .route("/orders/o-1", get(order))
+            .route("/orders/refused", get(refused));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -285,6 +328,27 @@ mod tests {
         assert_eq!(failures, 1, "asked once, then left out");
         let unknown = reader.order("o-2", None, None).await;
         assert_eq!(unknown, Ok(OrderAnswer::Unknown));
+    }
+
+    #[tokio::test]
+    async fn the_next_instance_is_asked_if_one_hangs() {
+        // Connections wait in its backlog.
+        let hangs = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let hangs = hangs.expect("a port");
+        let url = format!("http://{}", hangs.local_addr().expect("an address"));
+        let reader = OrderReader::new([url, orderboard().await]);
+        let answer = reader.order("o-1", None, None).await;
+        assert!(matches!(answer, Ok(OrderAnswer::Found(_))), "{answer:?}");
+        assert_eq!(reader.shared.instances[0].lock().in_a_row, 1);
+    }
+
+    #[tokio::test]
+    async fn an_instance_that_refuses_a_request_has_not_failed() {
+        let reader = OrderReader::new([orderboard().await]);
+        let problem = reader.order("refused", None, None).await;
+        let problem = problem.expect_err("it is refused");
+        assert_eq!(problem.kind, ProblemKind::Unavailable);
+        assert_eq!(reader.shared.instances[0].lock().in_a_row, 0);
     }
 
     #[tokio::test]

@@ -14,11 +14,14 @@ use axum::{Extension, Json, Router};
 use evenkeel_program::duration::parse_duration;
 use serde::Deserialize;
 use std::time::Duration;
+use tokio::time::timeout_at;
 
 /// The header with the lag of the read model, in seconds.
 const LAG_HEADER: HeaderName = HeaderName::from_static("read-model-lag");
 /// The longest wait for a newer state.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+/// What a wait leaves of the request's deadline for the answer.
+const ANSWER_MARGIN: Duration = Duration::from_millis(200);
 
 #[derive(Clone)]
 struct Orders {
@@ -89,11 +92,21 @@ async fn read(
     }
     let mut wait = wait.as_deref().map(parse_wait).transpose()?;
     if let (Some(wait), Some(left)) = (&mut wait, context.time_left()) {
-        *wait = (*wait).min(left);
+        *wait = (*wait).min(left.saturating_sub(ANSWER_MARGIN));
     }
     let known = headers.get(header::IF_NONE_MATCH);
     let known = known.and_then(|known| known.to_str().ok());
-    let answer = orders.reader.order(&order_id, wait, known).await?;
+    let reading = orders.reader.order(&order_id, wait, known);
+    let answer = match context.deadline {
+        Some(deadline) => {
+            let answer = timeout_at(deadline, reading).await;
+            answer.map_err(|_| {
+                let detail = "the deadline passed before the orderboard answered";
+                Problem::new(ProblemKind::DeadlineExceeded, detail)
+            })??
+        }
+        None => reading.await?,
+    };
     let mut response = match answer {
         OrderAnswer::Found(order) => {
             let tag = HeaderValue::from_str(&order.version).ok();

@@ -99,9 +99,8 @@ impl Brokers {
     ) -> Result<T, Problem> {
         let slot = Arc::clone(&self.aside).acquire_owned().await;
         let slot = slot.map_err(|_| stopping())?;
-        let work = move |kafka: &KafkaConfig, limits: SearchLimits| {
-            work(kafka, limits.request_timeout())
-        };
+        let work =
+            move |kafka: &KafkaConfig, limits: SearchLimits| work(kafka, limits.request_timeout());
         self.run(slot, work).await
     }
 

@@ -45,11 +45,9 @@ pub(super) trait Maintained: Send + Sync + 'static {
 /// What a store measures of its outbox.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Measured {
-    /// Rows among the first [`COUNTED_ROWS_MAX`].
-    pub(super) found: i64,
-    /// Those of them that wait for no refused event of their key.
+    /// The first rows that wait for no refused event of their key, at most [`COUNTED_ROWS_MAX`].
     pub(super) waiting: i64,
-    /// An estimate of all rows.
+    /// An estimate of all such rows: the span of numbers from the first of them to the last row.
     pub(super) estimated: i64,
     /// The age of the oldest waiting row in milliseconds.
     pub(super) oldest_ms: Option<i64>,
@@ -61,7 +59,13 @@ pub(super) struct Measured {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Total {
     /// The rows that were ever written.
-    Written(i64),
+    Written {
+        /// All of them.
+        written: i64,
+        /// The rows of held keys that still are there, and that the count or the estimate of
+        /// waiting rows does not have.
+        held: i64,
+    },
     /// The rows that were ever deleted.
     Deleted(i64),
 }
@@ -73,18 +77,18 @@ impl Default for Total {
 }
 
 impl Measured {
-    /// All rows of the outbox.
+    /// The rows that wait for the brokers: counted, or estimated if there are many.
     fn rows(&self) -> i64 {
-        match self.found < COUNTED_ROWS_MAX {
-            true => self.found,
-            false => self.estimated.max(self.found),
+        match self.waiting < COUNTED_ROWS_MAX {
+            true => self.waiting,
+            false => self.estimated.max(self.waiting),
         }
     }
 
     /// Rows deleted since an unknown beginning.
     fn deleted(&self) -> i64 {
         match self.total {
-            Total::Written(written) => written - self.rows(),
+            Total::Written { written, held } => written - self.rows() - held,
             Total::Deleted(deleted) => deleted,
         }
     }
@@ -118,10 +122,9 @@ impl LastBacklog {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let deleted = measured.deleted();
         let before = *latest.deleted_before.get_or_insert(deleted);
-        let blocked = measured.found - measured.waiting;
         let count = |number: i64| u64::try_from(number).unwrap_or(0);
         latest.backlog = Backlog {
-            events: count(measured.rows() - blocked),
+            events: count(measured.rows()),
             oldest_age: measured
                 .oldest_ms
                 .map(|age| Duration::from_millis(count(age))),
@@ -214,38 +217,45 @@ mod tests {
 
     #[test]
     fn a_backlog_counts_what_waits_and_what_was_drained() {
-        let measured = |found, waiting, estimated, total| Measured {
-            found,
+        let measured = |waiting, estimated, total| Measured {
             waiting,
             estimated,
             oldest_ms: Some(7),
             total,
         };
+        let written = |written, held| Total::Written { written, held };
         let all = COUNTED_ROWS_MAX;
         for (first, second, events, drained) in [
             (
-                measured(3, 3, 9, Total::Written(10)),
-                measured(1, 1, 9, Total::Written(12)),
+                measured(3, 9, written(10, 0)),
+                measured(1, 9, written(12, 0)),
                 1,
                 4,
             ),
             (
-                measured(0, 0, 0, Total::Deleted(10)),
-                measured(5, 3, 5, Total::Deleted(12)),
+                measured(0, 0, Total::Deleted(10)),
+                measured(3, 5, Total::Deleted(12)),
                 3,
                 2,
             ),
+            // Rows of a held key are neither waiting nor drained.
             (
-                measured(0, 0, 0, Total::Deleted(10)),
-                measured(all, all - 5, 90_000, Total::Deleted(9)),
-                89_995,
+                measured(5, 5, written(5, 0)),
+                measured(2, 4, written(10, 3)),
+                2,
+                5,
+            ),
+            (
+                measured(0, 0, Total::Deleted(10)),
+                measured(all, 90_000, Total::Deleted(9)),
+                90_000,
                 0,
             ),
             (
-                measured(all, all, 5_000, Total::Written(5_000)),
-                measured(all, all, 4_000, Total::Written(6_000)),
+                measured(all, 5_000, written(5_000, 0)),
+                measured(all, 4_000, written(6_000, 100)),
                 4_000,
-                2_000,
+                1_900,
             ),
         ] {
             let last = LastBacklog::default();
@@ -271,11 +281,10 @@ mod tests {
         const NAME: &'static str = "fake";
 
         async fn measure(&self) -> Result<Measured, sqlx::Error> {
-            let found = self.measured.fetch_add(1, Ordering::Relaxed);
-            match found % 2 {
+            let waiting = self.measured.fetch_add(1, Ordering::Relaxed);
+            match waiting % 2 {
                 0 => Ok(Measured {
-                    found,
-                    waiting: found,
+                    waiting,
                     ..Measured::default()
                 }),
                 _ => std::future::pending().await,

@@ -12,7 +12,7 @@
 //! - `queue.rs`: bounded queues, groups, deadlines; `writer.rs`: the loop of a writer, retries
 //! - `plan.rs`: which requests of a group are new, repeated or refused
 //! - `maintenance.rs`: the measure of the backlog, and the purge
-//! - `sqlite`, `postgres`, `brokers.rs`: the stores
+//! - `sqlite`, `postgres`, `brokers`: the stores
 
 #[cfg(test)]
 pub(crate) mod conformance;

@@ -135,7 +135,9 @@ pub trait AcceptStore: Send + Sync + 'static {
     /// [`keeps_identities`]: Self::keeps_identities
     ///
     /// # Errors
-    /// See [`AcceptError`]. Nothing is accepted, but with [`AcceptError::Unknown`].
+    /// See [`AcceptError`]. Nothing is accepted, but with [`AcceptError::Unknown`], and with an
+    /// [`AcceptError::Rejected`] whose text names other events that were published: only a store
+    /// that cannot take events back returns it.
     fn accept(&self, request: AcceptRequest) -> BoxFuture<'_, Result<Accepted, AcceptError>>;
 
     /// Where events with this id are, newest first; with a source, only that one.
@@ -153,6 +155,12 @@ pub trait AcceptStore: Send + Sync + 'static {
 
     /// Whether ids and `Idempotency-Key`s are kept, so that repetitions are recognised.
     fn keeps_identities(&self) -> bool;
+
+    /// Why the store accepts no event any more, if only a new process can. The server asks
+    /// regularly, and ends the process with an error. Default: `None`.
+    fn failed(&self) -> Option<String> {
+        None
+    }
 
     /// Its name for logs and metrics: `sqlite`, `postgres` or `brokers`.
     fn name(&self) -> &'static str;

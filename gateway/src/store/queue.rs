@@ -25,6 +25,9 @@ const GROUP_BYTES_MAX: usize = 4 << 20;
 /// What a request and an event are charged beside their bytes.
 const OVERHEAD_BYTES: usize = 256;
 
+/// The topic and the key of a record: what a store orders, and locks.
+pub(super) type RecordKey = (String, Option<Vec<u8>>);
+
 /// The sending half: bounded in requests and bytes.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -233,6 +236,20 @@ impl Group {
     /// The requests, in order.
     pub(super) fn requests(&self) -> impl Iterator<Item = &AcceptRequest> {
         self.pending.iter().map(|pending| &pending.request)
+    }
+
+    /// Whether no caller waits for an answer any more.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.pending.iter().all(|one| one.reply.is_closed())
+    }
+
+    /// The topic and the key of each record.
+    pub(super) fn record_keys(&self) -> impl Iterator<Item = RecordKey> {
+        let events = self.requests().flat_map(|request| &request.events);
+        events.map(|event| {
+            let key = event.record.key.as_deref().map(<[u8]>::to_vec);
+            (event.record.topic.clone(), key)
+        })
     }
 
     /// How many requests are left.

@@ -9,7 +9,8 @@
 
 use super::error::AcceptError;
 use super::plan::Outcome;
-use super::queue::{Group, Waiting};
+use super::queue::{Group, RecordKey, Waiting};
+use std::collections::HashMap;
 use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
@@ -125,7 +126,13 @@ async fn write<S: GroupStore>(store: &S, group: Group) -> Result<(), Failure> {
         };
     }
     let mut outage: Option<Failure> = None;
+    // By key, so that the requests of one key wait for its lock once.
+    let mut blocked: HashMap<RecordKey, Failure> = HashMap::new();
     for one in group.one_by_one() {
+        // No result is unknown so far: nothing of this request was written.
+        if one.is_abandoned() {
+            continue;
+        }
         // The others need not find out one after the other.
         if let Some(outage) = &outage {
             let unavailable = Failure {
@@ -135,7 +142,15 @@ async fn write<S: GroupStore>(store: &S, group: Group) -> Result<(), Failure> {
             one.fail(|| unavailable.to_error());
             continue;
         }
+        let earlier = one.record_keys().find_map(|key| blocked.get(&key));
+        if let Some(earlier) = earlier {
+            one.fail(|| earlier.to_error());
+            continue;
+        }
         if let Err((one, failure)) = attempt(store, one).await {
+            if failure.kind == FailureKind::Blocked {
+                blocked.extend(one.record_keys().map(|key| (key, failure.clone())));
+            }
             one.fail(|| failure.to_error());
             outage = Some(failure).filter(|failure| !failure.is_of_one_request());
         }
@@ -191,6 +206,8 @@ mod tests {
         written: Mutex<Vec<Vec<String>>>,
         /// The id that it refuses.
         refused: Option<&'static str>,
+        /// The record key whose lock another transaction has.
+        blocked: Option<&'static str>,
     }
 
     impl GroupStore for Slow {
@@ -207,6 +224,13 @@ mod tests {
             }
             if ids.iter().any(|id| Some(id.as_str()) == self.refused) {
                 return Err(Failure::new(FailureKind::Refused, "as told"));
+            }
+            let is_blocked = group.record_keys().any(|(_, key)| {
+                let blocked = self.blocked.map(str::as_bytes);
+                blocked.is_some() && key.as_deref() == blocked
+            });
+            if is_blocked {
+                return Err(Failure::new(FailureKind::Blocked, "as told"));
             }
             self.written.lock().expect("no panic").push(ids);
             Ok(group.requests().map(|_| Ok(Accepted::New)).collect())
@@ -314,6 +338,43 @@ mod tests {
         let outcomes = join_all((0..4).map(|n| queue.submit(of_id(&n.to_string())))).await;
         let kinds: Vec<_> = outcomes.iter().map(kind).collect();
         assert_eq!(kinds, ["accepted", "rejected", "accepted", "accepted"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_of_a_blocked_key_wait_for_it_once() {
+        let store = Slow {
+            blocked: Some("busy"),
+            ..Slow::default()
+        };
+        let (_store, queue) = start(store, 100, 1 << 20);
+        let began = Instant::now();
+        let keys = [("free", "1"), ("busy", "2"), ("busy", "3"), ("free", "4")];
+        let requests = keys.map(|(key, id)| queue.submit(request(vec![event(key, id, "1")])));
+        let outcomes = join_all(requests).await;
+        let kinds: Vec<_> = outcomes.iter().map(kind).collect();
+        assert_eq!(
+            kinds,
+            ["accepted", "unavailable", "unavailable", "accepted"]
+        );
+        // The group, two that are free, and one of the key, a second each.
+        assert_eq!(began.elapsed().as_secs(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_without_a_caller_is_not_tried_alone() {
+        let store = Slow {
+            refused: Some("1"),
+            ..Slow::default()
+        };
+        let (store, queue) = start(store, 100, 1 << 20);
+        let mut impatient = of_id("2");
+        // It ends while the first is tried alone.
+        impatient.deadline = Some(Instant::now() + Duration::from_millis(1_500));
+        let requests = [of_id("1"), impatient, of_id("3")].map(|request| queue.submit(request));
+        let outcomes = join_all(requests).await;
+        let kinds: Vec<_> = outcomes.iter().map(kind).collect();
+        assert_eq!(kinds, ["rejected", "unknown", "accepted"]);
+        assert_eq!(store.written.lock().expect("no panic").concat(), ["3"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -68,6 +68,34 @@ pub(in crate::post) fn binary(
     Ok(event)
 }
 
+/// The attribute of this name in its header, if it is there.
+///
+/// # Errors
+/// [`ProblemKind::Malformed`] if its value cannot be read, or is there more than once.
+pub(in crate::post) fn attribute(
+    headers: &HeaderMap,
+    name: &str,
+) -> Result<Option<String>, Problem> {
+    let header = header(name);
+    if !headers.contains_key(header.as_str()) {
+        return Ok(None);
+    }
+    let value = only_value(headers, &header).map_err(|detail| {
+        let problem = Problem::new(ProblemKind::Malformed, "a header of the event is invalid");
+        problem.with_errors(vec![fault(name, detail)])
+    })?;
+    Ok(Some(value))
+}
+
+/// The decoded value of a header.
+fn only_value(headers: &HeaderMap, header: &str) -> Result<String, &'static str> {
+    let mut values = headers.get_all(header).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => header_value::decode(value.as_bytes()),
+        _ => Err("is there more than once"),
+    }
+}
+
 /// The attributes in the headers, by name, and the faults of their values.
 fn attributes(headers: &HeaderMap) -> (BTreeMap<String, String>, Vec<FieldError>) {
     let (mut attributes, mut faults) = (BTreeMap::new(), Vec::new());
@@ -75,12 +103,7 @@ fn attributes(headers: &HeaderMap) -> (BTreeMap<String, String>, Vec<FieldError>
         let Some(name) = header.as_str().strip_prefix(PREFIX) else {
             continue;
         };
-        let mut values = headers.get_all(header).iter();
-        let decoded = match (values.next(), values.next()) {
-            (Some(value), None) => header_value::decode(value.as_bytes()),
-            _ => Err("is there more than once"),
-        };
-        match decoded {
+        match only_value(headers, header.as_str()) {
             Ok(value) => {
                 attributes.insert(name.to_owned(), value);
             }

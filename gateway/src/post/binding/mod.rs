@@ -14,7 +14,7 @@ mod header_value;
 mod mode;
 mod structured;
 
-pub(super) use binary::binary;
+pub(super) use binary::{attribute, binary};
 pub(super) use body::{body_text, read_body};
 pub(super) use mode::{Mode, mode};
 pub(super) use structured::{batch, structured};

@@ -239,7 +239,9 @@ impl Groups {
         let search =
             move |kafka: &KafkaConfig, limits| log_search::dead_letter(kafka, &place, limits);
         let key = (group.to_owned(), event.at.clone(), generation);
-        self.dead_letters.get(key, self.brokers.read_when_free(search)).await
+        self.dead_letters
+            .get(key, self.brokers.read_when_free(search))
+            .await
     }
 
     /// The skips that members of the group acknowledged, by its control topic.

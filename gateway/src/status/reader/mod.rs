@@ -192,11 +192,7 @@ impl Shared {
     }
 
     /// An event that this gateway, or another one with the same store, accepted.
-    async fn accepted(
-        &self,
-        place: EventPlace,
-        deadline: Instant,
-    ) -> Result<EventStatus, Problem> {
+    async fn accepted(&self, place: EventPlace, deadline: Instant) -> Result<EventStatus, Problem> {
         let mut status = EventStatus::new(&*place.id, &*place.source, &*place.ty);
         if place.in_outbox {
             status.state = EventState::Accepted;
@@ -356,11 +352,7 @@ impl Shared {
                 partition: place.partition,
                 offset: place.offset,
             },
-            written_ms: written_ms(
-                accepted_ms,
-                timestamp_ms,
-                Timestamp::now().as_millisecond(),
-            ),
+            written_ms: written_ms(accepted_ms, timestamp_ms, Timestamp::now().as_millisecond()),
         };
         status.log = Some(place);
         let until = deadline.checked_sub(ANSWER_MARGIN).unwrap_or(deadline);

@@ -8,9 +8,10 @@
 //! for each other without a deadlock; the later one finds the rows of the first, and is written
 //! again. A record key is locked by the outbox, last in the transaction.
 //!
-//! `store.rs` opens the database and runs the writers, `statements.rs` has the SQL, and
-//! `tables.rs` creates the tables.
+//! `store.rs` opens the database and runs the writers, `statements.rs` has the SQL, `failure.rs`
+//! the meaning of errors, and `tables.rs` creates the tables.
 
+mod failure;
 mod settings;
 mod statements;
 mod store;

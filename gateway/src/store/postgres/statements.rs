@@ -54,22 +54,22 @@ const FIND: &str = "
     WHERE event.id = $1 AND ($2::text IS NULL OR event.source = $2)
     ORDER BY event.accepted_ms DESC, event.source LIMIT 100";
 
-/// The first rows decide. The rows that all relays deleted are counted by the server's statistics,
-/// which are at most a second late.
+/// The first rows that wait for no refused event of their key decide: the scan passes the rows of
+/// held keys, as that of the relay does. The rows that all relays deleted are counted by the
+/// server's statistics, which are at most a second late.
 const MEASURE: &str = "
-    WITH head AS MATERIALIZED (
-        SELECT key_hash, created_at FROM evenkeel_outbox ORDER BY sequence LIMIT $1
-    ), waiting AS MATERIALIZED (
-        SELECT created_at FROM head
+    WITH waiting AS MATERIALIZED (
+        SELECT sequence, created_at FROM evenkeel_outbox
         WHERE key_hash NOT IN (SELECT key_hash FROM evenkeel_outbox WHERE failure IS NOT NULL)
+        ORDER BY sequence LIMIT $1
+    ), summary AS MATERIALIZED (
+        SELECT count(*) AS found, min(sequence) AS head, min(created_at) AS oldest FROM waiting
     )
-    SELECT (SELECT count(*) FROM head) AS found,
-           (SELECT count(*) FROM waiting) AS waiting,
-           coalesce((SELECT max(sequence) FROM evenkeel_outbox)
-                    - (SELECT min(sequence) FROM evenkeel_outbox) + 1, 0) AS estimated,
-           (SELECT (extract(epoch FROM clock_timestamp() - min(created_at)) * 1000)::bigint
-            FROM waiting) AS oldest_ms,
-           coalesce(pg_stat_get_tuples_deleted('evenkeel_outbox'::regclass), 0) AS deleted";
+    SELECT found,
+           coalesce((SELECT max(sequence) FROM evenkeel_outbox) - head + 1, 0) AS estimated,
+           (extract(epoch FROM clock_timestamp() - oldest) * 1000)::bigint AS oldest_ms,
+           coalesce(pg_stat_get_tuples_deleted('evenkeel_outbox'::regclass), 0) AS deleted
+    FROM summary";
 
 /// Several gateways purge at the same time: each takes rows that no other has.
 const PURGE_REQUESTS: &str = "
@@ -284,8 +284,7 @@ pub(super) async fn measure(connection: &mut PgConnection) -> Result<Measured, s
         .fetch_one(connection)
         .await?;
     Ok(Measured {
-        found: row.try_get("found")?,
-        waiting: row.try_get("waiting")?,
+        waiting: row.try_get("found")?,
         estimated: row.try_get("estimated")?,
         oldest_ms: row.try_get("oldest_ms")?,
         total: Total::Deleted(row.try_get("deleted")?),

@@ -9,15 +9,17 @@ use super::super::plan::{Outcome, Plan, check_text};
 use super::super::port::{AcceptRequest, AcceptStore, Accepted, Backlog, EventPlace};
 use super::super::queue::{Group, Queue, Room};
 use super::super::writer::{Failure, FailureKind, GroupStore, write_groups};
+use super::failure::{failure, failure_of_commit, failure_of_outbox, timed_out};
 use super::settings::PostgresStoreSettings;
 use super::{statements, tables};
 use evenkeel::inbox::BoxFuture;
-use evenkeel::outbox::{OutboxError, PostgresOutbox};
-use sqlx::{Postgres, Transaction};
+use evenkeel::outbox::PostgresOutbox;
+use sqlx::{PgConnection, Postgres, Transaction};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -26,16 +28,23 @@ const NAME: &str = "postgres";
 
 /// Begins a transaction. The rules of repetitions rely on this isolation level, also if the
 /// database has another default. A lock that is not free in time fails one request instead of
-/// holding up the writer.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '3s'";
+/// holding up the writer. A gateway whose host vanished keeps its locks only until the server ends
+/// the idle transaction: longer than [`ANSWER_LIMIT`], so that no living gateway is cut off.
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+                                SET LOCAL lock_timeout = '3s'; \
+                                SET LOCAL idle_in_transaction_session_timeout = '15s'";
 
 /// The same behind a pooler: an earlier client of the server connection may have left prepared
 /// statements with the names that the driver is about to use.
-const BEGIN_POOLED: &str =
-    "BEGIN ISOLATION LEVEL READ COMMITTED; DEALLOCATE ALL; SET LOCAL lock_timeout = '3s'";
+pub(super) const BEGIN_POOLED: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; DEALLOCATE ALL; \
+                                       SET LOCAL lock_timeout = '3s'; \
+                                       SET LOCAL idle_in_transaction_session_timeout = '15s'";
 
 /// Bounds a transaction of a writer, and of a reader. Longer than the wait for a lock.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Look-ups at the same time: the connections of the writers are not theirs.
+const FINDS_MAX: usize = 2;
 
 /// Accepts events into PostgreSQL: events, `Idempotency-Key`s and answers are committed in one
 /// transaction with the outbox. Any number of gateways may share a database. What a commit survives
@@ -70,6 +79,8 @@ pub struct PostgresStore {
     /// One for each writer.
     queues: Vec<Queue>,
     last: Arc<LastBacklog>,
+    /// Turns of look-ups.
+    finds: Semaphore,
     /// Ends the background task.
     _maintenance: DropGuard,
 }
@@ -130,6 +141,7 @@ impl PostgresStore {
             database,
             queues,
             last,
+            finds: Semaphore::new(FINDS_MAX),
             _maintenance: stop.drop_guard(),
         })
     }
@@ -200,6 +212,8 @@ impl AcceptStore for PostgresStore {
                 return Ok(Vec::new());
             }
             let found = async {
+                let turn = self.finds.acquire().await;
+                let _turn = turn.map_err(|_| sqlx::Error::PoolClosed)?;
                 let mut transaction = self.database.begin().await?;
                 statements::find(&mut transaction, id, source).await
             };
@@ -242,6 +256,13 @@ struct Database {
     begin: &'static str,
 }
 
+/// What a transaction has written.
+struct Written {
+    /// The answer to each request, valid once the rows are committed.
+    outcomes: Vec<Outcome>,
+    has_rows: bool,
+}
+
 impl Database {
     /// Begins a transaction in a task of its own, which is never cancelled: a dropped `BEGIN` would
     /// leave a connection in a transaction that the driver does not know. Dropping the transaction
@@ -262,34 +283,48 @@ impl Database {
         if group.is_empty() {
             return Ok(Vec::new());
         }
-        let group = &*group;
-        let known = statements::known(&mut transaction, group)
+        let written = Box::pin(self.write_rows(&mut transaction, group)).await;
+        let written = match written {
+            Ok(written) if written.has_rows => written,
+            ended => {
+                // The locks of the keys are free before the group, or its callers, try again. If
+                // this fails, the connection is lost, and its locks with it.
+                let _ = transaction.rollback().await;
+                return ended.map(|written| written.outcomes);
+            }
+        };
+        is_committing.store(true, Ordering::Relaxed);
+        transaction.commit().await.map_err(failure_of_commit)?;
+        self.outbox.wake();
+        Ok(written.outcomes)
+    }
+
+    /// Writes the rows of a group, and does not commit them.
+    async fn write_rows(
+        &self,
+        connection: &mut PgConnection,
+        group: &Group,
+    ) -> Result<Written, Failure> {
+        let known = statements::known(connection, group)
             .await
             .map_err(failure)?;
         let plan = Plan::of(group.requests(), known);
-        if plan.is_empty() {
-            return Ok(plan.outcomes);
+        let has_rows = !plan.is_empty();
+        if has_rows {
+            let records = plan.records();
+            let sequences = self
+                .outbox
+                .publish_records_numbered(connection, &records)
+                .await;
+            let sequences = sequences.map_err(failure_of_outbox)?;
+            let inserted = statements::insert(connection, &plan, &sequences, now_ms()).await;
+            if !inserted.map_err(failure)? {
+                let reason = "another transaction accepted one of the events meanwhile";
+                return Err(Failure::new(FailureKind::Collided, reason));
+            }
         }
-        let records = plan.records();
-        let sequences = self
-            .outbox
-            .publish_records_numbered(&mut transaction, &records)
-            .await;
-        let sequences = sequences.map_err(failure_of_outbox)?;
-        let inserted = statements::insert(&mut transaction, &plan, &sequences, now_ms()).await;
-        if !inserted.map_err(failure)? {
-            let reason = "another transaction accepted one of the events meanwhile";
-            return Err(Failure::new(FailureKind::Collided, reason));
-        }
-        is_committing.store(true, Ordering::Relaxed);
-        match transaction.commit().await {
-            Ok(()) => {}
-            // The server's answer: the transaction is rolled back.
-            Err(error @ sqlx::Error::Database(_)) => return Err(failure(error)),
-            Err(error) => return Err(Failure::new(FailureKind::Unknown, error)),
-        }
-        self.outbox.wake();
-        Ok(plan.outcomes)
+        let outcomes = plan.outcomes;
+        Ok(Written { outcomes, has_rows })
     }
 }
 
@@ -324,37 +359,5 @@ impl Maintained for Database {
         let has_more = statements::purge(&mut transaction, before_ms).await?;
         transaction.commit().await?;
         Ok(has_more)
-    }
-}
-
-fn timed_out() -> sqlx::Error {
-    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
-}
-
-/// What an error before the commit, or an answer to it, means for a group.
-fn failure(error: sqlx::Error) -> Failure {
-    let kind = kind_of(&error);
-    Failure::new(kind, error)
-}
-
-/// Codes: PostgreSQL's documentation, appendix A.
-fn kind_of(error: &sqlx::Error) -> FailureKind {
-    let Some(code) = error.as_database_error().and_then(|error| error.code()) else {
-        return FailureKind::Unavailable;
-    };
-    match &*code {
-        // A deadlock, a serialisation failure, or a row that another transaction inserted.
-        "40001" | "40P01" | "23505" => FailureKind::Collided,
-        "55P03" => FailureKind::Blocked,
-        // Data, and limits of a row or an index.
-        code if code.starts_with("22") || code.starts_with("54") => FailureKind::Refused,
-        _ => FailureKind::Unavailable,
-    }
-}
-
-fn failure_of_outbox(error: OutboxError) -> Failure {
-    match error {
-        OutboxError::Store { source, .. } => failure(source),
-        other => Failure::new(FailureKind::Unavailable, other),
     }
 }

@@ -1,17 +1,18 @@
 //! PostgreSQL passes the suite, directly and through a pooler, and its own cases: locks, refused
 //! rows, migrations, the purge, and two gateways.
 
-use super::super::conformance::{self, Subject, TOPIC, claim, event, keyed, request};
+use super::super::conformance::{self, Subject, TOPIC, WITHIN, claim, event, keyed, request};
 use super::super::error::{AcceptError, StoreError};
 use super::super::maintenance::now_ms;
 use super::super::port::{AcceptStore, Accepted};
 use super::super::settings::StoreSettings;
+use super::store::{BEGIN, BEGIN_POOLED};
 use super::{PostgresStore, PostgresStoreSettings};
 use evenkeel::event::new_id;
 use evenkeel::inbox::BoxFuture;
 use evenkeel::outbox::PostgresOutbox;
 use evenkeel::postgres::Migration;
-use evenkeel::testing::{TestPgBouncer, postgres, required};
+use evenkeel::testing::{TestPgBouncer, eventually, postgres, required};
 use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection};
@@ -276,4 +277,49 @@ async fn a_full_queue_refuses_while_the_database_is_busy() {
         (accepted + full, subject.records().await.len()),
         (300, accepted)
     );
+}
+
+#[tokio::test]
+async fn an_old_held_key_does_not_make_the_backlog_large() {
+    let Some(url) = database().await else { return };
+    let subject = InDatabase::open(&url).await;
+    let held = request(vec![event("held", "1", "1")]);
+    let accepted = subject.store.accept(held).await;
+    assert!(accepted.is_ok(), "{accepted:?}");
+    // As if three million events were published since then.
+    let mark = "UPDATE evenkeel_outbox SET failure = 'too large', failed_at = now(),
+                    created_at = now() - interval '1 day';
+                SELECT setval(pg_get_serial_sequence('evenkeel_outbox', 'sequence'), 3000000)";
+    let mut connection = subject.connection().await;
+    sqlx::raw_sql(mark)
+        .execute(&mut connection)
+        .await
+        .expect("the row is marked");
+    let many = (0..2_500)
+        .map(|n: u32| event("free", &format!("many-{n}"), "1"))
+        .collect();
+    let accepted = subject.store.accept(request(many)).await;
+    assert!(accepted.is_ok(), "{accepted:?}");
+    let measured = eventually("the new events are counted", WITHIN, || async {
+        let backlog = subject.store.backlog();
+        (backlog.events == 2_500).then_some(backlog)
+    });
+    let oldest = measured.await.oldest_age.expect("events wait");
+    assert!(oldest < WITHIN, "{oldest:?}");
+}
+
+#[tokio::test]
+async fn the_server_ends_a_transaction_of_a_lost_gateway() {
+    let Some(url) = database().await else { return };
+    for begin in [BEGIN, BEGIN_POOLED] {
+        let connection = PgConnection::connect(&url).await;
+        let mut connection = connection.expect("the server answers");
+        let transaction = connection.begin_with(begin).await;
+        let mut transaction = transaction.expect("a transaction begins");
+        let limit: String = sqlx::query_scalar("SHOW idle_in_transaction_session_timeout")
+            .fetch_one(&mut *transaction)
+            .await
+            .expect("the setting has a value");
+        assert_eq!(limit, "15s", "{begin}");
+    }
 }

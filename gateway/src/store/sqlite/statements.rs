@@ -65,22 +65,26 @@ const FIND: &str = "
     WHERE event.id = ?1 AND (?2 IS NULL OR event.source = ?2)
     ORDER BY event.accepted_ms DESC, event.source LIMIT 100";
 
-/// The first rows decide; `max` and `min` are looked up in the key.
+/// The first rows that wait for no refused event of their key decide: the scan passes the rows of
+/// held keys, as that of the relay does. `held` are the rows that `estimated` does not have: all of
+/// the held keys if every waiting row is counted, otherwise those before the first waiting one.
+/// Each count reads only rows that the scan has read.
 const MEASURE: &str = "
-    WITH head AS MATERIALIZED (
-        SELECT key_hash, created_at FROM evenkeel_outbox ORDER BY sequence LIMIT ?1
-    ), waiting AS MATERIALIZED (
-        SELECT created_at FROM head
+    WITH waiting AS MATERIALIZED (
+        SELECT sequence, created_at FROM evenkeel_outbox
         WHERE key_hash NOT IN (SELECT key_hash FROM evenkeel_outbox WHERE failure IS NOT NULL)
+        ORDER BY sequence LIMIT ?1
+    ), summary AS MATERIALIZED (
+        SELECT count(*) AS found, min(sequence) AS head, min(created_at) AS oldest FROM waiting
     )
-    SELECT (SELECT count(*) FROM head) AS found,
-           (SELECT count(*) FROM waiting) AS waiting,
-           coalesce((SELECT max(sequence) FROM evenkeel_outbox)
-                    - (SELECT min(sequence) FROM evenkeel_outbox) + 1, 0) AS estimated,
-           (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) - min(created_at) FROM waiting)
-               AS oldest_ms,
+    SELECT found,
+           coalesce((SELECT max(sequence) FROM evenkeel_outbox) - head + 1, 0) AS estimated,
+           CASE WHEN found < ?1 THEN (SELECT count(*) FROM evenkeel_outbox) - found
+                ELSE (SELECT count(*) FROM evenkeel_outbox WHERE sequence < head) END AS held,
+           CAST(unixepoch('subsec') * 1000 AS INTEGER) - oldest AS oldest_ms,
            coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'evenkeel_outbox'), 0)
-               AS written";
+               AS written
+    FROM summary";
 
 const PURGE_REQUESTS: &str = "
     DELETE FROM gateway_requests WHERE (principal, key) IN (
@@ -212,11 +216,13 @@ pub(super) async fn measure(connection: &mut SqliteConnection) -> Result<Measure
         .fetch_one(connection)
         .await?;
     Ok(Measured {
-        found: row.try_get("found")?,
-        waiting: row.try_get("waiting")?,
+        waiting: row.try_get("found")?,
         estimated: row.try_get("estimated")?,
         oldest_ms: row.try_get("oldest_ms")?,
-        total: Total::Written(row.try_get("written")?),
+        total: Total::Written {
+            written: row.try_get("written")?,
+            held: row.try_get("held")?,
+        },
     })
 }
 

@@ -15,7 +15,7 @@ use super::write_lock::{REST, WriteRun};
 use evenkeel::inbox::BoxFuture;
 use evenkeel::outbox::{OutboxError, SqliteOutbox};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Sqlite, SqlitePool, Transaction};
+use sqlx::{Connection as _, Sqlite, SqlitePool, Transaction};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -130,6 +130,16 @@ impl SqliteStore {
         self.file.writer.close().await;
     }
 
+    /// Fails a commit as a full disk does: SQLite has rolled back, and the driver does not know.
+    #[cfg(test)]
+    pub(super) async fn fail_a_commit(&self) {
+        let mut transaction = self.file.begin().await.expect("a transaction begins");
+        let ended = sqlx::raw_sql("ROLLBACK").execute(&mut *transaction).await;
+        ended.expect("the transaction ends");
+        let committed = transaction.commit().await;
+        committed.expect_err("no transaction is open");
+    }
+
     /// Deletes identities older than the retention at once, as the background task does.
     #[cfg(test)]
     pub(super) async fn purge_before(&self, before_ms: i64) {
@@ -203,6 +213,12 @@ impl SqliteFile {
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
+            // A commit for which the disk has no room is rolled back by SQLite itself, and the
+            // driver's count of open transactions is wrong then: such a connection is replaced.
+            .before_acquire(|connection, _| {
+                let is_clean = !connection.is_in_transaction();
+                Box::pin(async move { Ok(is_clean) })
+            })
             // SQLite's own waiting for the lock favours its last owner.
             .connect_lazy_with(options.clone().busy_timeout(Duration::ZERO));
         let readers = SqlitePoolOptions::new()

@@ -229,6 +229,49 @@ async fn a_held_key_does_not_make_the_backlog_old() {
 }
 
 #[tokio::test]
+async fn an_old_held_key_does_not_make_the_backlog_large() {
+    let folder = folder();
+    let subject = InFile::open(folder.path()).await;
+    let held = request(vec![event("held", "1", "1")]);
+    let accepted = subject.store.accept(held).await;
+    assert!(accepted.is_ok(), "{accepted:?}");
+    // As if three million events were published since then.
+    let mark = "UPDATE evenkeel_outbox SET failure = 'too large', failed_at = 0, created_at = 0;
+                UPDATE sqlite_sequence SET seq = 3000000 WHERE name = 'evenkeel_outbox'";
+    let mut connection = subject.connection().await;
+    sqlx::raw_sql(mark)
+        .execute(&mut connection)
+        .await
+        .expect("the row is marked");
+    let many = (0..2_500)
+        .map(|n: u32| event("free", &format!("many-{n}"), "1"))
+        .collect();
+    let accepted = subject.store.accept(request(many)).await;
+    assert!(accepted.is_ok(), "{accepted:?}");
+    let measured = eventually("the new events are counted", WITHIN, || async {
+        let backlog = subject.store.backlog();
+        (backlog.events == 2_500).then_some(backlog)
+    });
+    let backlog = measured.await;
+    let oldest = backlog.oldest_age.expect("events wait");
+    assert!(oldest < WITHIN, "{oldest:?}");
+    // All but the held event and the waiting ones.
+    assert_eq!(backlog.drained, 2_999_999);
+}
+
+#[tokio::test]
+async fn a_transaction_that_sqlite_ended_does_not_end_the_writer() {
+    let folder = folder();
+    let subject = InFile::open(folder.path()).await;
+    subject.store.fail_a_commit().await;
+    let accepted = subject
+        .store
+        .accept(request(vec![event("k", "1", "1")]))
+        .await;
+    assert!(accepted.is_ok(), "{accepted:?}");
+}
+
+#[tokio::test]
 async fn an_event_leaves_the_outbox_with_its_row() {
     let folder = folder();
     let subject = InFile::open(folder.path()).await;

@@ -26,7 +26,9 @@ fn stream(topics: &[&str]) -> Stream {
     let source = LogSource::new(kafka, Arc::new(allow_list), second);
     let logs = Arc::new(TopicLogs::new(source, StreamSettings::default()));
     let running = topics.iter().map(|topic| logs.with_running(topic, vec![5]));
-    let parts = running.map(|log| Part::new(log, None, vec![5], 0)).collect();
+    let parts = running
+        .map(|log| Part::new(log, None, vec![5], 0))
+        .collect();
     let permit = Arc::new(Semaphore::new(1))
         .try_acquire_owned()
         .expect("one permit");

@@ -1,26 +1,27 @@
 //! The store that is the brokers: an event is accepted when all in-sync replicas have it.
 //!
-//! Owns the wait for acknowledgements, and where the last events were written. Keeps no identities:
-//! consumers recognise a repeated event by its id.
+//! Owns the wait for acknowledgements. Keeps no identities: consumers recognise a repeated event by
+//! its id.
 
-use super::error::AcceptError;
-use super::maintenance::now_ms;
-use super::port::{AcceptRequest, AcceptStore, Accepted, AcceptedEvent, Backlog, EventPlace};
+use super::super::error::AcceptError;
+use super::super::maintenance::now_ms;
+use super::super::port::{
+    AcceptRequest, AcceptStore, Accepted, AcceptedEvent, Backlog, EventPlace,
+};
+use super::places::Places;
+use super::settled::{Settled, Stopped, refusal, unknown, unusable};
 use bytes::Bytes;
 use evenkeel::inbox::BoxFuture;
 use evenkeel::publisher::{PendingReceipt, PublishError, Publisher};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 /// How long a request waits for room in the publisher's buffer, unless its deadline is earlier. The
 /// second record of a topic may wait a second for the topic's settings, which is no lack of room.
 const ROOM_LIMIT: Duration = Duration::from_secs(2);
-
-/// The events whose places are kept for [`BrokerStore::find`].
-const PLACES_MAX: usize = 100_000;
 
 /// Accepts events by publishing them: an event is accepted when the brokers have acknowledged it.
 ///
@@ -29,9 +30,12 @@ const PLACES_MAX: usize = 100_000;
 /// again, and consumers suppress it by its id.
 ///
 /// The events of a request are sent together. If only some of them are acknowledged, the result is
-/// [`AcceptError::Unknown`]: the caller repeats the request with the same ids. Memory is bounded by
-/// the buffer of the publisher, and by the places of the last 100,000 events, about 500 bytes each.
-/// Other gateways do not know these places.
+/// [`AcceptError::Unknown`]: the caller repeats the request with the same ids. If one of them can
+/// never be published, it is [`AcceptError::Rejected`], whose text names that event and how many
+/// others were published. Memory is bounded by the buffer of the publisher, and by the places of
+/// the last 100,000 events, about 500 bytes each. Other gateways do not know these places.
+///
+/// A producer that fails permanently accepts nothing more: see [`AcceptStore::failed`].
 ///
 /// Flush the publisher before the process ends.
 ///
@@ -74,25 +78,31 @@ impl BrokerStore {
         if idempotency.is_some() {
             return Err(AcceptError::NoIdentities);
         }
+        if let Some(reason) = self.failed() {
+            return Err(unusable(reason));
+        }
         let now = Instant::now();
         if deadline.is_some_and(|deadline| deadline <= now) {
             return Err(AcceptError::DeadlineExceeded);
         }
         let room_limit = now + ROOM_LIMIT;
         let room_limit = deadline.map_or(room_limit, |deadline| deadline.min(room_limit));
+        let events_asked = events.len();
         let (pending, stopped) = self.enqueue(events, room_limit).await;
+        let passed = pending.len();
         if pending.is_empty() {
             return match stopped {
                 Some(Stopped::NoRoom) if deadline == Some(room_limit) => {
                     Err(AcceptError::DeadlineExceeded)
                 }
                 Some(Stopped::NoRoom) => Err(AcceptError::Full { retry_after: None }),
+                Some(Stopped::Failed(PublishError::Fatal(reason))) => Err(unusable(reason)),
                 Some(Stopped::Failed(error)) => Err(refusal(error)),
                 // A request has at least one event.
                 None => Ok(Accepted::New),
             };
         }
-        let in_flight = InFlight::begin(&self.sent, pending.len());
+        let in_flight = InFlight::begin(&self.sent, passed);
         // A task, so that the places are kept if the caller gives up.
         let settling = tokio::spawn(settle(in_flight, pending));
         let settled = match deadline {
@@ -102,23 +112,11 @@ impl BrokerStore {
             },
             None => settling.await,
         };
-        match (settled.map_err(unknown)?, stopped) {
-            (Settled { error: None, .. }, None) => Ok(Accepted::New),
-            (
-                Settled {
-                    error: Some(error), ..
-                },
-                _,
-            ) if error_is_unknown(&error) => Err(refusal(error)),
-            (
-                Settled {
-                    acknowledged: 0,
-                    error: Some(error),
-                },
-                None,
-            ) => Err(refusal(error)),
-            _ => Err(unknown("only some events of the request were published")),
+        let mut settled = settled.map_err(unknown)?;
+        if let Some(Stopped::Failed(error)) = stopped {
+            settled.fail(passed, error);
         }
+        settled.answer(events_asked)
     }
 
     /// Passes events to the publisher, in order, until one fails.
@@ -133,7 +131,10 @@ impl BrokerStore {
             let enqueued = self.publisher.enqueue_record(event.record);
             match timeout_at(room_limit, enqueued).await {
                 Ok(Ok(receipt)) => pending.push((place, receipt)),
-                Ok(Err(error)) => return (pending, Some(Stopped::Failed(error))),
+                Ok(Err(error)) => {
+                    self.sent.note_failure(&error);
+                    return (pending, Some(Stopped::Failed(error)));
+                }
                 Err(_) => return (pending, Some(Stopped::NoRoom)),
             }
         }
@@ -171,47 +172,31 @@ impl AcceptStore for BrokerStore {
         false
     }
 
+    fn failed(&self) -> Option<String> {
+        self.sent.failed.get().cloned()
+    }
+
     fn name(&self) -> &'static str {
         "brokers"
     }
-}
-
-/// Why no further event of a request was passed to the publisher.
-#[derive(Debug)]
-enum Stopped {
-    NoRoom,
-    Failed(PublishError),
-}
-
-/// What became of the events of a request that were passed to the publisher.
-#[derive(Debug, Default)]
-struct Settled {
-    acknowledged: usize,
-    /// The first error, or the first of unknown outcome.
-    error: Option<PublishError>,
 }
 
 /// Awaits the receipts, and keeps the places of the acknowledged events.
 async fn settle(in_flight: InFlight, pending: Vec<(EventPlace, PendingReceipt)>) -> Settled {
     let mut settled = Settled::default();
     let mut in_flight = in_flight;
-    for (mut place, receipt) in pending {
+    for (index, (mut place, receipt)) in pending.into_iter().enumerate() {
         match receipt.await {
             Ok(receipt) => {
                 // A repeated batch is acknowledged without its offset.
                 place.position =
                     (receipt.offset >= 0).then_some((receipt.partition, receipt.offset));
                 in_flight.acknowledge(place);
-                settled.acknowledged += 1;
+                settled.acknowledge();
             }
             Err(error) => {
-                let replaces = match &settled.error {
-                    None => true,
-                    Some(first) => !error_is_unknown(first) && error_is_unknown(&error),
-                };
-                if replaces {
-                    settled.error = Some(error);
-                }
+                in_flight.sent.note_failure(&error);
+                settled.fail(index, error);
             }
         }
     }
@@ -232,40 +217,6 @@ fn place(event: &AcceptedEvent) -> EventPlace {
     place
 }
 
-/// Whether an event may be on the log in spite of this error.
-fn error_is_unknown(error: &PublishError) -> bool {
-    !matches!(
-        error,
-        PublishError::Invalid(_)
-            | PublishError::Serialize(_)
-            | PublishError::Refused { .. }
-            | PublishError::TooLarge { .. }
-            | PublishError::Unfit { .. }
-            | PublishError::NoTopic { .. }
-            | PublishError::NoPartition { .. }
-    )
-}
-
-/// The error of a request of which nothing was published, or perhaps something.
-fn refusal(error: PublishError) -> AcceptError {
-    match error {
-        PublishError::TooLarge { reason, .. } | PublishError::Unfit { reason, .. } => {
-            AcceptError::Rejected(reason)
-        }
-        error if error_is_unknown(&error) => unknown(error),
-        error => AcceptError::Unavailable {
-            doing: "publishing the events",
-            source: error.into(),
-        },
-    }
-}
-
-fn unknown(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> AcceptError {
-    AcceptError::Unknown {
-        source: source.into(),
-    }
-}
-
 /// What was passed to the publisher.
 #[derive(Debug, Default)]
 struct Sent {
@@ -275,9 +226,18 @@ struct Sent {
     requests: AtomicU64,
     unacknowledged: AtomicU64,
     acknowledged: AtomicU64,
+    /// Why the producer is unusable.
+    failed: OnceLock<String>,
 }
 
 impl Sent {
+    /// Remembers the first permanent failure of the producer.
+    fn note_failure(&self, error: &PublishError) {
+        if let PublishError::Fatal(reason) = error {
+            self.failed.get_or_init(|| reason.clone());
+        }
+    }
+
     fn places(&self) -> MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -326,49 +286,9 @@ impl Drop for InFlight {
     }
 }
 
-/// The places of the last [`PLACES_MAX`] events.
-#[derive(Debug, Default)]
-struct Places {
-    /// Of each id the newest last, at most one for a source.
-    by_id: HashMap<String, Vec<Arc<EventPlace>>>,
-    /// All of them in the order of their acknowledgements.
-    in_order: VecDeque<Arc<EventPlace>>,
-}
-
-impl Places {
-    fn add(&mut self, place: EventPlace) {
-        let place = Arc::new(place);
-        let of_id = self.by_id.entry(place.id.clone()).or_default();
-        of_id.retain(|other| other.source != place.source);
-        of_id.push(Arc::clone(&place));
-        self.in_order.push_back(place);
-        if self.in_order.len() > PLACES_MAX
-            && let Some(oldest) = self.in_order.pop_front()
-        {
-            self.forget(&oldest);
-        }
-    }
-
-    fn forget(&mut self, oldest: &Arc<EventPlace>) {
-        let Some(of_id) = self.by_id.get_mut(&oldest.id) else {
-            return;
-        };
-        of_id.retain(|other| !Arc::ptr_eq(other, oldest));
-        if of_id.is_empty() {
-            self.by_id.remove(&oldest.id);
-        }
-    }
-
-    fn find(&self, id: &str, source: Option<&str>) -> Vec<EventPlace> {
-        let of_id = self.by_id.get(id).into_iter().flatten().rev();
-        let asked = of_id.filter(|place| source.is_none_or(|source| place.source == source));
-        asked.map(|place| EventPlace::clone(place)).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::conformance::{self, event, request};
+    use super::super::super::conformance::{self, event, request};
     use super::*;
     use evenkeel::event::OutgoingRecord;
     use evenkeel::kafka::KafkaConfig;
@@ -480,43 +400,37 @@ mod tests {
         assert_eq!(store.backlog(), Backlog::default());
     }
 
-    #[test]
-    fn only_the_last_places_are_kept_in_bounded_memory() {
-        let mut places = Places::default();
-        let add = |places: &mut Places, source: &str, id: usize, at| {
-            let (source, id) = (source.to_owned(), id.to_string());
-            places.add(EventPlace::new(
-                source,
-                id,
-                String::new(),
-                String::new(),
-                at,
-            ));
+    #[tokio::test]
+    async fn a_rejected_event_is_named_and_the_others_are_published() {
+        let kafka = TestKafka::start(KafkaKind::Mock)
+            .await
+            .expect("the mock cluster starts");
+        let topic = event("k", "1", "1").record.topic;
+        kafka.create_topic(&topic, 1).await.expect("a topic");
+        let publisher = publisher(&kafka.config(), PublisherSettings::new("/gateway"));
+        let store = BrokerStore::new(publisher);
+        let large = event("k", "2", &"x".repeat(2_000_000));
+        let batch = vec![event("k", "1", "1"), large];
+        let rejected = store.accept(request(batch)).await;
+        let Err(AcceptError::Rejected(reason)) = rejected else {
+            panic!("rejected: {rejected:?}");
         };
-        for n in 0..PLACES_MAX {
-            add(&mut places, "/a", n, 0);
-        }
-        add(&mut places, "/b", 1, 1);
-        add(&mut places, "/a", 1, 2);
-        let found = |places: &Places, id: &str, source| {
-            let found = places.find(id, source).into_iter();
-            found.map(|place| place.accepted_ms).collect::<Vec<_>>()
-        };
-        assert_eq!(
-            found(&places, "0", None),
-            [0i64; 0],
-            "the oldest is forgotten"
+        assert!(reason.starts_with("event 1 (from 0)"), "{reason}");
+        assert_eq!(store.backlog().drained, 1);
+    }
+
+    #[tokio::test]
+    async fn a_producer_that_failed_permanently_accepts_nothing() {
+        let store = without_brokers(1);
+        assert_eq!(store.failed(), None);
+        store
+            .sent
+            .note_failure(&PublishError::Fatal("fenced".to_owned()));
+        let refused = store.accept(request(vec![event("k", "1", "1")])).await;
+        assert!(
+            matches!(refused, Err(AcceptError::Unavailable { .. })),
+            "{refused:?}"
         );
-        assert_eq!(
-            found(&places, "1", None),
-            [2, 1],
-            "newest first, one of a source"
-        );
-        assert_eq!(found(&places, "1", Some("/b")), [1]);
-        assert_eq!(places.in_order.len(), PLACES_MAX);
-        for n in 0..PLACES_MAX {
-            add(&mut places, "/a", PLACES_MAX + n, 0);
-        }
-        assert_eq!(places.by_id.len(), PLACES_MAX);
+        assert_eq!(store.failed().as_deref(), Some("fenced"));
     }
 }
