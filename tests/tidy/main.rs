@@ -154,7 +154,7 @@ fn for_each_folder(folder: &Path, show: &mut impl FnMut(&Path, &[PathBuf])) {
         .map(|entry| entry.expect("a readable entry").path())
         .filter(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            !name.starts_with('.') && name != "target"
+            !name.starts_with('.') && name != "target" && name != "node_modules"
         })
         .collect();
     show(folder, &entries);

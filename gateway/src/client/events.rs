@@ -54,6 +54,14 @@ pub struct EventStream {
     reconnection: Duration,
 }
 
+impl Client {
+    /// Reads events of these types, with this key if one is given, from now on, or after a cursor.
+    pub fn events(&self, types: &[&str], key: Option<&str>, after: Option<String>) -> EventStream {
+        let types = types.iter().map(|ty| (*ty).to_owned()).collect();
+        EventStream::new(self.clone(), types, key.map(str::to_owned), after)
+    }
+}
+
 impl EventStream {
     pub(super) fn new(
         client: Client,

@@ -1,6 +1,5 @@
 //! Posts events, and repeats requests as told.
 
-use super::events::EventStream;
 use super::retry::{Next, next};
 use rand::RngExt;
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
@@ -154,12 +153,6 @@ impl Client {
                 }
             }
         }
-    }
-
-    /// Reads events of these types, with this key if one is given, from now on, or after a cursor.
-    pub fn events(&self, types: &[&str], key: Option<&str>, after: Option<String>) -> EventStream {
-        let types = types.iter().map(|ty| (*ty).to_owned()).collect();
-        EventStream::new(self.clone(), types, key.map(str::to_owned), after)
     }
 
     /// The status, the `Retry-After` and the body of an answer, or why there is none.

@@ -1,13 +1,18 @@
 //! A client of the tests. It writes HTTP/1.0, so that the body is not chunked, and reads the bytes
 //! as they come.
 
-use super::{OTHER_TYPE, TYPE, WITHIN};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+/// The longest wait for anything that the tests expect.
+pub(super) const WITHIN: Duration = Duration::from_secs(60);
+pub(super) const TYPE: &str = "test.counted.v1";
+pub(super) const OTHER_TYPE: &str = "test.other.v1";
 
 /// A server-sent event.
 #[derive(Debug, Default)]

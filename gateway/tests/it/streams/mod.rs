@@ -5,7 +5,7 @@
 mod client;
 
 use axum::Extension;
-use client::{Connection, websocket_message};
+use client::{Connection, OTHER_TYPE, TYPE, WITHIN, websocket_message};
 use evenkeel::event::{Attributes, ContentMode, Headers, JsonEvent, OutgoingRecord, encode_json};
 use evenkeel::publisher::{Publisher, PublisherSettings};
 use evenkeel::schema::Catalogue;
@@ -22,11 +22,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-/// The longest wait for anything that the tests expect.
-const WITHIN: Duration = Duration::from_secs(60);
 const PARTITIONS: i32 = 4;
-const TYPE: &str = "test.counted.v1";
-const OTHER_TYPE: &str = "test.other.v1";
 
 /// A mock cluster with one topic, and a publisher.
 struct Cluster {
