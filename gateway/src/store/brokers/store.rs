@@ -387,7 +387,7 @@ mod tests {
         let store = BrokerStore::new(publisher);
         let large = AcceptedEvent {
             record: OutgoingRecord {
-                value: Some(vec![b'x'; 2_000_000].into()),
+                value: Some(vec![b'x'; 17 << 20].into()),
                 ..event("k", "1", "1").record
             },
             ..event("k", "1", "1")
@@ -409,7 +409,7 @@ mod tests {
         kafka.create_topic(&topic, 1).await.expect("a topic");
         let publisher = publisher(&kafka.config(), PublisherSettings::new("/gateway"));
         let store = BrokerStore::new(publisher);
-        let large = event("k", "2", &"x".repeat(2_000_000));
+        let large = event("k", "2", &"x".repeat(17 << 20));
         let batch = vec![event("k", "1", "1"), large];
         let rejected = store.accept(request(batch)).await;
         let Err(AcceptError::Rejected(reason)) = rejected else {
