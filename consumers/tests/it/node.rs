@@ -27,7 +27,7 @@ fn service() -> PathBuf {
 
 /// Whether the Node.js service can run.
 fn installed() -> Result<(), StartError> {
-    let modules = service().with_file_name("node_modules/kafkajs");
+    let modules = service().with_file_name("node_modules/lz4js");
     let node = std::process::Command::new("node").arg("--version").output();
     match node {
         Err(error) => Err(missing(error.to_string())),

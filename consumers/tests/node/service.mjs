@@ -6,7 +6,14 @@
 // Written against KafkaJS alone, as a team without evenkeel would write it.
 
 import { randomUUID } from 'node:crypto';
-import { Kafka, Partitioners, logLevel } from 'kafkajs';
+import { CompressionCodecs, CompressionTypes, Kafka, Partitioners, logLevel } from 'kafkajs';
+import lz4 from 'lz4js';
+
+// The shop's services publish with lz4, which KafkaJS reads with a codec of its user's.
+CompressionCodecs[CompressionTypes.LZ4] = () => ({
+  compress: async (encoder) => Buffer.from(lz4.compress(encoder.buffer)),
+  decompress: async (buffer) => Buffer.from(lz4.decompress(buffer)),
+});
 
 const [, , command, brokers, ...rest] = process.argv;
 const kafka = new Kafka({ clientId: 'shop-node', brokers: brokers.split(','), logLevel: logLevel.ERROR });
