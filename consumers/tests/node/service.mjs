@@ -6,8 +6,10 @@
 // Written against KafkaJS alone, as a team without evenkeel would write it.
 
 import { randomUUID } from 'node:crypto';
-import { CompressionCodecs, CompressionTypes, Kafka, Partitioners, logLevel } from 'kafkajs';
+import kafkajs from 'kafkajs';
 import lz4 from 'lz4js';
+
+const { CompressionCodecs, CompressionTypes, Kafka, Partitioners, logLevel } = kafkajs;
 
 // The shop's services publish with lz4, which KafkaJS reads with a codec of its user's.
 CompressionCodecs[CompressionTypes.LZ4] = () => ({
