@@ -1,5 +1,7 @@
 //! The names of callers, and the `source` that follows from a name.
 
+use crate::http::percent_encoded;
+
 /// The place of the caller's name in a template of sources.
 const PLACEHOLDER: &str = "{sub}";
 
@@ -32,18 +34,6 @@ pub(super) fn source_of(template: &str, name: &str) -> String {
 
 fn is_uri_byte(byte: u8) -> bool {
     byte.is_ascii_graphic() && !br#""<>\^`{|}"#.contains(&byte)
-}
-
-fn percent_encoded(name: &str) -> String {
-    let mut encoded = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
-//! What every route shares: problems (RFC 9457), and the context of a request.
+//! What every route shares: problems (RFC 9457), the context of a request, and percent-encoding.
 //!
 //! Knows neither Kafka nor a store.
 
 mod context;
+mod percent;
 mod problem;
 
 pub use context::{RequestContext, TRACE_ID_HEADER, WORKER_HEADER, add_context};
+pub(crate) use percent::percent_encoded;
 pub use problem::{FieldError, Problem, ProblemKind};

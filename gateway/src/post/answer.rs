@@ -1,6 +1,6 @@
 //! The answer to accepted events, and its form in the store and over HTTP.
 
-use crate::http::{Problem, ProblemKind, RequestContext};
+use crate::http::{Problem, ProblemKind, RequestContext, percent_encoded};
 use crate::store::StoredAnswer;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -40,8 +40,8 @@ impl PostedEvent {
     pub fn status_path(&self) -> String {
         format!(
             "/events/{}?source={}",
-            encoded(&self.id),
-            encoded(&self.source)
+            percent_encoded(&self.id),
+            percent_encoded(&self.source)
         )
     }
 }
@@ -199,20 +199,6 @@ impl EventBody {
 fn unreadable() -> Problem {
     let detail = "the answer could not be written or read; the events may have been accepted";
     Problem::new(ProblemKind::Internal, detail)
-}
-
-/// Percent-encodes everything but the unreserved characters of RFC 3986. The result is one segment
-/// of a path, or one value of a query.
-fn encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

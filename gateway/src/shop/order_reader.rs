@@ -4,7 +4,7 @@
 //! dead one costs the callers nothing. If all are left out, the one whose time ends first is tried.
 //! An instance that refuses a request has not failed.
 
-use crate::http::{Problem, ProblemKind};
+use crate::http::{Problem, ProblemKind, percent_encoded};
 use reqwest::StatusCode;
 use reqwest::header::{ETAG, IF_NONE_MATCH};
 use serde::{Deserialize, Serialize};
@@ -201,7 +201,7 @@ impl OrderReader {
             within,
             known_version,
         } = query;
-        let url = format!("{}/orders/{}", instance.url, encoded(order_id));
+        let url = format!("{}/orders/{}", instance.url, percent_encoded(order_id));
         let mut request = self.shared.client.get(url).timeout(within);
         if !wait.is_zero() {
             request = request.query(&[("wait", wait.as_secs_f64())]);
@@ -267,20 +267,6 @@ impl Instance {
         failures.in_a_row = failures.in_a_row.saturating_add(1);
         failures.left_out_until = Some(now + doubled.min(LEFT_OUT_MAX));
     }
-}
-
-/// A path segment: every byte but letters, digits and `-._~` is percent-encoded.
-fn encoded(segment: &str) -> String {
-    let mut text = String::with_capacity(segment.len());
-    for byte in segment.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                text.push(char::from(byte));
-            }
-            _ => text.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -363,7 +349,7 @@ mod tests {
 
     #[test]
     fn an_order_id_cannot_leave_its_path_segment() {
-        assert_eq!(encoded("o-1"), "o-1");
-        assert_eq!(encoded("../admin?x=1#y"), "..%2Fadmin%3Fx%3D1%23y");
+        assert_eq!(percent_encoded("o-1"), "o-1");
+        assert_eq!(percent_encoded("../admin?x=1#y"), "..%2Fadmin%3Fx%3D1%23y");
     }
 }
