@@ -182,7 +182,10 @@ impl JwtVerifier {
         let source = source_of(&self.settings.source, &claims.sub);
         let scopes = claims.scope.as_ref().map_or(&[][..], OneOrMany::as_slice);
         let principal = Principal::new(claims.sub.as_str(), rights(scopes));
-        Ok(principal.with_source(source).with_rate(self.settings.rate))
+        Ok(principal
+            .with_source(source)
+            .with_rate(self.settings.rate)
+            .with_valid_until(valid_until(claims.exp)))
     }
 
     /// The claims of a token whose signature is valid. Nothing else about them is checked.
@@ -207,6 +210,12 @@ impl JwtVerifier {
             .map_err(|_| "the JWT has an invalid signature or claims")?
             .claims)
     }
+}
+
+/// When a token of this `exp` is refused. None if that is later than any time.
+fn valid_until(exp: f64) -> Option<Timestamp> {
+    // The cast saturates.
+    Timestamp::from_second((exp + LEEWAY_SECS).ceil() as i64).ok()
 }
 
 fn header_of(token: &str) -> Option<TokenHeader> {
@@ -266,6 +275,14 @@ mod tests {
             settings().with_rate(0),
         ] {
             assert!(refused.validate().is_err(), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_valid_until_its_leeway_ends() {
+        for (exp, expected) in [(0.0, Some(30)), (0.5, Some(31)), (1e300, None)] {
+            let until = valid_until(exp).map(Timestamp::as_second);
+            assert_eq!(until, expected, "{exp}");
         }
     }
 

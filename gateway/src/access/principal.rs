@@ -1,7 +1,9 @@
 //! A caller and its rights.
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a caller may do. An entry is an event type, or a prefix that ends with `*`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -57,6 +59,8 @@ pub struct Principal {
     pub rights: Arc<Rights>,
     /// Requests per second that it may make on average; none: no limit of its own.
     pub rate: Option<u32>,
+    /// When its token expires. Its streams end then. None: never.
+    pub valid_until: Option<Timestamp>,
 }
 
 impl Principal {
@@ -68,6 +72,7 @@ impl Principal {
             name,
             rights: Arc::new(rights),
             rate: None,
+            valid_until: None,
         }
     }
 
@@ -84,11 +89,38 @@ impl Principal {
         self.rate = rate.into();
         self
     }
+
+    /// Sets when its token expires.
+    #[must_use]
+    pub fn with_valid_until(mut self, valid_until: impl Into<Option<Timestamp>>) -> Self {
+        self.valid_until = valid_until.into();
+        self
+    }
+
+    /// The time until its token expires; zero if it has. None: it does not expire.
+    pub fn time_left(&self) -> Option<Duration> {
+        let left = self.valid_until?.duration_since(Timestamp::now());
+        Some(Duration::try_from(left).unwrap_or_default())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_expired_token_has_no_time_left() {
+        let left = |seconds| {
+            let until = Timestamp::now() + Duration::from_secs(60);
+            let until = until - Duration::from_secs(seconds);
+            let principal = Principal::new("shop", Rights::all()).with_valid_until(until);
+            principal.time_left().expect("it expires").as_secs()
+        };
+        assert!((50..=60).contains(&left(0)));
+        assert_eq!(left(61), 0);
+        let principal = Principal::new("shop", Rights::all());
+        assert_eq!(principal.time_left(), None);
+    }
 
     #[test]
     fn a_right_covers_its_type_or_what_its_prefix_begins() {

@@ -170,7 +170,7 @@ impl TokenFile {
         match self.tokens.get(found as usize) {
             None => Err("the token is unknown"),
             Some(token) if token.is_expired(now) => Err("the token has expired"),
-            Some(token) => Ok(token.principal.clone()),
+            Some(token) => Ok(token.principal.clone().with_valid_until(token.expires)),
         }
     }
 

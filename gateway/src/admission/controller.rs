@@ -1,6 +1,7 @@
 //! [`Admission`] and its permits: the locks and the clock around the decisions.
 //!
-//! Knows the principal and the context of a request; knows no route and no body.
+//! Knows the principal and the context of a request; knows no route, and of a body only that it has
+//! a place.
 
 use super::concurrency_limit::Sample;
 use super::decision::{Candidate, Decision};
@@ -15,10 +16,13 @@ use crate::store::Backlog;
 use axum::http::StatusCode;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
+
+/// The shortest wait of a caller whose body finds no place. The longest is three times as long.
+const UPLOAD_WAIT: Duration = Duration::from_secs(1);
 
 /// Decides which requests are served. Clones share everything.
 ///
@@ -52,6 +56,7 @@ struct Shared {
     hasher: RandomState,
     decision: Mutex<Decision>,
     rates: Mutex<RateLimit>,
+    uploads: Semaphore,
     telemetry: Telemetry,
 }
 
@@ -70,6 +75,7 @@ impl Admission {
             hasher: RandomState::new(),
             decision: Mutex::new(Decision::new(&settings, Instant::now())),
             rates: Mutex::new(RateLimit::new(&settings)),
+            uploads: Semaphore::new(settings.uploads_max),
             telemetry: Telemetry::new(),
             settings,
         };
@@ -115,7 +121,6 @@ impl Admission {
         Ok(Permit {
             admission: self.clone(),
             admitted: now,
-            body_nanos: Arc::default(),
             is_released: false,
         })
     }
@@ -127,6 +132,24 @@ impl Admission {
         context
             .deadline
             .map_or(latest, |deadline| deadline.min(latest))
+    }
+
+    /// The settings, with every value in its range.
+    pub(super) fn settings(&self) -> &AdmissionSettings {
+        &self.shared.settings
+    }
+
+    /// A place for a body that arrives, until the permit is dropped.
+    ///
+    /// # Errors
+    /// A problem with `Retry-After` if there is none. Nothing was accepted.
+    pub(super) fn try_upload(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        self.shared.uploads.try_acquire().map_err(|_| {
+            let wait = UPLOAD_WAIT.mul_f64(1.0 + 2.0 * rand::random::<f64>());
+            let refusal = Refusal::Uploads { wait };
+            self.shared.telemetry.request_refused(refusal.reason());
+            Problem::from(refusal)
+        })
     }
 
     /// The concurrency limit at present.
@@ -236,8 +259,6 @@ impl Outcome {
 pub struct Permit {
     admission: Admission,
     admitted: Instant,
-    /// Until when the body was on its way, in nanoseconds since `admitted`.
-    body_nanos: Arc<AtomicU64>,
     is_released: bool,
 }
 
@@ -245,38 +266,13 @@ impl Permit {
     /// Releases the place, and learns from how the request ended.
     pub fn finish(mut self, outcome: Outcome) {
         self.is_released = true;
-        let body = Duration::from_nanos(self.body_nanos.load(Ordering::Relaxed));
-        let duration = self.admitted.elapsed().saturating_sub(body);
+        let duration = self.admitted.elapsed();
         self.admission.shared.release(match outcome {
             Outcome::Accepted => Sample::Latency(duration),
             Outcome::Refused => Sample::Dropped,
             Outcome::TimedOut => Sample::TimedOut(duration),
             Outcome::Failed => Sample::Ignored,
         });
-    }
-
-    /// The clock of its body.
-    pub(super) fn body_clock(&self) -> BodyClock {
-        BodyClock {
-            admitted: self.admitted,
-            body_nanos: self.body_nanos.clone(),
-        }
-    }
-}
-
-/// Takes the time of the body out of the latency: a caller that sends slowly does not count as a
-/// slow store.
-#[derive(Debug)]
-pub(super) struct BodyClock {
-    admitted: Instant,
-    body_nanos: Arc<AtomicU64>,
-}
-
-impl BodyClock {
-    /// A part of the body arrived.
-    pub(super) fn part_arrived(&self) {
-        let nanos = u64::try_from(self.admitted.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.body_nanos.store(nanos, Ordering::Relaxed);
     }
 }
 

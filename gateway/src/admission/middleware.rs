@@ -1,22 +1,33 @@
-//! The middleware of routes that post.
+//! The middleware of routes that post: reads the body, then asks [`Admission`].
+//!
+//! The body comes first, so that a caller that sends slowly holds neither a place of the
+//! concurrency limit nor the latency that the limit follows. Uploads have a bound of their own.
 
 use super::controller::{Admission, Outcome, Permit};
 use super::refusal::timed_out;
 use crate::access::Principal;
 use crate::http::{Problem, ProblemKind, RequestContext};
-use axum::body::Body;
+use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http_body_util::BodyExt;
+use http_body_util::LengthLimitError;
+use std::error::Error;
 use tokio::time::{Instant, timeout_at};
 
 /// The headers with a key of the request, in the order of preference.
 const KEY_HEADERS: [&str; 2] = ["idempotency-key", "ce-id"];
 
-/// Serves a request if [`Admission`] admits it, and refuses it otherwise without reading its body.
-/// Expects a [`Principal`] and a [`RequestContext`] in the request's extensions.
+/// Reads the body of a request, then serves the request if [`Admission`] admits it, and refuses it
+/// otherwise. The handler gets the whole body. Expects a [`Principal`] and a [`RequestContext`] in
+/// the request's extensions.
+///
+/// A body beyond [`body_bytes_max`](super::AdmissionSettings::body_bytes_max) is refused with 413,
+/// unread if it declares its length, one beyond
+/// [`body_time_max`](super::AdmissionSettings::body_time_max) with 408, and one that comes while
+/// [`uploads_max`](super::AdmissionSettings::uploads_max) others are on their way with 503. Nothing
+/// was accepted then.
 ///
 /// The request is given up at [`Admission::deadline`]; the answer is then a 504, after which it is
 /// not known whether the events were accepted. Requests that only read (`GET`, `HEAD`, `OPTIONS`)
@@ -36,11 +47,60 @@ pub async fn admit(State(admission): State<Admission>, request: Request, next: N
     if request.method().is_safe() {
         return next.run(request).await;
     }
+    let request = match upload(&admission, request).await {
+        Ok(request) => request,
+        Err(problem) => return problem.into_response(),
+    };
     let decided = try_admit(&admission, &request);
     match decided {
         Ok((permit, deadline)) => serve(permit, deadline, request, next).await,
         Err(problem) => problem.into_response(),
     }
+}
+
+/// The request with its whole body.
+async fn upload(admission: &Admission, request: Request) -> Result<Request, Problem> {
+    let settings = admission.settings();
+    if request.body().size_hint().lower() > settings.body_bytes_max as u64 {
+        return Err(too_large());
+    }
+    if request.body().is_end_stream() {
+        return Ok(request);
+    }
+    let _upload = admission.try_upload()?;
+    let (parts, body) = request.into_parts();
+    let latest = Instant::now() + settings.body_time_max;
+    let context = parts.extensions.get::<RequestContext>();
+    let deadline = context.and_then(|context| context.deadline);
+    let ends = deadline.map_or(latest, |deadline| deadline.min(latest));
+    match timeout_at(ends, to_bytes(body, settings.body_bytes_max)).await {
+        Ok(Ok(bytes)) => Ok(Request::from_parts(parts, Body::from(bytes))),
+        Ok(Err(error)) if is_limit(&error) => Err(too_large()),
+        Ok(Err(_)) => {
+            let detail = "the body broke off; nothing was accepted";
+            Err(Problem::new(ProblemKind::Malformed, detail))
+        }
+        Err(_) if ends < latest => {
+            let detail = "the deadline passed before the body had arrived; nothing was accepted";
+            Err(Problem::new(ProblemKind::DeadlineExceeded, detail))
+        }
+        Err(_) => {
+            let detail = "the body did not arrive in time; nothing was accepted";
+            Err(Problem::new(ProblemKind::SlowBody, detail))
+        }
+    }
+}
+
+/// Without the bound: that of the route is usually lower.
+fn too_large() -> Problem {
+    let detail = "the body is larger than a post may be; nothing was accepted";
+    Problem::new(ProblemKind::TooLarge, detail)
+}
+
+/// Whether the bound of this file was reached.
+fn is_limit(error: &(dyn Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.any(|cause| cause.is::<LengthLimitError>())
 }
 
 fn try_admit(admission: &Admission, request: &Request) -> Result<(Permit, Instant), Problem> {
@@ -56,9 +116,6 @@ fn try_admit(admission: &Admission, request: &Request) -> Result<(Permit, Instan
 }
 
 async fn serve(permit: Permit, deadline: Instant, request: Request, next: Next) -> Response {
-    let clock = permit.body_clock();
-    let timed = |body: Body| Body::new(body.inspect_frame(move |_| clock.part_arrived()));
-    let request = request.map(timed);
     let (outcome, response) = match timeout_at(deadline, next.run(request)).await {
         Ok(response) => (Outcome::of_status(response.status()), response),
         Err(_) => (Outcome::TimedOut, timed_out().into_response()),

@@ -1,11 +1,13 @@
 //! Admission: which requests that post are served, and when the others come back.
 //!
 //! A gateway stays responsive under overload because it serves only as many requests at a time as
-//! its store can finish at a normal latency, and refuses the rest before it reads their bodies.
+//! its store can finish at a normal latency, and refuses the rest. [`admit`] reads a body before it
+//! decides, so that a slow upload holds no place of the store's; uploads have a bound of their own.
 //! Requests that only read are never refused here.
 //!
 //! | check, in this order | refused with | file |
 //! |---|---|---|
+//! | the body is small, arrives in time, and finds room | 413, 408, 503 | `middleware.rs` |
 //! | the caller keeps its rate | 429 | `rate_limit.rs` |
 //! | the caller's deadline has not passed | 504 | `decision/` |
 //! | the store's backlog is within its bounds | 503 | `queue_limit.rs` |
@@ -19,8 +21,8 @@
 //! [`admit`] is the middleware; [`Admission::try_admit`] is the same for other protocols. The
 //! checks are pure: the clock and random numbers are arguments.
 //!
-//! Memory: at most 10,000 token buckets by default, 20,000 booked places and about 15 KB of
-//! counters.
+//! Memory: at most 10,000 token buckets by default, 20,000 booked places, about 15 KB of counters,
+//! and 256 bodies of at most 1 MiB that arrive.
 
 mod concurrency_limit;
 mod controller;

@@ -28,6 +28,11 @@ pub(super) enum Refusal {
         /// The time until it may come back.
         wait: Duration,
     },
+    /// There are as many bodies on their way as may be.
+    Uploads {
+        /// The time until it may come back.
+        wait: Duration,
+    },
     /// The deadline passed before the request was begun.
     DeadlinePassed,
     /// Requests take longer at present than the deadline leaves.
@@ -46,16 +51,18 @@ pub(super) enum RefusalReason {
     BacklogEvents,
     QueueAge,
     Concurrency,
+    Uploads,
     Deadline,
 }
 
 impl RefusalReason {
     /// All reasons, in the order of their declaration.
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Rate,
         Self::BacklogEvents,
         Self::QueueAge,
         Self::Concurrency,
+        Self::Uploads,
         Self::Deadline,
     ];
 
@@ -66,6 +73,7 @@ impl RefusalReason {
             Self::BacklogEvents => "backlog_events",
             Self::QueueAge => "queue_age",
             Self::Concurrency => "concurrency",
+            Self::Uploads => "uploads",
             Self::Deadline => "deadline",
         }
     }
@@ -79,6 +87,7 @@ impl Refusal {
             Self::BacklogEvents { .. } => RefusalReason::BacklogEvents,
             Self::QueueAge { .. } => RefusalReason::QueueAge,
             Self::Concurrency { .. } => RefusalReason::Concurrency,
+            Self::Uploads { .. } => RefusalReason::Uploads,
             Self::DeadlinePassed | Self::DeadlineShort { .. } => RefusalReason::Deadline,
         }
     }
@@ -110,6 +119,12 @@ impl From<Refusal> for Problem {
                 "more requests are in progress than can be served; nothing was accepted; repeat \
                  the request after the time in Retry-After, with the same Idempotency-Key to be \
                  served first",
+                Some(wait),
+            ),
+            Refusal::Uploads { wait } => (
+                ProblemKind::Overloaded,
+                "too many bodies are on their way; nothing was accepted; repeat the request after \
+                 the time in Retry-After",
                 Some(wait),
             ),
             Refusal::DeadlinePassed => (
@@ -164,6 +179,7 @@ mod tests {
             (Refusal::BacklogEvents { wait }, 503, Some(7)),
             (Refusal::QueueAge { wait }, 503, Some(7)),
             (Refusal::Concurrency { wait }, 503, Some(7)),
+            (Refusal::Uploads { wait }, 503, Some(7)),
             (Refusal::DeadlinePassed, 504, None),
             (
                 Refusal::DeadlineShort {

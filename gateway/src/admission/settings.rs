@@ -1,6 +1,7 @@
 //! The settings of admission. Owns their meaning and defaults; knows no limiter.
 
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// The settings of admission. Values out of range are moved to the nearest that is allowed, so that
 /// no setting can make the gateway refuse everything by mistake.
@@ -22,8 +23,8 @@ pub struct AdmissionSettings {
     /// The least that the concurrency limit shrinks to. Default 10, at least 1.
     pub limit_min: u32,
     /// The most that the concurrency limit grows to. Default 1,000. It bounds the memory for
-    /// request bodies: this number, and half of it for requests that return as they were told,
-    /// times the largest body.
+    /// request bodies: this number, half of it for requests that return as they were told, and
+    /// [`uploads_max`](Self::uploads_max), times the largest body.
     pub limit_max: u32,
     /// How many times the normal latency counts as normal. Above it the limit shrinks. Default
     /// 1.25, at least 1. A larger value accepts more requests at a higher latency.
@@ -36,8 +37,19 @@ pub struct AdmissionSettings {
     /// no bound, so that an outage of the brokers refuses nobody.
     pub queue_age_max: Option<Duration>,
     /// The time that a request may take if its caller sets no earlier deadline. Then it is answered
-    /// with 504. It bounds the time for which a stalled store holds a place. Default 30 s.
+    /// with 504. It bounds the time for which a stalled store holds a place. Begins after the body.
+    /// Default 30 s.
     pub request_time_max: Duration,
+    /// The most bytes of a body that the middleware reads before it admits a request. Above it 413.
+    /// Default 1 MiB. Keep it at or above the bounds of the routes, such as that of `PostLimits`:
+    /// their answers name the bound.
+    pub body_bytes_max: usize,
+    /// How long such a body may take. Then 408. Default 20 s. An earlier deadline of the caller
+    /// counts instead.
+    pub body_time_max: Duration,
+    /// Bodies that arrive at the same time. Above it requests are refused with 503, as long as
+    /// none of them ends. Default 256, at least 1. Empty bodies and those of gRPC do not count.
+    pub uploads_max: usize,
     /// The longest time that a caller is told to wait. When all places up to then are booked,
     /// callers are told this time without a place. Default 60 s, from 1 s to 600 s.
     pub retry_horizon: Duration,
@@ -73,6 +85,9 @@ impl AdmissionSettings {
             backlog_events_max: Some(1_000_000),
             queue_age_max: None,
             request_time_max: Duration::from_secs(30),
+            body_bytes_max: 1 << 20,
+            body_time_max: Duration::from_secs(20),
+            uploads_max: 256,
             retry_horizon: Duration::from_secs(60),
             retry_share: 0.5,
             retry_jitter: 0.2,
@@ -129,6 +144,16 @@ impl AdmissionSettings {
         self
     }
 
+    /// Sets the bounds of bodies: [`body_bytes_max`](Self::body_bytes_max),
+    /// [`body_time_max`](Self::body_time_max) and [`uploads_max`](Self::uploads_max).
+    #[must_use]
+    pub fn with_uploads(mut self, bytes_max: usize, time_max: Duration, max: usize) -> Self {
+        self.body_bytes_max = bytes_max;
+        self.body_time_max = time_max;
+        self.uploads_max = max;
+        self
+    }
+
     /// Sets what callers are told: [`retry_horizon`](Self::retry_horizon),
     /// [`retry_share`](Self::retry_share) and [`retry_jitter`](Self::retry_jitter).
     #[must_use]
@@ -164,6 +189,7 @@ impl AdmissionSettings {
         self.retry_share = within(self.retry_share, 0.01, 1.0);
         self.retry_jitter = within(self.retry_jitter, 0.0, 1.0);
         self.principals_max = self.principals_max.max(8);
+        self.uploads_max = self.uploads_max.clamp(1, Semaphore::MAX_PERMITS);
         self
     }
 }

@@ -10,8 +10,8 @@
 //! | `gateway_refused_total` | counter | reason | refused requests |
 //! | `gateway_queue_age_seconds` | gauge | – | age of the oldest event that waits for the brokers |
 //!
-//! `reason` is one of `rate`, `backlog_events`, `queue_age`, `concurrency` and `deadline`. The
-//! gauges are set by requests: without any they keep their last value.
+//! `reason` is one of `rate`, `backlog_events`, `queue_age`, `concurrency`, `uploads` and
+//! `deadline`. The gauges are set by requests: without any they keep their last value.
 
 use super::refusal::RefusalReason;
 use crate::store::Backlog;

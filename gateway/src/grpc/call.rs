@@ -4,10 +4,13 @@
 use crate::access::{Authenticator, Principal};
 use crate::http::{Problem, ProblemKind, RequestContext};
 use crate::post::IdempotencyKey;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::Response;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -17,6 +20,12 @@ use tonic::Status;
 const TIMEOUT_HEADER: &str = "grpc-timeout";
 /// The content type that the fingerprint of a request includes.
 const CONTENT_TYPE: &str = "application/grpc";
+
+/// The methods that only read. Their messages are short.
+const READS: [&str; 2] = ["/Get", "/Watch"];
+/// The most bytes of such a message, with its frame. A cursor has at most 64 KiB, and the names of
+/// the types are not longer.
+const READ_BYTES_MAX: usize = 128 << 10;
 
 /// Opens calls: finds their caller and their context.
 #[derive(Clone)]
@@ -57,8 +66,8 @@ impl Calls {
 }
 
 /// The middleware before all methods: refuses a call without a valid token before its message is
-/// read, and drops the method at the deadline. The deadline of a stream that has begun is kept by
-/// the stream.
+/// read, bounds the messages of methods that only read, and drops the method at the deadline. The
+/// deadline of a stream that has begun is kept by the stream.
 pub(super) async fn open(State(calls): State<Calls>, mut request: Request, next: Next) -> Response {
     let (context, principal) = match calls.of(&request) {
         Ok(found) => found,
@@ -67,6 +76,10 @@ pub(super) async fn open(State(calls): State<Calls>, mut request: Request, next:
     let deadline = context.deadline;
     request.extensions_mut().insert(context);
     request.extensions_mut().insert(principal);
+    let path = request.uri().path();
+    if READS.iter().any(|method| path.ends_with(method)) {
+        request = request.map(short);
+    }
     let Some(deadline) = deadline else {
         return next.run(request).await;
     };
@@ -74,6 +87,19 @@ pub(super) async fn open(State(calls): State<Calls>, mut request: Request, next:
         Ok(response) => response,
         Err(_) => Status::from(deadline_exceeded()).into_http(),
     }
+}
+
+/// The body of a call that only reads. Fails with a status above [`READ_BYTES_MAX`].
+fn short(body: Body) -> Body {
+    let limited = Limited::new(body, READ_BYTES_MAX);
+    Body::new(limited.map_err(|error| {
+        if !error.is::<LengthLimitError>() {
+            return error;
+        }
+        let detail = format!("a message of this method has at most {READ_BYTES_MAX} bytes");
+        let status: Box<dyn Error + Send + Sync> = Box::new(Status::out_of_range(detail));
+        status
+    }))
 }
 
 /// A call of a known caller.
@@ -170,7 +196,6 @@ mod tests {
     use super::*;
     use crate::access::Rights;
     use axum::Router;
-    use axum::body::Body;
     use axum::http::{HeaderName, HeaderValue};
     use axum::middleware::from_fn_with_state;
     use axum::routing::post;
@@ -238,6 +263,31 @@ mod tests {
         request.extensions_mut().insert(found);
         let (_, principal) = calls().of(&request).expect("a call");
         assert_eq!(&*principal.name, "by-middleware");
+    }
+
+    #[tokio::test]
+    async fn only_methods_that_post_take_long_messages() {
+        async fn read(body: Body) -> String {
+            match body.collect().await {
+                Ok(_) => "read".to_owned(),
+                Err(error) => format!("{:?}", Status::from_error(error.into()).code()),
+            }
+        }
+        for (path, bytes, expected) in [
+            ("/a.B/Watch", READ_BYTES_MAX, "read"),
+            ("/a.B/Watch", READ_BYTES_MAX + 1, "OutOfRange"),
+            ("/a.B/Get", READ_BYTES_MAX + 1, "OutOfRange"),
+            ("/a.B/Post", READ_BYTES_MAX + 1, "read"),
+        ] {
+            let method = post(read).layer(from_fn_with_state(calls(), open));
+            let router = Router::new().route(path, method);
+            let mut request = request("9S");
+            *request.uri_mut() = path.parse().expect("a path");
+            *request.body_mut() = Body::from(vec![0; bytes]);
+            let response = router.oneshot(request).await.expect("an answer");
+            let answer = response.into_body().collect().await.expect("a text");
+            assert_eq!(answer.to_bytes(), expected, "{path} {bytes}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

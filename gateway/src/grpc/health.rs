@@ -1,6 +1,13 @@
 //! `grpc.health.v1.Health`: whether the services serve. Needs no token.
+//!
+//! Without `Watch`: such a stream never ends and sends nothing, so that anybody could hold
+//! connections, and a stop, with it.
 
 use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use tonic::Status;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -16,9 +23,8 @@ pub struct HealthHandle {
 }
 
 impl HealthHandle {
-    /// Sets whether the services serve: `SERVING` or `NOT_SERVING`. Watchers get it at once. A
-    /// gateway that stops calls it with `false` first, so that clients and load balancers move on
-    /// before calls are refused.
+    /// Sets whether the services serve: `SERVING` or `NOT_SERVING`. A gateway that stops calls it
+    /// with `false` first, so that clients and load balancers move on before calls are refused.
     pub async fn set_serving(&self, serving: bool) {
         let status = match serving {
             true => ServingStatus::Serving,
@@ -42,7 +48,17 @@ pub(super) async fn health(services: &[&'static str]) -> (Router, HealthHandle) 
     };
     handle.set_serving(true).await;
     let routes = Routes::from(Router::new()).add_service(server);
-    (routes.into_axum_router(), handle)
+    let routes = routes.into_axum_router();
+    (routes.route_layer(from_fn(refuse_watch)), handle)
+}
+
+/// The middleware: answers `Watch` with `UNIMPLEMENTED`, upon which clients use `Check`, or count
+/// the server as healthy.
+async fn refuse_watch(request: Request, next: Next) -> Response {
+    if request.uri().path().ends_with("/Watch") {
+        return Status::unimplemented("use Check").into_http();
+    }
+    next.run(request).await
 }
 
 #[cfg(test)]
@@ -75,5 +91,15 @@ mod tests {
             .await
             .expect_err("there is no such service");
         assert_eq!(status.code(), Code::NotFound);
+    }
+
+    #[tokio::test]
+    async fn nobody_watches_for_ever() {
+        let (router, _handle) = health(&[]).await;
+        let watched = HealthClient::new(router)
+            .watch(HealthCheckRequest::default())
+            .await;
+        let status = watched.expect_err("it is refused");
+        assert_eq!(status.code(), Code::Unimplemented);
     }
 }

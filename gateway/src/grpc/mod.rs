@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `evenkeel.gateway.v1.Events` | `Post`, `Get`, `Watch` | `events.rs` |
 //! | `shop.v1.Orders` (feature `shop`) | `Place`, `Cancel`, `Get`, `Watch` | `orders.rs` |
-//! | `grpc.health.v1.Health` | `Check`, `Watch` | `health.rs` |
+//! | `grpc.health.v1.Health` | `Check` | `health.rs` |
 //!
 //! The messages are in `schemas/proto`; [`proto`] has them as Rust types, with clients. Rights,
 //! schemas, admission and stores are those of the HTTP routes: a service maps messages and decides
@@ -16,9 +16,9 @@
 //!
 //! # Bounds
 //! A request has at most [`PostLimits::body_bytes_max`](crate::post::PostLimits::body_bytes_max)
-//! bytes; a longer one is refused with `OUT_OF_RANGE` before it is read. The server's HTTP/2
-//! settings bound the calls of a connection at a time, [`Streams`](crate::stream::Streams) the open
-//! streams. A stream buffers nothing of its own.
+//! bytes, one of `Get` or `Watch` 128 KiB; a longer one is refused with `OUT_OF_RANGE`. The HTTP/2
+//! settings of the server bound the calls of a connection at a time,
+//! [`Streams`](crate::stream::Streams) the open streams. A stream buffers nothing of its own.
 //!
 //! ```no_run
 //! use evenkeel_gateway::grpc::Grpc;

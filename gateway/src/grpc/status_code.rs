@@ -48,7 +48,7 @@ pub(super) fn code(kind: ProblemKind) -> Code {
         ProblemKind::Gone => Code::OutOfRange,
         ProblemKind::RateLimited => Code::ResourceExhausted,
         ProblemKind::Overloaded | ProblemKind::Unavailable => Code::Unavailable,
-        ProblemKind::DeadlineExceeded => Code::DeadlineExceeded,
+        ProblemKind::DeadlineExceeded | ProblemKind::SlowBody => Code::DeadlineExceeded,
         ProblemKind::MethodNotAllowed | ProblemKind::Unsupported => Code::Unimplemented,
         ProblemKind::Internal => Code::Internal,
     }

@@ -144,8 +144,8 @@ pub(super) fn too_slow() -> Problem {
     Problem::new(ProblemKind::Unavailable, detail)
 }
 
-/// How a stream ends when the gateway stops.
+/// How a stream ends when the gateway stops, or the caller's token expires.
 pub(super) fn reconnect() -> Problem {
-    let detail = "this gateway stops; call again with the last cursor";
+    let detail = "this gateway stops, or the token expired; call again with the last cursor";
     Problem::new(ProblemKind::Unavailable, detail)
 }

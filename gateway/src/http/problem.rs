@@ -34,6 +34,8 @@ pub enum ProblemKind {
     Gone,
     /// The body is larger than allowed.
     TooLarge,
+    /// The body arrives too slowly. Nothing was accepted.
+    SlowBody,
     /// The URL is longer than allowed.
     UriTooLong,
     /// The content type is not one of those accepted.
@@ -66,6 +68,7 @@ impl ProblemKind {
             Self::Reused => "reused",
             Self::Gone => "gone",
             Self::TooLarge => "too-large",
+            Self::SlowBody => "slow-body",
             Self::UriTooLong => "uri-too-long",
             Self::UnsupportedMediaType => "unsupported-media-type",
             Self::RateLimited => "rate-limited",
@@ -89,6 +92,7 @@ impl ProblemKind {
             Self::InProgress => StatusCode::CONFLICT,
             Self::Gone => StatusCode::GONE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
@@ -112,6 +116,7 @@ impl ProblemKind {
             Self::Reused => "The key was used with another content",
             Self::Gone => "The position is no longer on the log",
             Self::TooLarge => "The body is too large",
+            Self::SlowBody => "The body arrives too slowly",
             Self::UriTooLong => "The URL is too long",
             Self::UnsupportedMediaType => "The content type is not accepted",
             Self::RateLimited => "Too many requests from this caller",

@@ -241,13 +241,16 @@ async fn reload(tls: Option<&Tls>) {
     }
 }
 
-/// The bounds of posts: those of the settings, or the defaults for the store.
+/// The bounds of posts: those of the settings, or the defaults for the store. A body that posts may
+/// have is read whatever they are.
 fn admission(settings: &GatewaySettings) -> AdmissionSettings {
     let default = || match settings.store {
         StoreAddress::Brokers => AdmissionSettings::brokers(),
         _ => AdmissionSettings::outbox(),
     };
-    settings.admission.clone().unwrap_or_else(default)
+    let mut admission = settings.admission.clone().unwrap_or_else(default);
+    admission.body_bytes_max = admission.body_bytes_max.max(settings.post.body_bytes_max);
+    admission
 }
 
 /// The topics that the read model reads.

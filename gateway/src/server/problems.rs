@@ -7,7 +7,7 @@ use axum::extract::rejection::PathRejection;
 use serde_json::{Value, json};
 
 /// Every kind, with what a caller does about it.
-const KINDS: [(ProblemKind, &str); 18] = [
+const KINDS: [(ProblemKind, &str); 19] = [
     (
         ProblemKind::Malformed,
         "Correct the request: its syntax, an attribute, a header or a cursor is wrong.",
@@ -48,6 +48,10 @@ const KINDS: [(ProblemKind, &str); 18] = [
         ProblemKind::TooLarge,
         "Send smaller or fewer events; nothing was accepted.",
     ),
+    (
+        ProblemKind::SlowBody,
+        "Send the body faster: a post has 20 s for it; nothing was accepted.",
+    ),
     (ProblemKind::UriTooLong, "Send a shorter URL."),
     (
         ProblemKind::UnsupportedMediaType,
@@ -79,23 +83,12 @@ const KINDS: [(ProblemKind, &str); 18] = [
     ),
 ];
 
-/// The one problem without a kind; see the middleware of bodies.
-const SLOW_BODY: &str = "slow-body";
-
 /// Explains a kind by its name.
 pub(super) async fn explain(
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, Problem> {
     // A name that is not UTF-8 is the name of no kind.
     let name = name.map(|Path(name)| name).unwrap_or_default();
-    if name == SLOW_BODY {
-        return Ok(Json(json!({
-            "type": "/problems/slow-body",
-            "title": "The body arrives too slowly",
-            "status": 408,
-            "description": "Send the body within 30 s, or at 1 KiB per second or more.",
-        })));
-    }
     let kind = KINDS.iter().find(|(kind, _)| kind.name() == name);
     let (kind, description) = kind.ok_or_else(|| {
         Problem::new(

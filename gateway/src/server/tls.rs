@@ -42,11 +42,16 @@ pub enum TlsError {
     Unusable(#[source] rustls::Error),
 }
 
+/// The times of the last change of certificate and key. None for a file that is missing.
+type ChangeTimes = [Option<SystemTime>; 2];
+
 /// The certificate of the public address. Clones share it.
 #[derive(Clone)]
 pub struct Tls {
     certificate: Arc<Path>,
     key: Arc<Path>,
+    /// Those of the files that were read first.
+    first_changed: ChangeTimes,
     current: Arc<watch::Sender<Arc<ServerConfig>>>,
 }
 
@@ -69,10 +74,13 @@ impl Tls {
         key: impl Into<PathBuf>,
     ) -> Result<Self, TlsError> {
         let (certificate, key) = (certificate.into(), key.into());
+        // Before the files are read: a change while they are read is not missed.
+        let first_changed = changed(&certificate, &key);
         let config = load(&certificate, &key)?;
         Ok(Self {
             certificate: certificate.into(),
             key: key.into(),
+            first_changed,
             current: Arc::new(watch::Sender::new(config)),
         })
     }
@@ -83,37 +91,34 @@ impl Tls {
     }
 
     /// Reads the files again whenever one of them changes, checked every 10 s, until the future is
-    /// dropped. If they cannot be used, the old certificate stays, and the reason is logged.
+    /// dropped. If they cannot be used, the old certificate stays, the reason is logged, and they
+    /// are read again at the next check: one of them may not have been written yet.
     pub async fn reload_regularly(&self) {
         let mut due = tokio::time::interval(CHECK_INTERVAL);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut seen: Option<[Option<SystemTime>; 2]> = None;
+        let mut seen = self.first_changed;
         loop {
             due.tick().await;
             let this = self.clone();
-            let changed = tokio::task::spawn_blocking(move || this.changed()).await;
-            let Ok(changed) = changed else { continue };
-            // The first check only notes the times: the files were read just before.
-            if seen.is_some_and(|seen| seen != changed) {
-                self.reload().await;
+            let changed = move || changed(&this.certificate, &this.key);
+            let Ok(changed) = tokio::task::spawn_blocking(changed).await else {
+                continue;
+            };
+            if changed != seen && self.reload().await {
+                seen = changed;
             }
-            seen = Some(changed);
         }
     }
 
-    /// The times of the last change of both files. None for one that is missing.
-    fn changed(&self) -> [Option<SystemTime>; 2] {
-        let changed = |path: &Path| std::fs::metadata(path).ok()?.modified().ok();
-        [changed(&self.certificate), changed(&self.key)]
-    }
-
-    async fn reload(&self) {
+    /// Returns whether the files could be used.
+    async fn reload(&self) -> bool {
         let this = self.clone();
         let loaded = tokio::task::spawn_blocking(move || load(&this.certificate, &this.key)).await;
         match loaded {
             Ok(Ok(config)) => {
                 self.current.send_replace(config);
                 tracing::info!(certificate = %self.certificate.display(), "certificate reloaded");
+                return true;
             }
             Ok(Err(error)) => {
                 let error: &dyn std::error::Error = &error;
@@ -124,7 +129,12 @@ impl Tls {
             }
             Err(error) => tracing::error!(%error, "reading the new certificate panicked"),
         }
+        false
     }
+}
+
+fn changed(certificate: &Path, key: &Path) -> ChangeTimes {
+    [certificate, key].map(|path| std::fs::metadata(path).ok()?.modified().ok())
 }
 
 fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
@@ -164,11 +174,11 @@ mod tests {
         let tls = Tls::from_files(&made.certificate, &made.key).expect("it fits its key");
         let first = Arc::clone(&tls.current.borrow());
         std::fs::write(&made.certificate, "not PEM").expect("a writable file");
-        tls.reload().await;
+        assert!(!tls.reload().await, "it is read again at the next check");
         assert!(Arc::ptr_eq(&first, &tls.current.borrow()));
         let again = Certificate::in_directory(directory.path()).await;
         again.expect("openssl worked before");
-        tls.reload().await;
+        assert!(tls.reload().await);
         assert!(!Arc::ptr_eq(&first, &tls.current.borrow()));
     }
 

@@ -84,7 +84,7 @@ pub enum Frame {
         /// The position to reconnect with.
         cursor: String,
     },
-    /// This gateway stops. The last frame.
+    /// This gateway stops, or the caller's token expired. The last frame.
     Reconnect {
         /// The position to reconnect with.
         cursor: String,

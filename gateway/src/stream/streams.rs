@@ -160,6 +160,7 @@ impl Streams {
             logs: Arc::clone(&self.shared.logs),
             filter,
             draining: self.shared.draining.subscribe(),
+            expires_in: principal.time_left(),
             client,
         };
         Ok(Subscription::new(parts, terms))

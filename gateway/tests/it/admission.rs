@@ -10,7 +10,7 @@ use evenkeel_gateway::access::{Principal, Rights};
 use evenkeel_gateway::admission::{Admission, AdmissionSettings, admit};
 use evenkeel_gateway::http::RequestContext;
 use evenkeel_gateway::store::Backlog;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -304,6 +304,65 @@ async fn a_slow_upload_does_not_count_as_latency() {
     assert_eq!(gateway.send(slow).await.status(), StatusCode::ACCEPTED);
     // Were it counted, a request would take 5 s, and this one be refused.
     let response = gateway.send(posted(&[("x-request-timeout", "1")])).await;
+    assert_eq!(response.status(), StatusCode::ACCEPTED);
+}
+
+/// A request whose body begins and does not end.
+fn stalled(pairs: &[(&'static str, &str)]) -> Request {
+    let begin = stream::once(async { Ok::<_, io::Error>(Bytes::from_static(b"{")) });
+    let body = Body::from_stream(begin.chain(stream::pending()));
+    request(Method::POST, caller(), headers(pairs), body)
+}
+
+#[tokio::test(start_paused = true)]
+async fn stalled_uploads_hold_no_place_and_end_in_time() {
+    for (timeout, expected_s, status) in [
+        (None, 20, StatusCode::REQUEST_TIMEOUT),
+        (Some("60"), 20, StatusCode::REQUEST_TIMEOUT),
+        (Some("2"), 2, StatusCode::GATEWAY_TIMEOUT),
+    ] {
+        let calls = Arc::default();
+        let gateway = Gateway::new(fixed_limit(1), workers(1, Duration::ZERO, &calls));
+        let pairs: Vec<_> = timeout
+            .map(|text| ("x-request-timeout", text))
+            .into_iter()
+            .collect();
+        let began = Instant::now();
+        let (upload, sender) = (stalled(&pairs), gateway.clone());
+        let upload = tokio::spawn(async move { sender.send(upload).await });
+        yield_now().await;
+        assert_eq!(gateway.admission.in_flight(), 0);
+        let other = gateway.send(posted(&[])).await;
+        assert_eq!(other.status(), StatusCode::ACCEPTED, "the place is free");
+        let response = upload.await.expect("no panic");
+        assert_eq!(response.status(), status, "{timeout:?}");
+        assert_eq!(began.elapsed().as_secs(), expected_s, "{timeout:?}");
+        assert!(body_of(response).await.contains("nothing was accepted"));
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn uploads_beyond_their_bounds_are_refused() {
+    let settings = fixed_limit(10).with_uploads(10, Duration::from_secs(20), 1);
+    let calls = Arc::default();
+    let gateway = Gateway::new(settings, workers(1, Duration::ZERO, &calls));
+    let chunked = Body::from_stream(stream::iter(vec![Ok::<_, io::Error>("x".repeat(11))]));
+    for body in [Body::from("x".repeat(11)), chunked] {
+        let large = request(Method::POST, caller(), HeaderMap::new(), body);
+        let response = gateway.send(large).await;
+        assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
+    let (upload, sender) = (stalled(&[]), gateway.clone());
+    let upload = tokio::spawn(async move { sender.send(upload).await });
+    yield_now().await;
+    let response = gateway.send(posted(&[])).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!((1..=3).contains(&retry_after_s(&response)));
+    upload.abort();
+    assert!(upload.await.expect_err("it was aborted").is_cancelled());
+    let response = gateway.send(posted(&[])).await;
     assert_eq!(response.status(), StatusCode::ACCEPTED);
 }
 

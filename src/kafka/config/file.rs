@@ -4,8 +4,9 @@
 //! password.
 //!
 //! In TOML, `brokers` at the top level is a text or an array of texts, and every other property
-//! is in the table `[kafka]`. The rest of the top level belongs to the program. A property outside
-//! of the table is refused, because the program would ignore it silently.
+//! is in the table `[kafka]`. The rest of the top level belongs to the program, with tables of its
+//! own. A property of librdkafka outside of `[kafka]` is refused, because the program would ignore
+//! it silently.
 
 use super::ConfigError;
 use super::properties::{self, Property};
@@ -83,13 +84,13 @@ pub(super) fn contents(path: &Path) -> Result<FileContent, ConfigError> {
         },
         false => {
             let table: toml::Table = parse_toml(path, &text)?;
-            let is_property = |(key, value): &(&String, &toml::Value)| {
-                *key != "kafka" && (value.is_table() || key.contains('.'))
-            };
-            if let Some((key, _)) = table.iter().find(is_property) {
-                return Err(named(format!(
-                    "{key} is outside of the table [kafka]; move it into that table"
-                )));
+            let others = table.iter().filter(|(key, _)| *key != "kafka");
+            for (key, value) in others {
+                if let Some(property) = property_in(key, value) {
+                    return Err(named(format!(
+                        "{property} is outside of the table [kafka]; move it into that table"
+                    )));
+                }
             }
             FileContent {
                 settings: properties_of_table(&table).map_err(named)?,
@@ -192,6 +193,21 @@ fn properties_of_table(document: &toml::Table) -> Result<Vec<Property>, String> 
     Ok(settings)
 }
 
+/// The property of librdkafka that a key of the top level sets. A quoted name with a dot was meant
+/// as one, known or not; a table of names that librdkafka does not know is one of the program.
+fn property_in(key: &str, value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::Table(table) => table.iter().find_map(|(name, value)| {
+            let name = format!("{key}.{name}");
+            match value.is_table() {
+                true => property_in(&name, value),
+                false => super::rules::is_known(&name).then_some(name),
+            }
+        }),
+        _ => key.contains('.').then(|| key.to_owned()),
+    }
+}
+
 /// In TOML an unquoted `a.b = 1` is a table; as a property it is `a.b`.
 fn flatten(key: &str, value: &toml::Value, settings: &mut Vec<Property>) -> Result<(), String> {
     let text = match value {
@@ -273,6 +289,10 @@ mod tests {
                 "[kafka]\nsasl.password = \" a b \"",
                 &[("sasl.password", " a b ")],
             ),
+            (
+                "brokers = \"a:1\"\n[retry]\nattempts = 3\n[retry.delays]\nfirst = \"1s\"\n",
+                &[("bootstrap.servers", "a:1")],
+            ),
         ] {
             assert_eq!(settings_of("c.toml", text), Ok(owned(expected)), "{text}");
         }
@@ -285,6 +305,9 @@ mod tests {
             ("# nothing\n", "is empty"),
             ("brokerz = \"a:1\"", "has only brokerz"),
             ("kafka = 1", "must be a table"),
+            ("sasl.password = \"a\"", "sasl.password is outside"),
+            ("\"sasl.passwort\" = \"a\"", "sasl.passwort is outside"),
+            ("[ssl.ca]\nlocation = \"a\"", "ssl.ca.location is outside"),
             ("[kafka]\na = []", "a must be a text"),
             (
                 "[kafka]\nsasl.mechanism = \"PLAIN\"\nsasl.mechanisms = \"GSSAPI\"",

@@ -228,6 +228,16 @@ fn check_with_librdkafka(name: &str, value: &str) -> Result<(), ConfigError> {
         .map_err(ConfigError::from_client)
 }
 
+/// Whether librdkafka has a property of this name, whatever its value.
+pub(super) fn is_known(name: &str) -> bool {
+    use rdkafka::{error::KafkaError, types::RDKafkaConfRes};
+    let mut probe = ClientConfig::new();
+    probe.set(name, "");
+    let error = probe.create_native_config().err();
+    let unknown = RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN;
+    !matches!(error, Some(KafkaError::ClientConfig(result, ..)) if result == unknown)
+}
+
 /// Whether librdkafka can fetch tokens by itself. The bundled one cannot.
 fn has_oidc() -> bool {
     check_with_librdkafka("sasl.oauthbearer.method", "oidc").is_ok()

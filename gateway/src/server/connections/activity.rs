@@ -6,8 +6,8 @@ use super::limits::ConnectionLimits;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
-/// The first bytes of an HTTP/2 connection. No method of HTTP/1.1 begins with them.
-const H2_PREFACE: &[u8; 3] = b"PRI";
+/// The first bytes of an HTTP/2 connection. What deviates from them is a head of HTTP/1.1.
+const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The metric of open connections.
 pub(super) const OPEN: &str = "gateway_connections";
@@ -42,8 +42,9 @@ pub(super) struct Activity(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    prefix: [u8; H2_PREFACE.len()],
-    prefix_len: usize,
+    /// The bytes of the preface that have arrived. All of them: it is HTTP/2.
+    preface_len: usize,
+    is_h1: bool,
     /// Requests whose answers are not completely written.
     requests: usize,
     /// Whether the socket belongs to a WebSocket, which has its own limits.
@@ -51,19 +52,28 @@ struct State {
     idle_since: Instant,
     head_since: Option<Instant>,
     write_stalled_since: Option<Instant>,
+    /// Answers of which a part waits to be written.
+    waiting: usize,
+    /// Since when that is so for all answers: the client gives HTTP/2 no room for any.
+    all_waiting_since: Option<Instant>,
+    /// Whether it is closed without regard for its requests.
+    is_cut: bool,
 }
 
 impl Activity {
     /// The activity of a connection that was accepted now.
     pub(super) fn new(now: Instant) -> Self {
         Self(Mutex::new(State {
-            prefix: [0; H2_PREFACE.len()],
-            prefix_len: 0,
+            preface_len: 0,
+            is_h1: false,
             requests: 0,
             upgraded: false,
             idle_since: now,
             head_since: None,
             write_stalled_since: None,
+            waiting: 0,
+            all_waiting_since: None,
+            is_cut: false,
         }))
     }
 
@@ -73,13 +83,15 @@ impl Activity {
             return;
         }
         let mut this = self.lock();
-        for byte in bytes {
-            let at = this.prefix_len;
-            if at == H2_PREFACE.len() {
-                break;
-            }
-            this.prefix[at] = *byte;
-            this.prefix_len += 1;
+        if !this.is_h1 {
+            let rest = H2_PREFACE.get(this.preface_len..).unwrap_or_default();
+            let equal = rest
+                .iter()
+                .zip(bytes)
+                .take_while(|(one, other)| one == other);
+            let equal = equal.count();
+            this.preface_len += equal;
+            this.is_h1 = equal < rest.len().min(bytes.len());
         }
         if this.requests == 0 && !this.upgraded {
             this.head_since.get_or_insert(now);
@@ -101,6 +113,8 @@ impl Activity {
         let mut this = self.lock();
         this.requests += 1;
         this.head_since = None;
+        // Its answer does not wait yet.
+        this.all_waiting_since = None;
     }
 
     /// Notes the end of a request's answer.
@@ -108,6 +122,31 @@ impl Activity {
         let mut this = self.lock();
         this.requests = this.requests.saturating_sub(1);
         this.idle_since = now;
+        this.note_waiting(now);
+    }
+
+    /// Notes that a part of an answer waits to be written.
+    pub(super) fn part_waits(&self, now: Instant) {
+        let mut this = self.lock();
+        this.waiting += 1;
+        this.note_waiting(now);
+    }
+
+    /// Notes that the part was written, or given up.
+    pub(super) fn part_left(&self) {
+        let mut this = self.lock();
+        this.waiting = this.waiting.saturating_sub(1);
+        this.all_waiting_since = None;
+    }
+
+    /// Notes that the connection is closed without regard for its requests.
+    pub(super) fn cut(&self) {
+        self.lock().is_cut = true;
+    }
+
+    /// Whether the connection is closed without regard for its requests.
+    pub(super) fn is_cut(&self) -> bool {
+        self.lock().is_cut
     }
 
     /// Notes that the connection is no longer one of HTTP.
@@ -136,14 +175,18 @@ impl Activity {
         let is_over = |since: Option<Instant>, max| {
             since.is_some_and(|since| now.saturating_duration_since(since) >= max)
         };
-        if is_over(this.write_stalled_since, limits.write_stalled_max) {
+        let stalled = [this.write_stalled_since, this.all_waiting_since];
+        if stalled
+            .into_iter()
+            .any(|since| is_over(since, limits.write_stalled_max))
+        {
             return Some(CloseReason::SlowReader);
         }
         if this.requests > 0 {
             return None;
         }
         // The frames of an idle HTTP/2 connection, such as pings, begin no head.
-        let is_h2 = this.prefix == *H2_PREFACE;
+        let is_h2 = this.preface_len == H2_PREFACE.len();
         if !is_h2 && is_over(this.head_since, limits.head_within) {
             return Some(CloseReason::SlowHead);
         }
@@ -153,6 +196,16 @@ impl Activity {
     /// No invariant can be half written, so a panic elsewhere does no harm.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn note_waiting(&mut self, now: Instant) {
+        if self.requests > 0 && self.waiting >= self.requests {
+            self.all_waiting_since.get_or_insert(now);
+        } else {
+            self.all_waiting_since = None;
+        }
     }
 }
 
@@ -178,16 +231,27 @@ mod tests {
     #[test]
     fn silent_slow_and_stalled_connections_are_closed_in_time() {
         let part: Step = |activity, now| activity.received(b"GET / HT", now);
-        let h2: Step = |activity, now| activity.received(b"PRI * HTTP/2.0\r\n", now);
+        let h2: Step = |activity, now| {
+            let (first, rest) = H2_PREFACE.split_at(10);
+            activity.received(first, now);
+            activity.received(rest, now);
+            activity.received(b"frames", now);
+        };
+        let part_of_h2: Step = |activity, now| activity.received(b"PRI * HTTP/2", now);
+        let like_h2: Step = |activity, now| activity.received(b"PRIVATE / HTTP/1.1", now);
         let started: Step = |activity, _| activity.request_started();
         let ended: Step = |activity, now| activity.request_ended(now);
         let stalled: Step = |activity, now| activity.wrote(false, now);
         let resumed: Step = |activity, now| activity.wrote(true, now);
         let upgraded: Step = |activity, _| activity.upgraded();
+        let waits: Step = |activity, now| activity.part_waits(now);
+        let left: Step = |activity, _| activity.part_left();
         check(&[], 59, None);
         check(&[], 60, Some(CloseReason::Idle));
         check(&[part], 9, None);
         check(&[part], 10, Some(CloseReason::SlowHead));
+        check(&[part_of_h2], 10, Some(CloseReason::SlowHead));
+        check(&[like_h2], 10, Some(CloseReason::SlowHead));
         check(&[h2], 10, None);
         check(&[h2], 60, Some(CloseReason::Idle));
         check(&[part, started], 3_600, None);
@@ -201,5 +265,14 @@ mod tests {
         check(&[part, started, stalled], 60, Some(CloseReason::SlowReader));
         check(&[part, started, stalled, resumed], 60, None);
         check(&[part, started, ended, upgraded], 3_600, None);
+        let slow = Some(CloseReason::SlowReader);
+        check(&[h2, started, waits], 59, None);
+        check(&[h2, started, waits], 60, slow);
+        check(&[h2, started, waits, left], 3_600, None);
+        // The client reads another answer, or waits for it.
+        check(&[h2, started, started, waits], 3_600, None);
+        check(&[h2, started, waits, started], 3_600, None);
+        check(&[h2, started, started, waits, waits], 60, slow);
+        check(&[h2, started, started, waits, ended], 60, slow);
     }
 }

@@ -10,35 +10,58 @@ use tokio::time::Instant;
 
 /// A request under way. Its end is noted when this is dropped.
 #[derive(Debug)]
-pub(super) struct RequestGuard(Arc<Activity>);
+pub(super) struct RequestGuard {
+    activity: Arc<Activity>,
+    /// Whether a part of its answer waits to be written.
+    waits: bool,
+}
 
 impl RequestGuard {
     /// Notes the start of a request.
     pub(super) fn start(activity: Arc<Activity>) -> Self {
         activity.request_started();
-        Self(activity)
+        Self {
+            activity,
+            waits: false,
+        }
+    }
+
+    /// Notes that a part of the answer waits to be written. HTTP asks for the next one when there
+    /// is room for it.
+    fn part_waits(&mut self) {
+        if !self.waits {
+            self.waits = true;
+            self.activity.part_waits(Instant::now());
+        }
+    }
+
+    fn part_left(&mut self) {
+        if self.waits {
+            self.waits = false;
+            self.activity.part_left();
+        }
     }
 }
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.request_ended(Instant::now());
+        self.part_left();
+        self.activity.request_ended(Instant::now());
     }
 }
 
-/// A body with the guard of its request.
+/// A body with the guard of its request. From when a part is handed out until the next one is asked
+/// for, it waits to be written; so does the head of the answer.
 #[derive(Debug)]
 pub(super) struct CountedBody {
     inner: Body,
-    _guard: RequestGuard,
+    guard: RequestGuard,
 }
 
 impl CountedBody {
-    pub(super) fn new(inner: Body, guard: RequestGuard) -> Self {
-        Self {
-            inner,
-            _guard: guard,
-        }
+    pub(super) fn new(inner: Body, mut guard: RequestGuard) -> Self {
+        guard.part_waits();
+        Self { inner, guard }
     }
 }
 
@@ -50,7 +73,13 @@ impl HttpBody for CountedBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.get_mut().inner).poll_frame(cx)
+        let this = self.get_mut();
+        this.guard.part_left();
+        let polled = Pin::new(&mut this.inner).poll_frame(cx);
+        if matches!(polled, Poll::Ready(Some(Ok(_)))) {
+            this.guard.part_waits();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -59,5 +88,36 @@ impl HttpBody for CountedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::activity::CloseReason;
+    use super::super::limits::ConnectionLimits;
+    use super::*;
+    use futures_util::{StreamExt, stream};
+    use http_body_util::BodyExt;
+    use std::convert::Infallible;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_not_asked_for_waits() {
+        let limits = ConnectionLimits::default();
+        let activity = Arc::new(Activity::new(Instant::now()));
+        let verdict = || activity.verdict(&limits, Instant::now() + limits.write_stalled_max);
+        let guard = RequestGuard::start(Arc::clone(&activity));
+        assert_eq!(verdict(), None, "the handler works");
+        let part = stream::once(async { Ok::<_, Infallible>("part") });
+        let inner = Body::from_stream(part.chain(stream::pending()));
+        let mut body = CountedBody::new(inner, guard);
+        assert_eq!(verdict(), Some(CloseReason::SlowReader), "never read");
+        let frame = body.frame().await.expect("a part");
+        assert!(frame.is_ok());
+        assert_eq!(verdict(), Some(CloseReason::SlowReader), "read once");
+        let next = tokio::time::timeout(limits.head_within, body.frame()).await;
+        assert!(next.is_err(), "there is none yet");
+        assert_eq!(verdict(), None, "the client waits for the next part");
+        drop(body);
+        assert_eq!(activity.requests(), 0);
     }
 }

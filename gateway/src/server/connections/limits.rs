@@ -1,6 +1,9 @@
-//! The bounds of the public listener's connections.
+//! The bounds of the public listener's connections, and that of the process's open files.
 
 use std::time::Duration;
+
+/// The open files that are kept for the store, the brokers and the process's own files.
+const OTHER_FILES: usize = 256;
 
 /// The bounds of connections. [`ConnectionLimits::default`] has the defaults.
 ///
@@ -21,7 +24,7 @@ pub struct ConnectionLimits {
     /// of its 256 streams, if a client uses them. At the bound, the connections that have been
     /// without a request for the longest time make room. If all have requests, a new connection is
     /// accepted and closed: a balancer learns from it sooner than from a connection that is not
-    /// accepted.
+    /// accepted. On Linux at most the process's limit of open files, less 256.
     pub connections_max: usize,
     /// Bounds the open connections of one address. Default none: behind a balancer, all
     /// connections have its address.
@@ -33,7 +36,9 @@ pub struct ConnectionLimits {
     /// connection that only pings. Must be longer than the idle time of a balancer's pool, or that
     /// balancer sometimes sends a request to a connection that closes.
     pub idle_max: Duration,
-    /// How long a client may read nothing of an answer that waits for it. Default 60 s.
+    /// How long a client may read nothing although an answer waits for it. Default 60 s. Of several
+    /// answers on an HTTP/2 connection it must read one: a client behind a balancer that reads
+    /// nothing does not end the answers of others.
     pub write_stalled_max: Duration,
     /// How long a TLS handshake may take. Default 10 s.
     pub handshake_within: Duration,
@@ -87,5 +92,61 @@ impl ConnectionLimits {
     pub fn with_handshake_within(mut self, handshake_within: Duration) -> Self {
         self.handshake_within = handshake_within;
         self
+    }
+
+    /// The bounds with as many connections as the process may open files for. Logs a warning if
+    /// these are fewer.
+    pub(super) fn within_open_files(mut self) -> Self {
+        let limits = std::fs::read_to_string("/proc/self/limits").ok();
+        let Some(open_files_max) = limits.as_deref().and_then(open_files_max) else {
+            return self;
+        };
+        let connections_max = connections_for(open_files_max);
+        if connections_max < self.connections_max {
+            tracing::warn!(
+                open_files_max,
+                connections_max,
+                configured = self.connections_max,
+                "the process may not open enough files for all connections: raise the limit \
+                 (LimitNOFILE= of systemd, ulimit -n), or lower connections_max"
+            );
+            self.connections_max = connections_max;
+        }
+        self
+    }
+}
+
+/// The soft limit of open files in the text of `/proc/self/limits`. None if there is none.
+fn open_files_max(limits: &str) -> Option<usize> {
+    let mut lines = limits.lines();
+    let limits = lines.find_map(|line| line.strip_prefix("Max open files"))?;
+    limits.split_whitespace().next()?.parse().ok()
+}
+
+/// The connections that have room within so many open files.
+fn connections_for(open_files_max: usize) -> usize {
+    let others = OTHER_FILES.min(open_files_max / 2);
+    (open_files_max - others).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_open_files_bounds_the_connections() {
+        let text = |soft: &str| {
+            format!(
+                "Limit                     Soft Limit           Hard Limit           Units\n\
+                 Max processes             63304                63304                processes\n\
+                 Max open files            {soft}                 524288               files\n"
+            )
+        };
+        assert_eq!(open_files_max(&text("1024")), Some(1_024));
+        assert_eq!(open_files_max(&text("unlimited")), None);
+        assert_eq!(open_files_max(""), None);
+        for (open_files, expected) in [(1_024, 768), (524_288, 524_032), (100, 50), (0, 1)] {
+            assert_eq!(connections_for(open_files), expected, "{open_files}");
+        }
     }
 }

@@ -126,12 +126,20 @@ impl OpenConnections {
     fn sweep(&self, now: Instant) -> Vec<(CloseReason, u64)> {
         let mut closed: Vec<(CloseReason, u64)> = Vec::new();
         for entry in self.lock().entries.values() {
-            if entry.close.is_cancelled() {
-                continue;
-            }
             let Some(reason) = entry.activity.verdict(&self.limits, now) else {
                 continue;
             };
+            // One that was closed as idle may have a request since, and its client read nothing.
+            let is_known = match reason {
+                CloseReason::Idle => entry.close.is_cancelled(),
+                CloseReason::SlowHead | CloseReason::SlowReader => entry.activity.is_cut(),
+            };
+            if is_known {
+                continue;
+            }
+            if reason != CloseReason::Idle {
+                entry.activity.cut();
+            }
             entry.close.cancel();
             match closed.iter_mut().find(|(known, _)| *known == reason) {
                 Some((_, count)) => *count += 1,
@@ -153,9 +161,10 @@ impl OpenConnections {
         *self.count.borrow()
     }
 
-    /// Closes all connections.
+    /// Closes all connections, whatever requests they have.
     pub(super) fn close_all(&self) {
         for entry in self.lock().entries.values() {
+            entry.activity.cut();
             entry.close.cancel();
         }
     }
@@ -186,6 +195,7 @@ impl Table {
         idle.truncate((limits.connections_max / ROOM_DIVISOR).max(1));
         for (_, id) in &idle {
             if let Some(entry) = self.entries.remove(id) {
+                entry.activity.cut();
                 entry.close.cancel();
             }
         }
@@ -272,5 +282,15 @@ mod tests {
         assert_eq!(open.sweep(later), [(CloseReason::Idle, 1)]);
         assert!(first.close.is_cancelled());
         assert_eq!(open.sweep(later), []);
+        assert!(
+            !first.activity.is_cut(),
+            "a request may have come meanwhile"
+        );
+        first.activity.request_started();
+        first.activity.wrote(false, later);
+        let latest = later + Duration::from_secs(60);
+        assert_eq!(open.sweep(latest), [(CloseReason::SlowReader, 1)]);
+        assert!(first.activity.is_cut());
+        assert_eq!(open.sweep(latest), []);
     }
 }

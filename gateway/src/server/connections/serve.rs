@@ -42,7 +42,8 @@ const H2_SEND_BYTES_MAX: usize = 64 << 10;
 /// The most bytes of bodies that wait for their handlers: of one stream, and of a connection.
 const H2_STREAM_WINDOW: u32 = 128 << 10;
 const H2_CONNECTION_WINDOW: u32 = 256 << 10;
-/// How long a closed connection may take to take leave of its client.
+/// How long a closed connection may take to take leave of its client. One that was closed as idle
+/// takes longer if a request came at that moment.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 
 /// The metric of connections that were closed at once, as there was no room.
@@ -76,10 +77,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server with these bounds, which serves nothing yet.
+    /// A server with these bounds, which serves nothing yet. Warns, and lowers
+    /// [`connections_max`](ConnectionLimits::connections_max), if the process may not open as many
+    /// files.
     pub fn new(limits: ConnectionLimits) -> Self {
         Self {
-            open: OpenConnections::new(limits),
+            open: OpenConnections::new(limits.within_open_files()),
             stop: CancellationToken::new(),
         }
     }
@@ -221,6 +224,9 @@ impl Connection {
                 let limit = async {
                     close.cancelled().await;
                     tokio::time::sleep(LEAVE_WITHIN).await;
+                    while activity.requests() > 0 && !activity.is_cut() {
+                        tokio::time::sleep(LEAVE_WITHIN).await;
+                    }
                 };
                 tokio::select! {
                     ended = connection.as_mut() => ended,

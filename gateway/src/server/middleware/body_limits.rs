@@ -6,7 +6,7 @@
 use crate::http::{Problem, ProblemKind};
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Frame, SizeHint};
@@ -15,6 +15,9 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
+
+/// The longest time of a body, whatever its rate is.
+const BODY_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// The bounds of a request's body. [`BodyLimits::default`] has the defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +28,8 @@ pub struct BodyLimits {
     /// declares its length, otherwise when the bound is reached.
     pub bytes_max: u64,
     /// How long a body may take. Default 30 s. A slower one continues as long as it arrives at
-    /// [`bytes_per_second_min`](Self::bytes_per_second_min) on average; otherwise 408.
+    /// [`bytes_per_second_min`](Self::bytes_per_second_min) on average, for 120 s at most. Then
+    /// 408.
     pub within: Duration,
     /// The rate that a body must have after [`within`](Self::within). Default 1 KiB per second.
     pub bytes_per_second_min: u32,
@@ -63,7 +67,8 @@ impl BodyLimits {
     /// The time that a body has after so many bytes.
     fn time_for(&self, received: u64) -> Duration {
         let at_rate = received as f64 / f64::from(self.bytes_per_second_min.max(1));
-        self.within.max(Duration::from_secs_f64(at_rate))
+        let at_rate = Duration::from_secs_f64(at_rate).min(BODY_TIME_MAX);
+        self.within.max(at_rate)
     }
 }
 
@@ -86,7 +91,10 @@ impl BodyFault {
                     .with_member("maxBytes", limits.bytes_max)
                     .into_response()
             }
-            Self::TooSlow => too_slow(),
+            Self::TooSlow => {
+                let detail = "the body did not arrive in time; nothing was accepted";
+                Problem::new(ProblemKind::SlowBody, detail).into_response()
+            }
         }
     }
 }
@@ -119,23 +127,6 @@ pub(in crate::server) async fn limit_body(
 fn is_grpc(headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE);
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-}
-
-/// A 408 in the form of a problem. It has no kind of its own: only a server that reads bodies
-/// answers with it, and no handler.
-fn too_slow() -> Response {
-    let body = serde_json::json!({
-        "type": "/problems/slow-body",
-        "title": "The body arrives too slowly",
-        "status": StatusCode::REQUEST_TIMEOUT.as_u16(),
-        "detail": "the body did not arrive in time; nothing was accepted",
-    });
-    let mut response = (StatusCode::REQUEST_TIMEOUT, body.to_string()).into_response();
-    let content_type = HeaderValue::from_static("application/problem+json");
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, content_type);
-    response
 }
 
 /// A body that fails when it exceeds a bound.
@@ -211,6 +202,7 @@ impl HttpBody for LimitedBody {
 mod tests {
     use super::*;
     use axum::Router;
+    use axum::http::StatusCode;
     use axum::middleware::from_fn_with_state;
     use axum::routing::post;
     use futures_util::stream;
@@ -254,6 +246,15 @@ mod tests {
         check(60, 1, second, 408).await;
         check(60, 1_100, second, 200).await;
         check(1, 1, second * 31, 408).await;
+    }
+
+    #[test]
+    fn no_rate_prolongs_a_body_for_ever() {
+        let limits = BodyLimits::default();
+        for (received, seconds) in [(0, 30), (60 << 10, 60), (4 << 20, 120), (u64::MAX, 120)] {
+            let time = limits.time_for(received);
+            assert_eq!(time, Duration::from_secs(seconds), "{received}");
+        }
     }
 
     #[tokio::test]

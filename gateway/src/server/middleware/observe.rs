@@ -7,10 +7,13 @@
 //! |---|---|---|
 //! | `gateway_requests_total` | counter | `route`, `method`, `status` |
 //! | `gateway_request_seconds` | histogram, up to the head of the answer | `route` |
+//!
+//! A gRPC call that is refused has the HTTP status 200. The status here is that of its gRPC code,
+//! unless its answer had begun before.
 
 use crate::http::TRACE_ID_HEADER;
 use axum::extract::{MatchedPath, Request};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +25,9 @@ use tokio::time::Instant;
 const REQUESTS_TOTAL: &str = "gateway_requests_total";
 /// The histogram of the time up to the head of an answer.
 const REQUEST_SECONDS: &str = "gateway_request_seconds";
+
+/// The header of an answer that is only a refusal of gRPC.
+const GRPC_STATUS: &str = "grpc-status";
 
 /// The route of a request that no route matches.
 const NO_ROUTE: &str = "none";
@@ -54,7 +60,8 @@ pub(in crate::server) async fn observe(mut request: Request, next: Next) -> Resp
     let method = method_name(request.method());
     let response = next.run(request).await;
     let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
-    let (status, took) = (response.status(), began.elapsed());
+    let status = status_of(response.status(), response.headers());
+    let took = began.elapsed();
     count(route, method, status, took);
     let trace_id = response.headers().get(TRACE_ID_HEADER);
     let trace_id = trace_id.and_then(|value| value.to_str().ok());
@@ -91,6 +98,27 @@ fn count(route: &str, method: &'static str, status: StatusCode, took: Duration) 
         .increment(1);
 }
 
+/// The status for log and metrics: that of HTTP, or of the gRPC code in the head of an answer.
+fn status_of(status: StatusCode, headers: &HeaderMap) -> StatusCode {
+    let code = headers.get(GRPC_STATUS).map(|code| code.as_bytes());
+    match code {
+        Some(code) if status == StatusCode::OK => match code {
+            b"3" | b"9" | b"11" => StatusCode::BAD_REQUEST,
+            b"4" => StatusCode::GATEWAY_TIMEOUT,
+            b"5" => StatusCode::NOT_FOUND,
+            b"6" | b"10" => StatusCode::CONFLICT,
+            b"7" => StatusCode::FORBIDDEN,
+            b"8" => StatusCode::TOO_MANY_REQUESTS,
+            b"12" => StatusCode::NOT_IMPLEMENTED,
+            b"2" | b"13" | b"15" => StatusCode::INTERNAL_SERVER_ERROR,
+            b"14" => StatusCode::SERVICE_UNAVAILABLE,
+            b"16" => StatusCode::UNAUTHORIZED,
+            _ => status,
+        },
+        _ => status,
+    }
+}
+
 /// A method of a request is any text that its client likes.
 fn method_name(method: &Method) -> &'static str {
     match *method {
@@ -118,12 +146,39 @@ fn is_logged_at_info(status: StatusCode, refusals: &AtomicU64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::HeaderValue;
 
     #[test]
     fn invented_methods_share_one_label() {
         let invented = Method::from_bytes(b"STEAL").expect("a token");
         assert_eq!(method_name(&invented), "other");
         assert_eq!(method_name(&Method::POST), "POST");
+    }
+
+    #[test]
+    fn refusals_of_grpc_have_their_status() {
+        for (code, expected) in [
+            (None, 200),
+            (Some("0"), 200),
+            (Some("3"), 400),
+            (Some("4"), 504),
+            (Some("5"), 404),
+            (Some("7"), 403),
+            (Some("8"), 429),
+            (Some("13"), 500),
+            (Some("14"), 503),
+            (Some("16"), 401),
+            (Some("x"), 200),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(code) = code {
+                headers.insert(GRPC_STATUS, HeaderValue::from_static(code));
+            }
+            let status = status_of(StatusCode::OK, &headers);
+            assert_eq!(status, expected, "{code:?}");
+            let status = status_of(StatusCode::NOT_FOUND, &headers);
+            assert_eq!(status, 404, "{code:?}");
+        }
     }
 
     #[test]

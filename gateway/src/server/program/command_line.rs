@@ -106,14 +106,14 @@ pub struct Options {
     #[arg(long, env = "GATEWAY_JWKS", value_name = "FILE")]
     pub jwks: Option<PathBuf>,
     /// The iss that a JSON Web Token must have
-    #[arg(long, env = "GATEWAY_ISSUER", value_name = "TEXT", requires = "jwks")]
+    #[arg(long, env = "GATEWAY_ISSUER", value_name = "TEXT")]
     pub issuer: Option<String>,
     /// The aud that a JSON Web Token must have
-    #[arg(long, env = "GATEWAY_AUDIENCE", value_name = "TEXT", requires = "jwks")]
+    #[arg(long, env = "GATEWAY_AUDIENCE", value_name = "TEXT")]
     pub audience: Option<String>,
     /// No authentication: every request has all rights. For development; refused if --listen is
     /// reachable from other machines
-    #[arg(long, conflicts_with_all = ["tokens", "jwks"])]
+    #[arg(long, conflicts_with_all = ["tokens", "jwks", "issuer", "audience"])]
     pub no_auth: bool,
     /// Certificate with its chain, PEM; read again when it changes [default: plain text]
     #[arg(long, env = "GATEWAY_TLS_CERT", value_name = "FILE")]
@@ -275,17 +275,7 @@ impl Options {
         if self.no_auth {
             return Ok(AccessSettings::Open);
         }
-        let jwt = match (&self.jwks, &self.issuer, &self.audience) {
-            (None, _, _) => file.jwt.clone(),
-            (Some(jwks), Some(issuer), Some(audience)) => {
-                Some(JwtSettings::new(jwks, issuer, audience))
-            }
-            _ => {
-                let text = "--jwks needs --issuer and --audience: a token of another service of \
-                            the same issuer would be valid here otherwise";
-                return Err(Usage(text.to_owned()));
-            }
-        };
+        let jwt = self.jwt(file)?;
         let tokens = self.tokens.clone().or_else(|| file.tokens.clone());
         if tokens.is_none() && jwt.is_none() {
             let text = "how do callers prove who they are? --tokens FILE (see `gateway token \
@@ -293,6 +283,29 @@ impl Options {
             return Err(Usage(text.to_owned()));
         }
         Ok(AccessSettings::Tokens { file: tokens, jwt })
+    }
+
+    /// The settings of the file, each of which a flag overrides. Without them all flags are needed.
+    fn jwt(&self, file: &ConfigFile) -> Result<Option<JwtSettings>, Usage> {
+        let flags = (&self.jwks, &self.issuer, &self.audience);
+        if let Some(of_file) = &file.jwt {
+            let mut jwt = of_file.clone();
+            jwt.key_set = flags.0.clone().unwrap_or(jwt.key_set);
+            jwt.issuer = flags.1.clone().unwrap_or(jwt.issuer);
+            jwt.audience = flags.2.clone().unwrap_or(jwt.audience);
+            return Ok(Some(jwt));
+        }
+        match flags {
+            (None, None, None) => Ok(None),
+            (Some(jwks), Some(issuer), Some(audience)) => {
+                Ok(Some(JwtSettings::new(jwks, issuer, audience)))
+            }
+            _ => {
+                let text = "--jwks, --issuer and --audience belong together: a token of another \
+                            service of the same issuer would be valid here otherwise";
+                Err(Usage(text.to_owned()))
+            }
+        }
     }
 
     fn tls(&self, file: &ConfigFile) -> Result<Option<TlsFiles>, Usage> {
@@ -375,11 +388,41 @@ mod tests {
     }
 
     #[test]
+    fn flags_override_single_settings_of_jwts() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("gateway.toml");
+        let text = "[jwt]\nkey_set = \"file.json\"\nissuer = \"file\"\naudience = \"file\"\n\
+                    source = \"/apps/{sub}\"\nrate = 7\n";
+        std::fs::write(&path, text).expect("a writable file");
+        let path = path.to_str().expect("UTF-8");
+        let of_file = JwtSettings::new("file.json", "file", "file")
+            .with_source("/apps/{sub}")
+            .with_rate(7);
+        let mut other_keys = of_file.clone();
+        other_keys.key_set = "flag.json".into();
+        let mut other_audience = of_file.clone();
+        other_audience.audience = "flag".to_owned();
+        for (flags, expected) in [
+            (&[][..], of_file),
+            (&["--jwks", "flag.json"], other_keys),
+            (&["--audience", "flag"], other_audience),
+        ] {
+            let arguments = [&["--config", path][..], flags].concat();
+            let settings = settings(&arguments).expect("valid").gateway;
+            let AccessSettings::Tokens { jwt, .. } = settings.access else {
+                panic!("{flags:?} authenticate")
+            };
+            assert_eq!(jwt, Some(expected), "{flags:?}");
+        }
+    }
+
+    #[test]
     fn unusable_flags_are_refused_with_the_remedy() {
         for (arguments, expected) in [
             (&[][..], "--no-auth"),
             (&["--no-auth", "--listen", "0.0.0.0:8080"], "--tokens"),
             (&["--jwks", "jwks.json"], "--audience"),
+            (&["--issuer", "https://a.example"], "--jwks"),
             (&["--no-auth", "--tls-cert", "server.crt"], "--tls-key"),
             (&["--no-auth", "--allowed-origin", "*"], "--allowed-origin"),
             (&["--no-auth", "--worker-name", "a b"], "worker_name"),

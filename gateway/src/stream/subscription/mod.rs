@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep};
 use tokio_stream::wrappers::WatchStream;
 
 /// How often one poll looks into a ring before it lets other tasks run.
@@ -44,6 +44,8 @@ pub struct Subscription {
     turn: usize,
     heartbeats: Interval,
     draining: WatchStream<bool>,
+    /// When the caller's token expires.
+    expiry: Option<Pin<Box<Sleep>>>,
     slow_after: Duration,
     /// When the last frame was returned, if nothing was asked for since.
     returned: Option<Instant>,
@@ -255,6 +257,8 @@ pub(super) struct Terms {
     pub(super) logs: Arc<TopicLogs>,
     pub(super) filter: Filter,
     pub(super) draining: watch::Receiver<bool>,
+    /// The time until the caller's token expires. None: never.
+    pub(super) expires_in: Option<Duration>,
     pub(super) client: (OwnedSemaphorePermit, OpenStream),
 }
 
@@ -265,6 +269,7 @@ impl Subscription {
             logs,
             filter,
             draining,
+            expires_in,
             client,
         } = terms;
         let interval = logs.settings.heartbeat.max(Duration::from_millis(100));
@@ -278,6 +283,7 @@ impl Subscription {
             turn: 0,
             heartbeats,
             draining: WatchStream::new(draining),
+            expiry: expires_in.map(|left| Box::pin(sleep(left))),
             returned: None,
             is_new: true,
             is_over: false,
@@ -341,6 +347,13 @@ impl Subscription {
                     cursor: self.cursor(),
                 });
             }
+        }
+        // The client reconnects with a new token, or is refused.
+        let is_expired = |expiry: &mut Pin<Box<Sleep>>| expiry.as_mut().poll(cx).is_ready();
+        if self.expiry.as_mut().is_some_and(is_expired) {
+            return Poll::Ready(Frame::Reconnect {
+                cursor: self.cursor(),
+            });
         }
         if std::mem::take(&mut self.is_new) {
             return Poll::Ready(Frame::Heartbeat {

@@ -11,6 +11,9 @@ use evenkeel::kafka::KafkaConfig;
 use evenkeel::schema::Catalogue;
 use tokio::sync::Semaphore;
 
+/// When the token of the caller expires.
+const EXPIRES_IN: Duration = Duration::from_secs(100);
+
 struct Stream {
     logs: Vec<Arc<TopicLog>>,
     draining: watch::Sender<bool>,
@@ -37,6 +40,7 @@ fn stream(topics: &[&str]) -> Stream {
         logs: Arc::clone(&logs),
         filter: Filter::new(["a"]),
         draining: draining.subscribe(),
+        expires_in: Some(EXPIRES_IN),
         client: (permit, OpenStream::new()),
     };
     let subscription = Subscription::new(parts, terms);
@@ -144,6 +148,17 @@ async fn a_draining_gateway_asks_to_reconnect() {
     stream.logs[0].append(vec![event("a", 5)]);
     stream.draining.send_replace(true);
     assert_eq!(next(&mut stream).await, ("reconnect", vec![5]));
+    assert!(stream.subscription.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_with_the_token_of_its_caller() {
+    let mut stream = stream(&["topic"]);
+    let began = Instant::now();
+    while next(&mut stream).await.0 == "heartbeat" {
+        assert!(began.elapsed() < EXPIRES_IN, "{:?}", began.elapsed());
+    }
+    assert!(began.elapsed() >= EXPIRES_IN, "{:?}", began.elapsed());
     assert!(stream.subscription.next().await.is_none());
 }
 
