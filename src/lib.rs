@@ -163,10 +163,11 @@
 //! | feature | brings |
 //! |---|---|
 //! | `sqlite` (default) | `SqliteInbox` and `SqliteOutbox`; SQLite is compiled in |
-//! | `tls` (default) | TLS to brokers, PostgreSQL and Redis, and with it SASL/SCRAM and OAUTHBEARER, with tokens from a file or from [`kafka::set_token_source`]; OpenSSL is compiled in |
+//! | `tls` (default) | TLS to brokers, PostgreSQL, Redis and a collector of spans, and with it SASL/SCRAM and OAUTHBEARER, with tokens from a file or from [`kafka::set_token_source`]; OpenSSL is compiled in |
 //! | `postgres` | `PostgresInbox` and `PostgresOutbox` |
 //! | `redis` | `RedisInbox`, by leases: effects beside it are at least once |
 //! | `daemon` | `telemetry::daemon`: logs, signals, /livez, /readyz and /metrics |
+//! | `otel` | `telemetry::daemon::SpanExport`: spans to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names, and their context in published events; brings `daemon` |
 //! | `config-file` | how to reach Kafka from TOML and `.properties` files, as the tool and the shop do |
 //! | `json-schema` | payloads are validated against JSON Schema: [`schema::Catalogue`] compiles its documents, and publishers, outboxes and routers accept it |
 //! | `reqwest` | the default classifier knows that client's errors |

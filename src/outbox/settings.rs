@@ -7,6 +7,7 @@ use super::OutboxError;
 use crate::event::{ContentMode, Event, EventType, OutgoingRecord, TraceContext};
 use crate::publisher;
 use crate::schema::PayloadValidator;
+use crate::telemetry::current_trace;
 use std::fmt;
 use std::sync::Arc;
 
@@ -61,7 +62,8 @@ impl OutboxSettings {
         self
     }
 
-    /// Validates and encodes an event like the publisher, with a trace context of its own.
+    /// Validates and encodes an event like the publisher, with the trace context of the current
+    /// span while spans are exported, otherwise with one of its own.
     ///
     /// # Errors
     /// [`OutboxError::Event`] with the first violation.
@@ -69,7 +71,7 @@ impl OutboxSettings {
         &self,
         event: &Event<T>,
     ) -> Result<OutgoingRecord, OutboxError> {
-        let trace = TraceContext::root();
+        let trace = current_trace().unwrap_or_else(TraceContext::root);
         publisher::encode(
             event,
             self.content_mode,

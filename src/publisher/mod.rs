@@ -54,10 +54,11 @@ pub use settings::PublisherSettings;
 use crate::event::{self, ContentMode, Event, EventType, OutgoingRecord, TraceContext};
 use crate::kafka::{ConfigError, KafkaConfig};
 use crate::schema::{PayloadValidator, check};
+use crate::telemetry::trace_of;
 use producer::Client;
 use std::sync::Arc;
 use std::time::Duration;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 /// Publishes events to Kafka. Cheap to clone: clones share one client and one buffer.
 ///
@@ -178,6 +179,9 @@ impl Publisher {
     /// the brokers answer. Consecutive calls keep their order on the log. Dropping the receipt does
     /// not cancel the event.
     ///
+    /// The event begins a trace. While spans are exported (feature `otel`), it belongs to the trace
+    /// of the current span instead, if there is one.
+    ///
     /// Cancel-safe: a future that is dropped while it waits gives its place to the next caller, and
     /// sends nothing. Beside the buffer it waits while a refused batch of the topic is sent again,
     /// and up to a second for the topic's largest batch.
@@ -189,8 +193,11 @@ impl Publisher {
         &self,
         event: &Event<T>,
     ) -> Result<PendingReceipt, PublishError> {
-        let record = self.encode(event, Some(&TraceContext::root()))?;
-        self.enqueue_record(record).await
+        let mut record = self.encode(event, None)?;
+        let span = span::send(&record);
+        let trace = trace_of(&span).unwrap_or_else(TraceContext::root);
+        trace.write(&mut record.headers);
+        self.enqueue_within(span, record).await
     }
 
     /// Validates and encodes an event without sending it: the record that
@@ -230,6 +237,15 @@ impl Publisher {
         record: OutgoingRecord,
     ) -> Result<PendingReceipt, PublishError> {
         let span = span::send(&record);
+        self.enqueue_within(span, record).await
+    }
+
+    /// Enqueues a record within its span of sending.
+    async fn enqueue_within(
+        &self,
+        span: Span,
+        record: OutgoingRecord,
+    ) -> Result<PendingReceipt, PublishError> {
         if span.is_disabled() {
             return self.shared.client.enqueue(record, span).await;
         }

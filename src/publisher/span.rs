@@ -4,13 +4,16 @@
 //! it costs one check of the filter.
 
 use super::error::Failure;
-use crate::event::OutgoingRecord;
+use crate::event::{OutgoingRecord, TraceContext};
+use crate::telemetry::{SEND_TARGET, continue_carried, is_exporting};
 use tracing::{Span, debug_span, field};
 
-/// Creates a span from the send of the record to its acknowledgement.
+/// Creates a span from the send of the record to its acknowledgement. It belongs to the trace that
+/// the record carries, if it carries one.
 pub(super) fn send(record: &OutgoingRecord) -> Span {
     // The macro evaluates the fields only if a subscriber listens.
-    debug_span!(
+    let span = debug_span!(
+        target: SEND_TARGET,
         "send",
         otel.name = format!("send {}", record.topic),
         otel.kind = "producer",
@@ -21,13 +24,21 @@ pub(super) fn send(record: &OutgoingRecord) -> Span {
         messaging.destination.partition.id = field::Empty,
         messaging.kafka.offset = field::Empty,
         messaging.kafka.message.tombstone = record.value.is_none(),
-        messaging.message.body.size = record.value.as_ref().map_or(0, |value| value.len()),
+        messaging.message.body.size = record.value.as_ref().map_or(0, |value| value.len() as i64),
         messaging.message.id = record
             .headers
             .last("ce_id")
             .map(|id| String::from_utf8_lossy(id).into_owned()),
         error.type = field::Empty,
-    )
+        otel.status_code = field::Empty,
+    );
+    if !span.is_disabled()
+        && is_exporting()
+        && let Some(carried) = TraceContext::from_headers(record.headers.iter())
+    {
+        continue_carried(&span, &carried);
+    }
+    span
 }
 
 /// Adds the outcome.
@@ -53,6 +64,7 @@ pub(super) fn end(span: &Span, outcome: Result<&(i32, i64), &Failure>) {
                 Failure::Fatal(_) => "fatal",
             };
             span.record("error.type", kind);
+            span.record("otel.status_code", "error");
         }
     }
 }

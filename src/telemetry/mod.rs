@@ -7,8 +7,9 @@
 //! - [`metric`]: the names, kinds and labels of all metrics
 //! - [`Health`]: readiness and liveness, as reported by consumers, relays and the service itself
 //! - [`process_span`]: the span of one attempt at a record
+//! - [`trace_of`], [`continue_trace`]: the trace context of spans, with the feature `otel`
 //! - `daemon` (feature `daemon`): a subscriber, a recorder, signals, and the server of probes and
-//!   metrics
+//!   metrics; with the feature `otel` also the exporter of spans
 //! - [`visible`](visible()) and its siblings: text from records and errors, made safe for terminals
 //!   and logs
 //!
@@ -37,6 +38,7 @@ mod health;
 mod instance;
 mod log_limiter;
 pub mod metric;
+mod propagation;
 mod reporter;
 mod span;
 
@@ -45,5 +47,8 @@ pub use health::Health;
 pub(crate) use instance::{host, instance};
 pub(crate) use log_limiter::LogLimiter;
 pub use metric::{Metric, MetricKind};
+pub(crate) use propagation::{continue_carried, is_exporting};
+pub use propagation::{continue_trace, current_trace, trace_of};
 pub(crate) use reporter::{Beating, Reporter};
 pub use span::{PROCESS_TARGET, process_span};
+pub(crate) use span::{SEND_TARGET, batch_span, commit_span, poll_span};

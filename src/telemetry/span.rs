@@ -1,22 +1,40 @@
-//! The span of handling one record, with OpenTelemetry's messaging attribute names.
+//! The spans of a consumer, with OpenTelemetry's messaging attribute names: handling a record or a
+//! batch, polling and committing.
 //!
-//! Owns the attribute names. Knows no exporter: `tracing-opentelemetry` reads `otel.name` and
-//! `otel.kind`, and a plain log shows the rest.
+//! Owns the attribute names; `publisher/span.rs` has those of sending. Knows no exporter:
+//! `tracing-opentelemetry` reads `otel.name`, `otel.kind` and `otel.status_code`, and a plain log
+//! shows the rest.
 
-use crate::event::Record;
-use tracing::Span;
+use super::propagation::{continue_trace, is_exporting, link};
+use crate::event::{Record, TraceContext};
 use tracing::field::Empty;
+use tracing::{Span, debug_span};
 
-/// The target of [`process_span`]: `RUST_LOG=info,evenkeel::process=off` disables these spans, and
-/// keeps the log lines of handlers.
+/// The target of [`process_span`]: `RUST_LOG=info,evenkeel::process=off` leaves these spans out of
+/// the log, and keeps the log lines of handlers. `EVENKEEL_SPANS` decides what is exported.
 pub const PROCESS_TARGET: &str = "evenkeel::process";
+
+/// The target of the publisher's span `send`, at level DEBUG.
+pub(crate) const SEND_TARGET: &str = "evenkeel::send";
+
+/// The target of [`poll_span`], at level DEBUG.
+const POLL_TARGET: &str = "evenkeel::poll";
+
+/// The target of [`commit_span`], at level DEBUG.
+const COMMIT_TARGET: &str = "evenkeel::commit";
+
+/// The most links of a span: the default of OpenTelemetry's SDKs, which drop the others.
+const LINKS_MAX: usize = 128;
 
 /// Creates the span `process {topic}` of one attempt at a record, at level INFO.
 ///
 /// Enter it (or instrument the handler's future with it) so that the handler's log lines name their
 /// record. Without a listening subscriber it costs one check and reads nothing of the record.
-/// `error.type` is empty: record it if the attempt fails. Neither key nor value is an attribute, as
-/// both may contain personal data.
+/// `error.type` and `otel.status_code` are empty: record them if the attempt fails. Neither key nor
+/// value is an attribute, as both may contain personal data.
+///
+/// While spans are exported (feature `otel`), its parent is the context in the record's header
+/// `traceparent`. A later attempt has a link to it besides, because time has passed.
 ///
 /// The consumer creates it around every attempt. A service whose handlers hand work to other tasks
 /// instruments these with [`Span::current`](tracing::Span::current).
@@ -39,7 +57,7 @@ pub fn process_span(record: &Record, group: &str, attempt: u32) -> Span {
     let [id, source, ty] = event_attributes(record);
     let topic = record.topic();
     let value = record.value();
-    tracing::info_span!(
+    let span = tracing::info_span!(
         target: PROCESS_TARGET,
         "process",
         otel.name = format!("process {topic}"),
@@ -54,12 +72,92 @@ pub fn process_span(record: &Record, group: &str, attempt: u32) -> Span {
         messaging.kafka.message.tombstone = value.is_none().then_some(true),
         messaging.consumer.group.name = group,
         messaging.message.id = id,
-        messaging.message.body.size = value.map(<[u8]>::len),
+        messaging.message.body.size = value.map(|value| value.len() as i64),
         cloudevents.event_id = id,
         cloudevents.event_source = source,
         cloudevents.event_type = ty,
-        evenkeel.attempt = (attempt > 1).then_some(attempt),
+        // Signed, as OpenTelemetry has no unsigned numbers.
+        evenkeel.attempt = (attempt > 1).then_some(i64::from(attempt)),
         error.type = Empty,
+        otel.status_code = Empty,
+    );
+    continue_record(&span, record, attempt);
+    span
+}
+
+/// Puts the span of an attempt into the record's trace.
+fn continue_record(span: &Span, record: &Record, attempt: u32) {
+    if !is_exporting() {
+        return;
+    }
+    if let Some(trace) = TraceContext::from_headers(record.headers()) {
+        continue_trace(span, &trace);
+        if attempt > 1 {
+            link(span, &trace);
+        }
+    }
+}
+
+/// The span `process {topic}` of a batch of deliveries: a trace of its own, with a link to the span
+/// or the context of each delivery, 128 at most. Only while spans are exported: the log lines of a
+/// batch name no single record.
+pub(crate) fn batch_span(
+    topic: &str,
+    group: &str,
+    deliveries: usize,
+    traces: impl Iterator<Item = TraceContext>,
+) -> Span {
+    if !is_exporting() || !tracing::enabled!(target: PROCESS_TARGET, tracing::Level::INFO) {
+        return Span::none();
+    }
+    let span = tracing::info_span!(
+        target: PROCESS_TARGET,
+        parent: None,
+        "process",
+        otel.name = format!("process {topic}"),
+        otel.kind = "consumer",
+        messaging.system = "kafka",
+        messaging.operation.name = "process",
+        "messaging.operation.type" = "process",
+        messaging.destination.name = topic,
+        messaging.consumer.group.name = group,
+        messaging.batch.message_count = deliveries as i64,
+    );
+    for trace in traces.take(LINKS_MAX) {
+        link(&span, &trace);
+    }
+    span
+}
+
+/// The span of passing received records to the workers. It begins when the client has returned
+/// them, so that an empty poll has none.
+pub(crate) fn poll_span(group: &str, records: usize) -> Span {
+    debug_span!(
+        target: POLL_TARGET,
+        "poll",
+        otel.kind = "client",
+        messaging.system = "kafka",
+        messaging.operation.name = "poll",
+        "messaging.operation.type" = "receive",
+        messaging.consumer.group.name = group,
+        messaging.batch.message_count = records as i64,
+    )
+}
+
+/// The span of one commit request. `error.type` and `otel.status_code` are empty: record them if
+/// it fails.
+pub(crate) fn commit_span(group: &str, partitions: usize) -> Span {
+    debug_span!(
+        target: COMMIT_TARGET,
+        "commit",
+        otel.kind = "client",
+        messaging.system = "kafka",
+        messaging.operation.name = "commit",
+        "messaging.operation.type" = "settle",
+        messaging.consumer.group.name = group,
+        evenkeel.partitions = partitions as i64,
+        error.type = Empty,
+        otel.status_code = Empty,
     )
 }
 

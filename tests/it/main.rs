@@ -19,7 +19,7 @@ mod logs;
 mod membership;
 /// G9: outages, faults and parts that hang cost time, and nothing else.
 mod outages;
-/// G10 and the outbox: publishing, and the meaning of receipts.
+/// G10 and the outbox: publishing, the meaning of receipts, and traces.
 mod publish;
 /// G8 and parking: records that fail, and the group's own topics that hold them.
 mod recovery;

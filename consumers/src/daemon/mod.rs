@@ -175,14 +175,14 @@ pub async fn run<H: Handle>(
     let consuming = Consumer::new(settings.kafka, settings.consumer, around(router))?
         .with_publisher(publisher.clone())
         .with_health(daemon.health.clone())
-        .run(daemon.stop);
+        .run(daemon.stop.clone());
     let purging = inbox_purge::hourly(&inbox, settings.inbox_retention);
     let until_stop = async {
         stop.run_until_cancelled(purging).await;
         deadline.begin();
     };
     let consuming = beside(consuming, until_stop);
-    let relay = Relay::new(outbox, publisher.clone()).with_health(daemon.health);
+    let relay = Relay::new(outbox, publisher.clone()).with_health(daemon.health.clone());
     let consuming = Box::pin(async { Ok(consuming.await?) });
     let report = with_relay(relay, &deadline, consuming).await?;
     tracing::info!(
@@ -198,6 +198,7 @@ pub async fn run<H: Handle>(
     );
     publisher.flush(deadline.left()).await?;
     inbox.close().await;
+    daemon.finish_spans().await;
     Ok((report, signal.get().copied()))
 }
 

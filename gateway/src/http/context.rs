@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use evenkeel::event::{Headers, TraceContext};
+use evenkeel::telemetry::current_trace;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -25,8 +26,8 @@ const TRACESTATE: &str = "tracestate";
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RequestContext {
-    /// The trace of the request: a child of the caller's `traceparent`, or a new root. Events get
-    /// it as theirs.
+    /// The trace of the request: that of its span while spans are exported, otherwise a child of
+    /// the caller's `traceparent`, or a new root. Events get it as theirs.
     pub trace: TraceContext,
     /// The time at which the caller stops waiting, if it said so.
     pub deadline: Option<Instant>,
@@ -97,17 +98,23 @@ pub async fn add_context(
     response
 }
 
+/// The trace of a request. Its span, if it is exported, is in the caller's trace already.
 fn trace(headers: &HeaderMap) -> TraceContext {
+    current_trace().unwrap_or_else(|| {
+        let caller = caller_trace(headers);
+        caller.map_or_else(TraceContext::root, |caller| caller.child())
+    })
+}
+
+/// The trace that the caller of a request is in. `None` without a valid `traceparent`.
+pub(crate) fn caller_trace(headers: &HeaderMap) -> Option<TraceContext> {
     let mut read = Headers::new();
     for name in [TRACEPARENT.as_str(), TRACESTATE] {
         if let Some(value) = headers.get(name) {
             read.push(name, Some(value.as_bytes()));
         }
     }
-    match TraceContext::from_headers(read.iter()) {
-        Some(caller) => caller.child(),
-        None => TraceContext::root(),
-    }
+    TraceContext::from_headers(read.iter())
 }
 
 fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {

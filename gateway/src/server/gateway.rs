@@ -95,6 +95,7 @@ impl Gateway {
         let around = RouterSettings::default()
             .with_body(settings.body)
             .with_local_only(settings.is_open())
+            .with_tls(tls.is_some())
             .with_allowed_origins(settings.allowed_origins);
         let listener = bind(settings.listen).await?;
         Ok(Self {

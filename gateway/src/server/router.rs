@@ -102,6 +102,8 @@ pub struct RouterSettings {
     /// Whether only requests to names of this machine are served. For a gateway without
     /// authentication. Default false.
     pub local_only: bool,
+    /// Whether the connections are TLS, for the attribute `url.scheme` of spans. Default false.
+    pub tls: bool,
 }
 
 impl RouterSettings {
@@ -122,6 +124,12 @@ impl RouterSettings {
         self.local_only = local_only;
         self
     }
+
+    /// Sets whether the connections are TLS.
+    pub fn with_tls(mut self, tls: bool) -> Self {
+        self.tls = tls;
+        self
+    }
 }
 
 /// The router of the gateway. A layer that is added later is outside of those before.
@@ -138,6 +146,7 @@ pub fn router(parts: Parts, settings: RouterSettings) -> Router {
         .merge(parts.own_reads)
         .layer(from_fn(note_caller))
         .layer(from_fn_with_state(parts.authenticator, authenticate));
+    let scheme = if settings.tls { "https" } else { "http" };
     let cross_site = CrossSite {
         allowed_origins: settings.allowed_origins.into(),
         local_only: settings.local_only,
@@ -156,7 +165,7 @@ pub fn router(parts: Parts, settings: RouterSettings) -> Router {
         .layer(from_fn(catch_panics))
         .layer(from_fn(secure_headers))
         .layer(from_fn_with_state(parts.worker, add_context))
-        .layer(from_fn(observe))
+        .layer(from_fn_with_state(scheme, observe))
 }
 
 async fn openapi() -> Response {

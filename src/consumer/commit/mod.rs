@@ -47,6 +47,7 @@ use crate::consumer::state::commit_metadata::{self, Tag};
 use crate::consumer::state::offset_tracker::{Epoch, PartitionProgress};
 use crate::consumer::state::retry_partition::RetryPartition;
 use crate::kafka::native::{ToCommit, cached_watermarks, commit};
+use crate::telemetry::commit_span;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode as Code};
 use std::collections::HashMap;
@@ -399,7 +400,10 @@ impl<C: ConsumerContext + 'static> Committer<C> {
                 metadata: due.metadata.text.as_deref(),
             })
             .collect();
-        commit(&self.consumer, &wanted)
+        let span = commit_span(&self.shared.group, wanted.len());
+        let committed = span.in_scope(|| commit(&self.consumer, &wanted));
+        telemetry::commit_ended(&span, &committed);
+        committed
     }
 
     /// Updates the gauges of a partition: lag by the client's cached end offset, age of the oldest

@@ -4,8 +4,9 @@ use crate::consumer::commit::requests::OwnedPartition;
 use crate::consumer::shared::Shared;
 use crate::event::Record;
 use crate::telemetry::Metric;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use std::time::{Duration, Instant};
+use tracing::Span;
 
 /// The counters of a consumer's commits.
 pub(super) struct CommitCounters {
@@ -96,6 +97,21 @@ impl PartitionGauges {
         self.lag.set(0.0);
         self.oldest_seconds.set(0.0);
         self.parked.iter().for_each(|gauge| gauge.set(0.0));
+    }
+}
+
+/// Adds the failure of a commit to its span: the error of the request, or the first refusal.
+pub(super) fn commit_ended(span: &Span, committed: &KafkaResult<Vec<Option<Code>>>) {
+    if span.is_disabled() {
+        return;
+    }
+    let failure = match committed {
+        Ok(refusals) => refusals.iter().flatten().next().copied(),
+        Err(error) => Some(error.rdkafka_error_code().unwrap_or(Code::Unknown)),
+    };
+    if let Some(code) = failure {
+        span.record("error.type", format!("{code:?}"));
+        span.record("otel.status_code", "error");
     }
 }
 

@@ -82,6 +82,19 @@ impl TraceContext {
         })
     }
 
+    /// The trace id: 32 hexadecimal digits. Empty if `traceparent` was set by hand and is invalid.
+    ///
+    /// ```
+    /// use evenkeel::event::TraceContext;
+    ///
+    /// let root = TraceContext::root();
+    /// assert_eq!(root.trace_id().len(), 32);
+    /// assert_eq!(root.child().trace_id(), root.trace_id());
+    /// ```
+    pub fn trace_id(&self) -> &str {
+        Parent::parse(&self.traceparent).map_or("", |parent| parent.trace_id)
+    }
+
     /// Creates a new root context, marked as sampled so that services that record spans record
     /// those of this trace.
     pub fn root() -> Self {

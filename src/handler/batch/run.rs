@@ -18,8 +18,9 @@ use crate::handler::context::ContextSource;
 use crate::handler::deadline::{outside_handler_time, with_time_limit};
 use crate::handler::error::store_error;
 use crate::handler::extract::BatchFunction;
-use crate::handler::{DeadReason, HandlerError, Outcome, Stage, dedup};
+use crate::handler::{Context, DeadReason, HandlerError, Outcome, Stage, dedup};
 use crate::inbox::{BoxFuture, InboxError, InboxKey};
+use crate::telemetry::batch_span;
 use futures_util::FutureExt;
 use futures_util::future::{Either, join_all, select};
 use std::future::poll_fn;
@@ -29,6 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
 type Handle<T> =
     dyn Fn(Vec<Delivered<T>>, ContextSource<'_>) -> BoxFuture<'static, BatchOutcome> + Send + Sync;
@@ -120,6 +122,7 @@ impl<T: Send + 'static> Batcher<T> {
     /// answer it.
     pub(in crate::handler) async fn deliver(self: Arc<Self>, delivered: Delivered<T>) -> Answer {
         let Delivered { event, context } = &delivered;
+        context.note_span();
         let attributes = &event.attributes;
         let key = context
             .inbox()
@@ -264,6 +267,7 @@ impl<T: Send + 'static> RunningBatch<T> {
                 },
             }
         };
+        let called = called.instrument(span_of(&contexts));
         let called = unless_cancelled(called, &mut callers);
         let ended = match unless_recalled(called, &mut claims).await {
             Ok(ended) => ended,
@@ -317,6 +321,16 @@ impl<T: Send + 'static> RunningBatch<T> {
             }
         }
     }
+}
+
+/// The span of a batch, linked to its deliveries.
+fn span_of(contexts: &[Context]) -> Span {
+    let first = &contexts[0];
+    let traces = contexts.iter().filter_map(|context| {
+        let trace = context.span_trace().or_else(|| context.trace());
+        trace.cloned()
+    });
+    batch_span(first.topic(), first.group(), contexts.len(), traces)
 }
 
 /// The failure of a whole batch.

@@ -14,6 +14,7 @@ use crate::handler::dedup::{DedupLog, ReusedIds};
 use crate::handler::{HandlerError, PublishedIds};
 use crate::inbox::{Inbox, InboxKey};
 use crate::publisher::Publisher;
+use crate::telemetry::current_trace;
 use std::any::Any;
 use std::cell::OnceCell;
 use std::fmt;
@@ -88,6 +89,8 @@ struct Inner {
     /// Read from the record on first use.
     identity: OnceLock<(String, String)>,
     trace: OnceLock<Option<TraceContext>>,
+    /// The context of the delivery's span, for a handler that runs outside of it.
+    span_trace: OnceLock<TraceContext>,
     /// Events to publish if the handler succeeds, in order. Their number is part of their ids.
     staged: Mutex<Vec<OutgoingRecord>>,
     /// The inbox's transaction while it is offered and not taken.
@@ -166,6 +169,7 @@ impl Context {
             content,
             identity: OnceLock::new(),
             trace: OnceLock::new(),
+            span_trace: OnceLock::new(),
             staged: Mutex::default(),
             transaction: Mutex::default(),
         };
@@ -231,7 +235,8 @@ impl Context {
     ///
     /// The event's id is derived from the handled event, the group, the handler, the type of the
     /// event and its position among the events that this delivery publishes. A redelivery therefore
-    /// publishes the same id. The event continues the trace of the handled event.
+    /// publishes the same id. The event continues the trace of the handled event: while spans are
+    /// exported (feature `otel`), as a child of the current span.
     ///
     /// An event that cannot be sent later fails the delivery: as an outage of `kafka` if the
     /// brokers are at fault, permanently if the record is too large or unfit for its topic.
@@ -259,14 +264,36 @@ impl Context {
             }
             PublishedIds::OfHandler => derived_id(source, id, handler, ordinal as u32),
         };
-        let trace = self
-            .trace()
-            .map_or_else(TraceContext::root, TraceContext::child);
         let record = publisher
-            .encode(&event, Some(&trace))
+            .encode(&event, Some(&self.trace_to_publish()))
             .map_err(HandlerError::permanent)?;
         staged.push(record);
         Ok(())
+    }
+
+    /// The trace context of a published event: that of the current span while spans are exported,
+    /// otherwise a child of the record's. A span of another trace, such as that of a batch, is
+    /// passed over for the delivery's own.
+    fn trace_to_publish(&self) -> TraceContext {
+        let of_span = self.span_trace();
+        let own = of_span.or_else(|| self.trace());
+        current_trace()
+            .filter(|current| own.is_none_or(|own| own.trace_id() == current.trace_id()))
+            .or_else(|| of_span.cloned())
+            .unwrap_or_else(|| own.map_or_else(TraceContext::root, TraceContext::child))
+    }
+
+    /// The context of the delivery's span, after [`Context::note_span`].
+    pub(in crate::handler) fn span_trace(&self) -> Option<&TraceContext> {
+        self.inner.span_trace.get()
+    }
+
+    /// Keeps the context of the current span, which is the delivery's: its handler runs in another
+    /// task. Does nothing while no spans are exported.
+    pub(in crate::handler) fn note_span(&self) {
+        if let Some(trace) = current_trace() {
+            self.inner.span_trace.get_or_init(|| trace);
+        }
     }
 
     /// The limit of one attempt; `None` for no limit.

@@ -392,7 +392,9 @@ impl tower::Service<Delivery> for Router {
         let observed = async move {
             let delivered = delivered.await;
             if let Some(kind) = delivered.as_ref().ok().and_then(Outcome::error_type) {
-                Span::current().record("error.type", kind);
+                let span = Span::current();
+                span.record("error.type", kind);
+                span.record("otel.status_code", "error");
             }
             delivered
         };

@@ -5,15 +5,22 @@
 use crate::telemetry::escape::VisibleWriter;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
+use tracing::Subscriber;
 use tracing::field::{Field, Visit};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::prelude::*;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-/// Installs the subscriber. An already installed one is kept: the program chose it.
-pub(super) fn install(json: bool) -> io::Result<()> {
+/// A layer that exports spans.
+pub(super) type SpanLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Installs the subscriber: the log, filtered by `RUST_LOG`, and beside it the layer that exports
+/// spans, which has a filter of its own. Returns whether it is installed: an already installed
+/// subscriber is kept, as the program chose it.
+pub(super) fn install(json: bool, spans: Option<SpanLayer>) -> io::Result<bool> {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .from_env()
@@ -22,29 +29,38 @@ pub(super) fn install(json: bool) -> io::Result<()> {
                 format!("RUST_LOG cannot be read: {error}; for example: info,evenkeel=debug");
             io::Error::new(io::ErrorKind::InvalidInput, message)
         })?;
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    let installed = if json {
-        let layer = layer
-            .json()
-            .flatten_event(true)
-            .with_current_span(true)
-            .with_span_list(false);
-        tracing_subscriber::registry()
+    let installed = match spans {
+        None => tracing_subscriber::registry()
             .with(filter)
-            .with(layer)
-            .try_init()
-    } else {
-        let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        let layer = layer.fmt_fields(TextFields).with_ansi(colours);
-        tracing_subscriber::registry()
-            .with(filter)
-            .with(layer)
-            .try_init()
+            .with(log_layer(json))
+            .try_init(),
+        Some(spans) => tracing_subscriber::registry()
+            .with(spans)
+            .with(log_layer(json).with_filter(filter))
+            .try_init(),
     };
     if installed.is_err() {
         tracing::debug!("a tracing subscriber is already installed and is kept");
     }
-    Ok(())
+    Ok(installed.is_ok())
+}
+
+/// The layer that writes the log to standard error.
+fn log_layer<S>(json: bool) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'span> LookupSpan<'span> + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    if json {
+        return layer
+            .json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(false)
+            .boxed();
+    }
+    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    layer.fmt_fields(TextFields).with_ansi(colours).boxed()
 }
 
 /// Formats the fields of a text log as `name=value`, without those that are the same in every span:

@@ -12,6 +12,7 @@
 //! | logs on standard error, by `RUST_LOG` | one subscriber per process | [`without_logs`] |
 //! | SIGTERM and SIGINT as a request to stop | one pair of handlers | [`without_signals`] |
 //! | metrics in Prometheus' text format | one recorder per process | [`without_recorder`] |
+//! | spans to a collector (feature `otel`) | one exporter per process | `OTEL_EXPORTER_OTLP_ENDPOINT` unset, or [`without_logs`] |
 //! | `/livez`, `/readyz`, `/metrics` | a server, or [`Daemon::router`] | [`admin`] unset |
 //!
 //! [`admin`]: DaemonSettings::admin
@@ -25,11 +26,15 @@
 mod address;
 mod admin;
 mod logging;
+#[cfg(feature = "otel")]
+mod otel;
 mod server;
 mod signals;
 
 pub use address::admin_address;
 pub use logging::TextFields;
+#[cfg(feature = "otel")]
+pub use otel::SpanExport;
 
 use super::{Health, Metric};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -117,7 +122,8 @@ impl DaemonSettings {
 
     /// Installs no `tracing` subscriber. For a host that installs its own later, or wants none: one
     /// that is already installed is kept in any case. Then [`log_json`](Self::log_json) and
-    /// `RUST_LOG` have no effect.
+    /// `RUST_LOG` have no effect, and no spans are exported: with the feature `otel` the host adds
+    /// the layer of `SpanExport` to its subscriber.
     pub fn without_logs(mut self) -> Self {
         self.installs_logs = false;
         self
@@ -205,6 +211,8 @@ pub struct Daemon {
     /// The address of the admin server. None without an admin server.
     pub admin: Option<SocketAddr>,
     metrics: Option<admin::Render>,
+    #[cfg(feature = "otel")]
+    spans: Option<SpanExport>,
 }
 
 impl Daemon {
@@ -213,18 +221,24 @@ impl Daemon {
     /// probes are answered and signals are handled. Start it before consumers and relays, so that
     /// no metric of theirs is lost.
     ///
+    /// With the feature `otel` it exports spans to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT`
+    /// names, if it names one; see `SpanExport`.
+    ///
     /// The daemon is not ready from the cancellation of `stop` on, by a signal or by the program,
     /// so that it receives no traffic while it drains.
     ///
     /// Must be called inside a Tokio runtime. One process needs one daemon.
     ///
     /// # Errors
-    /// Returns an error if `RUST_LOG` cannot be parsed, another metrics recorder is already
-    /// installed, or the address is in use. An already installed subscriber is kept. The error
-    /// names the remedy; nothing that was installed before is undone.
+    /// Returns an error if `RUST_LOG` or a variable of the export cannot be parsed, another metrics
+    /// recorder is already installed, or the address is in use. An already installed subscriber is
+    /// kept. The error names the remedy; nothing that was installed before is undone.
     pub async fn start(settings: DaemonSettings) -> io::Result<Self> {
+        #[cfg(feature = "otel")]
+        let spans = install_logs_and_spans(&settings)?;
+        #[cfg(not(feature = "otel"))]
         if settings.installs_logs {
-            logging::install(settings.log_json)?;
+            logging::install(settings.log_json, None)?;
         }
         let metrics = match settings.metrics {
             Metrics::Installed => Some(own_metrics()?),
@@ -264,7 +278,19 @@ impl Daemon {
             health,
             admin,
             metrics,
+            #[cfg(feature = "otel")]
+            spans,
         })
+    }
+
+    /// Exports the spans that still wait, for at most 2 s, and ends the export. Call it at the end
+    /// of a program, after consumers, relays and publishers. Does nothing while no spans are
+    /// exported, and without the feature `otel`.
+    pub async fn finish_spans(&self) {
+        #[cfg(feature = "otel")]
+        if let Some(spans) = &self.spans {
+            spans.finish().await;
+        }
     }
 
     /// /livez, /healthz, /readyz and, if metrics are rendered, /metrics, to be nested into another
@@ -288,6 +314,29 @@ impl fmt::Debug for Daemon {
             .field("admin", &self.admin)
             .finish_non_exhaustive()
     }
+}
+
+/// Installs the subscriber, with the layer that exports spans where the environment asks for it.
+#[cfg(feature = "otel")]
+fn install_logs_and_spans(settings: &DaemonSettings) -> io::Result<Option<SpanExport>> {
+    if !settings.installs_logs {
+        return Ok(None);
+    }
+    let spans = SpanExport::from_env(&settings.service)?;
+    let layer = spans.as_ref().map(SpanExport::layer);
+    let is_installed = logging::install(settings.log_json, layer)?;
+    let Some(spans) = spans else {
+        return Ok(None);
+    };
+    if !is_installed {
+        otel::not_installed();
+        tracing::warn!(
+            "no spans are exported: another subscriber is installed; add SpanExport::layer to it"
+        );
+        return Ok(None);
+    }
+    spans.log_settings();
+    Ok(Some(spans))
 }
 
 /// The installed recorder, with upkeep while the runtime runs. Its tasks end with the runtime.

@@ -2,7 +2,7 @@
 //!
 //! | order | file | does |
 //! |---|---|---|
-//! | 1 | `observe` | log line and metrics |
+//! | 1 | `observe` | log line, metrics and, by `request_span`, the span |
 //! | 2 | `answers` | security headers; panics become problems |
 //! | 3 | `paths` | long and ambiguous URLs |
 //! | 4 | `cross_site` | requests of other web sites |
@@ -16,6 +16,7 @@ mod body_limits;
 mod cross_site;
 mod observe;
 mod paths;
+mod request_span;
 
 pub(super) use answers::{catch_panics, note_caller, secure_headers};
 pub use body_limits::BodyLimits;

@@ -1,4 +1,4 @@
-//! The log line and the metrics of a request.
+//! The log line and the metrics of a request. Its span is `request_span`'s.
 //!
 //! Owns their names and labels. Labels are route templates and fixed words: no path, no id and no
 //! caller. A log line has no query string, as it may have a token.
@@ -11,8 +11,9 @@
 //! A gRPC call that is refused has the HTTP status 200. The status here is that of its gRPC code,
 //! unless its answer had begun before.
 
+use super::request_span;
 use crate::http::TRACE_ID_HEADER;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 /// The metric of requests.
 const REQUESTS_TOTAL: &str = "gateway_requests_total";
@@ -51,17 +53,24 @@ impl Caller {
     }
 }
 
-/// The middleware: logs and counts a request when its answer begins.
-pub(in crate::server) async fn observe(mut request: Request, next: Next) -> Response {
+/// The middleware: logs and counts a request when its answer begins, which is in its span.
+pub(in crate::server) async fn observe(
+    State(scheme): State<&'static str>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let began = Instant::now();
     let caller = Caller::default();
     request.extensions_mut().insert(caller.clone());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let method = method_name(request.method());
-    let response = next.run(request).await;
-    let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
+    let route = route.as_ref().map(MatchedPath::as_str);
+    let span = request_span::begin(&request, route, scheme);
+    let response = next.run(request).instrument(span.clone()).await;
+    let route = route.unwrap_or(NO_ROUTE);
     let status = status_of(response.status(), response.headers());
     let took = began.elapsed();
+    request_span::end(&span, status);
     count(route, method, status, took);
     let trace_id = response.headers().get(TRACE_ID_HEADER);
     let trace_id = trace_id.and_then(|value| value.to_str().ok());

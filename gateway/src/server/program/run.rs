@@ -52,8 +52,10 @@ pub async fn run(settings: ProgramSettings) -> Result<Ending> {
     if settings.gateway.is_open() {
         tracing::warn!("no authentication: every request has all rights");
     }
-    let gateway = Box::pin(Gateway::open(settings.gateway, daemon.health)).await?;
-    let report = Box::pin(gateway.run(daemon.stop)).await?;
+    let gateway = Box::pin(Gateway::open(settings.gateway, daemon.health.clone())).await?;
+    let ran = Box::pin(gateway.run(daemon.stop.clone())).await;
+    daemon.finish_spans().await;
+    let report = ran?;
     tracing::info!(requests_cut = report.requests_cut, "stopped");
     Ok(match report.is_clean() {
         true => Ending::Done,

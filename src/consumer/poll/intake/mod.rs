@@ -29,6 +29,7 @@ use crate::consumer::state::worker_partitioner::WorkerPartitioner;
 use crate::event::RecordBatchBuilder;
 use crate::kafka::native::{ForwardedQueue, Message, MessageHeaders, Messages};
 use crate::kafka::unreadable::is_unreadable;
+use crate::telemetry::poll_span;
 use rdkafka::error::RDKafkaErrorCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -129,10 +130,13 @@ impl Intake {
             queue.take(&mut messages, room, timeout);
             self.has_drained = messages.len() < room.min(BURST_RECORDS_MAX);
         }
+        let taken = messages.len();
+        let polling = (taken > 0).then(|| poll_span(&self.shared.group, taken).entered());
         let received = self.distribute(queue, &messages, &mut member.assignments(), &mut on_error);
         messages.clear();
         self.messages = messages;
         self.send_shares();
+        drop(polling);
         self.shared
             .counters
             .received

@@ -85,11 +85,14 @@ pub(super) async fn run(args: RelayArgs) -> anyhow::Result<Ending> {
     settings.drain_timeout = args.drain_timeout;
     let relay = Relay::new(store, publisher)
         .with_settings(settings)
-        .with_health(daemon.health);
-    let report = match args.until_empty {
-        true => relay.drain(daemon.stop).await?,
-        false => relay.run(daemon.stop).await?,
+        .with_health(daemon.health.clone());
+    let stop = daemon.stop.clone();
+    let ran = match args.until_empty {
+        true => relay.drain(stop).await,
+        false => relay.run(stop).await,
     };
+    daemon.finish_spans().await;
+    let report = ran?;
     say!(
         "{} events published, {} attempts failed, {} keys held, {} events not acknowledged",
         report.published,
