@@ -107,6 +107,7 @@ impl ValueEnum for Choice {
             Choice::One(Workload::Parked),
             Choice::One(Workload::Gateway),
             Choice::One(Workload::GatewayOverload),
+            Choice::One(Workload::GatewayOutage),
             Choice::One(Workload::GatewayStreams),
         ];
         CHOICES

@@ -33,10 +33,12 @@ pub(crate) enum Workload {
     Lifecycle,
     /// Assignment with a million parked records.
     Parked,
-    /// Post over HTTP, compared with a plain route.
+    /// Post over HTTP, compared with plain routes.
     Gateway,
     /// Post over HTTP at multiples of the capacity.
     GatewayOverload,
+    /// Post over HTTP while the brokers are gone for 30 s.
+    GatewayOutage,
     /// Stream events to 1, 100 and 5,000 clients.
     GatewayStreams,
 }

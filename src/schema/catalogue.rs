@@ -2,7 +2,7 @@
 
 use super::error::SchemaError;
 #[cfg(feature = "json-schema")]
-use super::error::ValidationError;
+use super::error::{ValidationError, Violation};
 #[cfg(feature = "json-schema")]
 use super::json_schema::CompiledSchema;
 #[cfg(feature = "json-schema")]
@@ -122,6 +122,45 @@ impl Catalogue {
             .get(ty)
             .ok_or_else(|| ValidationError::UnknownType(ty.to_owned()))?;
         Ok(schema.compiled.validate(ty, data)?)
+    }
+
+    /// Validates a payload, and returns its violations, up to `max`. None if it is valid.
+    ///
+    /// With a `max` above 1 all violations are found before the rest is dropped. Each takes some
+    /// hundred bytes, and a payload may have one for every two of its bytes: bound the size of
+    /// payloads for which you ask for more than the first.
+    ///
+    /// # Errors
+    /// Returns [`ValidationError::UnknownType`] for a type that the catalogue does not have.
+    ///
+    /// # Examples
+    /// ```
+    /// use evenkeel::schema::Catalogue;
+    /// use serde_json::json;
+    ///
+    /// let schema = r#"{
+    ///     "required": ["depot"],
+    ///     "properties": {"pieces": {"type": "integer", "minimum": 1}}
+    /// }"#;
+    /// let catalogue = Catalogue::from_texts([("depot.counted.v1", schema)])?;
+    /// let violations = catalogue.violations("depot.counted.v1", &json!({"pieces": 0}), 16)?;
+    /// let mut pointers: Vec<_> = violations.iter().map(|found| found.pointer.as_str()).collect();
+    /// pointers.sort_unstable();
+    /// assert_eq!(pointers, ["/depot", "/pieces"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "json-schema")]
+    pub fn violations(
+        &self,
+        ty: &str,
+        data: &Value,
+        max: usize,
+    ) -> Result<Vec<Violation>, ValidationError> {
+        let schema = self
+            .schemas
+            .get(ty)
+            .ok_or_else(|| ValidationError::UnknownType(ty.to_owned()))?;
+        Ok(schema.compiled.violations(ty, data, max))
     }
 
     fn add_dir(&mut self, dir: &Path) -> Result<(), SchemaError> {

@@ -31,6 +31,19 @@ impl CompiledSchema {
         let validated = self.0.validate(data);
         validated.map_err(|error| violation(ty, &error))
     }
+
+    /// The violations of a payload of the type `ty`, up to `max`.
+    pub(super) fn violations(&self, ty: &str, data: &Value, max: usize) -> Vec<Violation> {
+        if max <= 1 {
+            let first = self.validate(ty, data).err();
+            return first.into_iter().take(max).collect();
+        }
+        if self.0.is_valid(data) {
+            return Vec::new();
+        }
+        let errors = self.0.iter_errors(data).take(max);
+        errors.map(|error| violation(ty, &error)).collect()
+    }
 }
 
 /// Takes pointer and keyword from the validator's error, whose own message quotes the payload.

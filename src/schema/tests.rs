@@ -69,6 +69,33 @@ fn a_violation_names_type_pointer_and_keyword() {
 }
 
 #[test]
+fn all_violations_are_found_up_to_a_bound() {
+    let schema = json!({
+        "required": ["id"],
+        "properties": {"a": {"type": "integer"}, "b": {"minimum": 1, "multipleOf": 2}}
+    });
+    let catalogue = catalogue(&schema);
+    for (data, max, expected) in [
+        (json!({"id": 1, "a": 1}), 16, &[][..]),
+        (json!({"a": "x", "b": -1}), 16, &["/a", "/b", "/b", "/id"]),
+        (json!({"id": 1, "a": "x"}), 16, &["/a"]),
+        (json!({"id": 1, "a": "x"}), 1, &["/a"]),
+        (json!({"id": 1, "a": "x"}), 0, &[]),
+    ] {
+        let found = catalogue.violations("test.thing.v1", &data, max);
+        let found = found.expect("a known type");
+        let mut pointers: Vec<_> = found.iter().map(|found| found.pointer.as_str()).collect();
+        pointers.sort_unstable();
+        assert_eq!(pointers, expected, "{data} {max}");
+    }
+    let all = catalogue.violations("test.thing.v1", &json!({"a": "x", "b": -1}), 2);
+    assert_eq!(all.expect("a known type").len(), 2);
+    let unknown = catalogue.violations("test.thing.v2", &json!(1), 16);
+    let expected = ValidationError::UnknownType("test.thing.v2".to_owned());
+    assert_eq!(unknown, Err(expected));
+}
+
+#[test]
 fn a_violation_never_shows_the_value() {
     let secret = "hunter2-4111111111111111";
     let schemas = [
@@ -89,7 +116,8 @@ fn a_violation_never_shows_the_value() {
         let error = catalogue
             .validate("test.thing.v1", &json!({"card": secret}))
             .expect_err("refused");
-        let shown = format!("{error} {error:?}");
+        let all = catalogue.violations("test.thing.v1", &json!({"card": secret}), 16);
+        let shown = format!("{error} {error:?} {all:?}");
         assert!(!shown.contains("hunter2"), "{schema}: {shown}");
         assert!(std::error::Error::source(&error).is_none(), "{schema}");
     }

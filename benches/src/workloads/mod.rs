@@ -14,7 +14,7 @@ mod timing;
 
 use crate::spec::{Data, Plan, Spec, Turn};
 use crate::workload::Workload;
-use gateway::{overload, posts, streams};
+use gateway::{outage, overload, posts, streams};
 use stores::{effects, shared_rows};
 use throughput::{consume, decode, keys, publish, slow};
 use timing::{hot_key, latency, lifecycle, rebalance};
@@ -38,6 +38,7 @@ impl Workload {
             Self::Parked => parked::plan(),
             Self::Gateway => posts::plan(),
             Self::GatewayOverload => overload::plan(),
+            Self::GatewayOutage => outage::plan(),
             Self::GatewayStreams => streams::plan(),
         }
     }
@@ -65,6 +66,7 @@ impl Workload {
             Self::Parked => parked::turn(spec).await,
             Self::Gateway => posts::turn(spec).await,
             Self::GatewayOverload => overload::turn(spec).await,
+            Self::GatewayOutage => outage::turn(spec).await,
             Self::GatewayStreams => streams::turn(spec).await,
         }
     }

@@ -196,9 +196,10 @@ pub async fn run<H: Handle>(
         clean = report.clean,
         "run ended"
     );
-    publisher.flush(deadline.left()).await?;
+    let flushed = publisher.flush(deadline.left()).await;
     inbox.close().await;
     daemon.finish_spans().await;
+    flushed?;
     Ok((report, signal.get().copied()))
 }
 

@@ -8,6 +8,7 @@
 //! order is then declined.
 
 pub mod provider_service;
+mod provider_span;
 
 use crate::daemon::layer::Layered;
 use crate::daemon::options::Options;

@@ -3,8 +3,9 @@
 //! A handler holds the store's only write lock. If it waited for an external answer, every other
 //! writer would wait too. So a layer around the router queries the provider first, and passes the
 //! answer to the handler. An order that is delivered twice causes two requests with the key of its
-//! event, which the provider treats as one payment.
+//! event, which the provider treats as one payment. A request carries the record's trace.
 
+use super::provider_span::{Address, PATH, RequestSpan};
 use crate::daemon::layer::Layer;
 use crate::provider::{Answer, IDEMPOTENCY_KEY, PaymentRequest};
 use evenkeel::event::{EventType, decode};
@@ -14,6 +15,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tower::ServiceExt;
+use tracing::Instrument;
 
 /// Name of the dependency in logs, health, metrics and breakers.
 const DEPENDENCY: &str = "payment-provider";
@@ -63,6 +65,8 @@ pub struct ProviderService {
     router: Router,
     client: reqwest::Client,
     url: String,
+    /// The same as attributes of spans.
+    address: Arc<Address>,
     answers: Answers,
 }
 
@@ -70,15 +74,22 @@ impl ProviderService {
     /// Queries the provider at `url` for the payments of the records of `router`.
     pub fn new(router: Router, url: &str) -> Self {
         let answers = Answers::default();
+        let url = format!("{}{PATH}", url.trim_end_matches('/'));
         Self {
             router: router.with_state(answers.clone()),
             client: reqwest::Client::new(),
-            url: format!("{}/payments", url.trim_end_matches('/')),
+            address: Arc::new(Address::of(&url)),
+            url,
             answers,
         }
     }
 
-    async fn ask(&self, key: &str, payment: &PaymentRequest) -> Result<Answer, HandlerError> {
+    async fn ask(
+        &self,
+        key: &str,
+        payment: &PaymentRequest,
+        request: &RequestSpan,
+    ) -> Result<Answer, HandlerError> {
         let about_provider =
             |error: reqwest::Error| HandlerError::from(error.without_url()).dependency(DEPENDENCY);
         let asked = self
@@ -87,7 +98,12 @@ impl ProviderService {
             .timeout(ANSWER_TIMEOUT)
             .header(IDEMPOTENCY_KEY, key)
             .json(payment);
-        let answer = asked.send().await.map_err(about_provider)?;
+        let sent = request.carried_by(asked).send().await;
+        match &sent {
+            Ok(answer) => request.answered(answer.status()),
+            Err(error) => request.unanswered(error),
+        }
+        let answer = sent.map_err(about_provider)?;
         if !answer.status().is_success() {
             let status = HttpStatus(answer.status().as_u16());
             return Err(HandlerError::from(status).dependency(DEPENDENCY));
@@ -100,10 +116,16 @@ impl Layer for ProviderService {
     async fn deliver(self, delivery: Delivery) -> Outcome {
         let payment = payment(&delivery);
         let kept = match &payment {
-            Some((id, payment)) => match self.ask(id, payment).await {
-                Ok(answer) => Some(self.answers.keep(id.clone(), answer)),
-                Err(error) => return Outcome::Retry(error),
-            },
+            Some((id, payment)) => {
+                let request = RequestSpan::begin(&self.address, &delivery);
+                let asked = self.ask(id, payment, &request);
+                let answer = asked.instrument(request.span.clone()).await;
+                drop(request);
+                match answer {
+                    Ok(answer) => Some(self.answers.keep(id.clone(), answer)),
+                    Err(error) => return Outcome::Retry(error),
+                }
+            }
             None => None,
         };
         let outcome = self.router.oneshot(delivery).await;

@@ -10,6 +10,7 @@ use super::refusal::Refusal;
 use super::retry_after::RetryKey;
 use super::settings::AdmissionSettings;
 use super::telemetry::{ConcurrencyMeasured, Telemetry};
+use super::uploads::{NoPlace, UploadPlace, Uploads};
 use crate::access::Principal;
 use crate::http::{Problem, RequestContext};
 use crate::store::Backlog;
@@ -18,7 +19,6 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 /// The shortest wait of a caller whose body finds no place. The longest is three times as long.
@@ -56,7 +56,7 @@ struct Shared {
     hasher: RandomState,
     decision: Mutex<Decision>,
     rates: Mutex<RateLimit>,
-    uploads: Semaphore,
+    uploads: Uploads,
     telemetry: Telemetry,
 }
 
@@ -75,7 +75,7 @@ impl Admission {
             hasher: RandomState::new(),
             decision: Mutex::new(Decision::new(&settings, Instant::now())),
             rates: Mutex::new(RateLimit::new(&settings)),
-            uploads: Semaphore::new(settings.uploads_max),
+            uploads: Uploads::new(&settings),
             telemetry: Telemetry::new(),
             settings,
         };
@@ -112,12 +112,41 @@ impl Admission {
         context: &RequestContext,
         key: Option<&str>,
     ) -> Result<Permit, Problem> {
+        self.try_rate(principal)?;
+        self.try_permit(principal, context, key)
+    }
+
+    /// Takes a request of the caller's rate. Needs the head of a request only.
+    ///
+    /// # Errors
+    /// A problem with `Retry-After` if the caller exceeds its rate. Nothing was accepted.
+    pub(crate) fn try_rate(&self, principal: &Principal) -> Result<(), Problem> {
+        let shared = &*self.shared;
+        let Some(rate) = self.rate(principal) else {
+            return Ok(());
+        };
+        let taken = shared
+            .rates()
+            .try_take(&principal.name, rate, Instant::now());
+        taken.map_err(|wait| shared.refused(Refusal::Rate { wait }))
+    }
+
+    /// Admits a request that passed [`try_rate`](Self::try_rate), or refuses it. See
+    /// [`try_admit_keyed`](Self::try_admit_keyed).
+    ///
+    /// # Errors
+    /// Those of [`try_admit_keyed`](Self::try_admit_keyed), but for the rate.
+    pub(crate) fn try_permit(
+        &self,
+        principal: &Principal,
+        context: &RequestContext,
+        key: Option<&str>,
+    ) -> Result<Permit, Problem> {
         let now = Instant::now();
-        let decided = self.decide(principal, context, key, now);
-        decided.map_err(|refusal| {
-            self.shared.telemetry.request_refused(refusal.reason());
-            Problem::from(refusal)
-        })?;
+        if let Err(refusal) = self.decide(principal, context, key, now) {
+            self.give_back_rate(principal);
+            return Err(self.shared.refused(refusal));
+        }
         Ok(Permit {
             admission: self.clone(),
             admitted: now,
@@ -139,16 +168,19 @@ impl Admission {
         &self.shared.settings
     }
 
-    /// A place for a body that arrives, until the permit is dropped.
+    /// A place for a body that arrives, until it is dropped.
     ///
     /// # Errors
-    /// A problem with `Retry-After` if there is none. Nothing was accepted.
-    pub(super) fn try_upload(&self) -> Result<SemaphorePermit<'_>, Problem> {
-        self.shared.uploads.try_acquire().map_err(|_| {
+    /// A problem with `Retry-After` if there is none, or the caller has its share. Nothing was
+    /// accepted.
+    pub(super) fn try_upload(&self, principal: &Principal) -> Result<UploadPlace<'_>, Problem> {
+        self.shared.uploads.try_take(&principal.name).map_err(|no| {
             let wait = UPLOAD_WAIT.mul_f64(1.0 + 2.0 * rand::random::<f64>());
-            let refusal = Refusal::Uploads { wait };
-            self.shared.telemetry.request_refused(refusal.reason());
-            Problem::from(refusal)
+            self.give_back_rate(principal);
+            self.shared.refused(match no {
+                NoPlace::Full => Refusal::Uploads { wait },
+                NoPlace::CallerFull => Refusal::UploadsOfCaller { wait },
+            })
         })
     }
 
@@ -180,21 +212,25 @@ impl Admission {
             random: rand::random(),
         };
         shared.telemetry.backlog_measured(&candidate.backlog);
-        let rate = principal.rate.or(shared.settings.rate_default);
-        if let Some(rate) = rate {
-            let taken = shared.rates().try_take(&principal.name, rate, now);
-            taken.map_err(|wait| Refusal::Rate { wait })?;
-        }
         let (decided, measured) = {
             let mut decision = shared.decision();
             (decision.admit(&candidate, now), decision.measured())
         };
         shared.telemetry.concurrency_measured(measured);
-        if decided.is_err() && rate.is_some() {
-            // Else a caller that comes back as told can lack a token.
-            shared.rates().give_back(&principal.name);
-        }
         decided
+    }
+
+    /// The rate of this caller, if it has one.
+    fn rate(&self, principal: &Principal) -> Option<u32> {
+        principal.rate.or(self.shared.settings.rate_default)
+    }
+
+    /// Returns what a request took of its caller's rate that is refused for another reason. Else a
+    /// caller that comes back as told can lack a token.
+    fn give_back_rate(&self, principal: &Principal) {
+        if self.rate(principal).is_some() {
+            self.shared.rates().give_back(&principal.name);
+        }
     }
 }
 
@@ -209,6 +245,12 @@ impl fmt::Debug for Admission {
 impl Shared {
     fn decision(&self) -> MutexGuard<'_, Decision> {
         self.decision.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a refusal, and makes its answer.
+    fn refused(&self, refusal: Refusal) -> Problem {
+        self.telemetry.request_refused(refusal.reason());
+        Problem::from(refusal)
     }
 
     fn rates(&self) -> MutexGuard<'_, RateLimit> {

@@ -1,7 +1,8 @@
 //! The middleware of routes that post: reads the body, then asks [`Admission`].
 //!
-//! The body comes first, so that a caller that sends slowly holds neither a place of the
-//! concurrency limit nor the latency that the limit follows. Uploads have a bound of their own.
+//! The rate of the caller is checked first, by the head alone. The body comes before the other
+//! checks, so that a caller that sends slowly holds neither a place of the concurrency limit nor
+//! the latency that the limit follows. Uploads have a bound of their own.
 
 use super::controller::{Admission, Outcome, Permit};
 use super::refusal::timed_out;
@@ -9,7 +10,7 @@ use crate::access::Principal;
 use crate::http::{Problem, ProblemKind, RequestContext};
 use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
+use axum::http::{Extensions, HeaderMap};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::LengthLimitError;
@@ -26,8 +27,8 @@ const KEY_HEADERS: [&str; 2] = ["idempotency-key", "ce-id"];
 /// A body beyond [`body_bytes_max`](super::AdmissionSettings::body_bytes_max) is refused with 413,
 /// unread if it declares its length, one beyond
 /// [`body_time_max`](super::AdmissionSettings::body_time_max) with 408, and one that comes while
-/// [`uploads_max`](super::AdmissionSettings::uploads_max) others are on their way with 503. Nothing
-/// was accepted then.
+/// [`uploads_max`](super::AdmissionSettings::uploads_max) others are on their way with 503, or with
+/// 429 if the caller has its share of them. Nothing was accepted then.
 ///
 /// The request is given up at [`Admission::deadline`]; the answer is then a 504, after which it is
 /// not known whether the events were accepted. Requests that only read (`GET`, `HEAD`, `OPTIONS`)
@@ -58,23 +59,40 @@ pub async fn admit(State(admission): State<Admission>, request: Request, next: N
     }
 }
 
-/// The request with its whole body.
+/// The request with its whole body, if its caller keeps its rate.
 async fn upload(admission: &Admission, request: Request) -> Result<Request, Problem> {
-    let settings = admission.settings();
-    if request.body().size_hint().lower() > settings.body_bytes_max as u64 {
+    let (parts, body) = request.into_parts();
+    let (principal, context) = caller(&parts.extensions)?;
+    admission.try_rate(principal)?;
+    let bytes_max = admission.settings().body_bytes_max;
+    let read = read_upload(admission, principal, context.deadline, body, bytes_max).await?;
+    Ok(Request::from_parts(parts, read))
+}
+
+/// The whole body, at most `bytes_max` long. A body that declares more is not read. `deadline` is
+/// that of the caller, if it set one.
+///
+/// # Errors
+/// A problem whose detail says that nothing was accepted: the body is too large, too slow, or broke
+/// off, or there is no place for it.
+pub(crate) async fn read_upload(
+    admission: &Admission,
+    principal: &Principal,
+    deadline: Option<Instant>,
+    body: Body,
+    bytes_max: usize,
+) -> Result<Body, Problem> {
+    if body.size_hint().lower() > bytes_max as u64 {
         return Err(too_large());
     }
-    if request.body().is_end_stream() {
-        return Ok(request);
+    if body.is_end_stream() {
+        return Ok(body);
     }
-    let _upload = admission.try_upload()?;
-    let (parts, body) = request.into_parts();
-    let latest = Instant::now() + settings.body_time_max;
-    let context = parts.extensions.get::<RequestContext>();
-    let deadline = context.and_then(|context| context.deadline);
+    let _place = admission.try_upload(principal)?;
+    let latest = Instant::now() + admission.settings().body_time_max;
     let ends = deadline.map_or(latest, |deadline| deadline.min(latest));
-    match timeout_at(ends, to_bytes(body, settings.body_bytes_max)).await {
-        Ok(Ok(bytes)) => Ok(Request::from_parts(parts, Body::from(bytes))),
+    match timeout_at(ends, to_bytes(body, bytes_max)).await {
+        Ok(Ok(bytes)) => Ok(Body::from(bytes)),
         Ok(Err(error)) if is_limit(&error) => Err(too_large()),
         Ok(Err(_)) => {
             let detail = "the body broke off; nothing was accepted";
@@ -103,15 +121,18 @@ fn is_limit(error: &(dyn Error + 'static)) -> bool {
     causes.any(|cause| cause.is::<LengthLimitError>())
 }
 
-fn try_admit(admission: &Admission, request: &Request) -> Result<(Permit, Instant), Problem> {
-    let extensions = request.extensions();
-    let principal = extensions.get::<Principal>();
-    let (Some(principal), Some(context)) = (principal, extensions.get::<RequestContext>()) else {
+/// The caller and the context, which middleware adds.
+fn caller(extensions: &Extensions) -> Result<(&Principal, &RequestContext), Problem> {
+    extensions.get().zip(extensions.get()).ok_or_else(|| {
         let detail = "the gateway's routes are assembled without a caller or a context";
-        return Err(Problem::new(ProblemKind::Internal, detail));
-    };
+        Problem::new(ProblemKind::Internal, detail)
+    })
+}
+
+fn try_admit(admission: &Admission, request: &Request) -> Result<(Permit, Instant), Problem> {
+    let (principal, context) = caller(request.extensions())?;
     let key = retry_key(request.headers());
-    let permit = admission.try_admit_keyed(principal, context, key)?;
+    let permit = admission.try_permit(principal, context, key)?;
     Ok((permit, admission.deadline(context)))
 }
 
@@ -124,7 +145,8 @@ async fn serve(permit: Permit, deadline: Instant, request: Request, next: Next) 
     response
 }
 
-fn retry_key(headers: &HeaderMap) -> Option<&str> {
+/// The key by which a refused request is known when it comes back.
+pub(crate) fn retry_key(headers: &HeaderMap) -> Option<&str> {
     KEY_HEADERS
         .iter()
         .find_map(|name| headers.get(*name)?.to_str().ok())

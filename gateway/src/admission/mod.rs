@@ -1,14 +1,15 @@
 //! Admission: which requests that post are served, and when the others come back.
 //!
 //! A gateway stays responsive under overload because it serves only as many requests at a time as
-//! its store can finish at a normal latency, and refuses the rest. [`admit`] reads a body before it
-//! decides, so that a slow upload holds no place of the store's; uploads have a bound of their own.
+//! its store can finish at a normal latency, and refuses the rest. A body is read before that is
+//! decided, so that a slow upload holds no place of the store's; uploads have a bound of their own,
+//! of which each caller has a share (`uploads.rs`).
 //! Requests that only read are never refused here.
 //!
 //! | check, in this order | refused with | file |
 //! |---|---|---|
-//! | the body is small, arrives in time, and finds room | 413, 408, 503 | `middleware.rs` |
 //! | the caller keeps its rate | 429 | `rate_limit.rs` |
+//! | the body finds room, is small, and arrives in time | 503, 429, 413, 408 | `middleware.rs` |
 //! | the caller's deadline has not passed | 504 | `decision/` |
 //! | the store's backlog is within its bounds | 503 | `queue_limit.rs` |
 //! | the deadline leaves enough time | 503 or 504 | `decision/` |
@@ -18,7 +19,7 @@
 //! that obey it come spread over time and find room. A request that returns with the same
 //! `Idempotency-Key` or `ce-id` goes before new ones.
 //!
-//! [`admit`] is the middleware; [`Admission::try_admit`] is the same for other protocols. The
+//! [`admit`] is the middleware; [`Admission::try_admit`] is its decision for other protocols. The
 //! checks are pure: the clock and random numbers are arguments.
 //!
 //! Memory: at most 10,000 token buckets by default, 20,000 booked places, about 15 KB of counters,
@@ -27,7 +28,6 @@
 mod concurrency_limit;
 mod controller;
 mod decision;
-mod drain_rate;
 mod middleware;
 mod queue_limit;
 mod rate_limit;
@@ -35,7 +35,9 @@ mod refusal;
 mod retry_after;
 mod settings;
 mod telemetry;
+mod uploads;
 
 pub use controller::{Admission, Outcome, Permit};
 pub use middleware::admit;
+pub(crate) use middleware::{read_upload, retry_key};
 pub use settings::AdmissionSettings;

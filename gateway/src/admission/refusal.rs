@@ -33,6 +33,11 @@ pub(super) enum Refusal {
         /// The time until it may come back.
         wait: Duration,
     },
+    /// As many bodies of this caller are on their way as may be.
+    UploadsOfCaller {
+        /// The time until it may come back.
+        wait: Duration,
+    },
     /// The deadline passed before the request was begun.
     DeadlinePassed,
     /// Requests take longer at present than the deadline leaves.
@@ -87,7 +92,7 @@ impl Refusal {
             Self::BacklogEvents { .. } => RefusalReason::BacklogEvents,
             Self::QueueAge { .. } => RefusalReason::QueueAge,
             Self::Concurrency { .. } => RefusalReason::Concurrency,
-            Self::Uploads { .. } => RefusalReason::Uploads,
+            Self::Uploads { .. } | Self::UploadsOfCaller { .. } => RefusalReason::Uploads,
             Self::DeadlinePassed | Self::DeadlineShort { .. } => RefusalReason::Deadline,
         }
     }
@@ -125,6 +130,12 @@ impl From<Refusal> for Problem {
                 ProblemKind::Overloaded,
                 "too many bodies are on their way; nothing was accepted; repeat the request after \
                  the time in Retry-After",
+                Some(wait),
+            ),
+            Refusal::UploadsOfCaller { wait } => (
+                ProblemKind::RateLimited,
+                "too many bodies of this caller are on their way; nothing was accepted; repeat the \
+                 request after the time in Retry-After",
                 Some(wait),
             ),
             Refusal::DeadlinePassed => (
@@ -180,6 +191,7 @@ mod tests {
             (Refusal::QueueAge { wait }, 503, Some(7)),
             (Refusal::Concurrency { wait }, 503, Some(7)),
             (Refusal::Uploads { wait }, 503, Some(7)),
+            (Refusal::UploadsOfCaller { wait }, 429, Some(7)),
             (Refusal::DeadlinePassed, 504, None),
             (
                 Refusal::DeadlineShort {

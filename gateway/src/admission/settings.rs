@@ -1,7 +1,11 @@
 //! The settings of admission. Owns their meaning and defaults; knows no limiter.
 
 use std::time::Duration;
-use tokio::sync::Semaphore;
+
+/// One caller has at most this part of the uploads, by default.
+const UPLOAD_SHARE_DIVISOR: usize = 4;
+/// The least that this part is.
+const UPLOAD_SHARE_MIN: usize = 4;
 
 /// The settings of admission. Values out of range are moved to the nearest that is allowed, so that
 /// no setting can make the gateway refuse everything by mistake.
@@ -48,8 +52,11 @@ pub struct AdmissionSettings {
     /// counts instead.
     pub body_time_max: Duration,
     /// Bodies that arrive at the same time. Above it requests are refused with 503, as long as
-    /// none of them ends. Default 256, at least 1. Empty bodies and those of gRPC do not count.
+    /// none of them ends. Default 256, at least 1. Empty bodies do not count.
     pub uploads_max: usize,
+    /// Those of one caller. Above it its requests are refused with 429. Default none: a quarter of
+    /// [`uploads_max`](Self::uploads_max), at least 4. A gateway with one caller needs them all.
+    pub uploads_per_caller_max: Option<usize>,
     /// The longest time that a caller is told to wait. When all places up to then are booked,
     /// callers are told this time without a place. Default 60 s, from 1 s to 600 s.
     pub retry_horizon: Duration,
@@ -88,6 +95,7 @@ impl AdmissionSettings {
             body_bytes_max: 1 << 20,
             body_time_max: Duration::from_secs(20),
             uploads_max: 256,
+            uploads_per_caller_max: None,
             retry_horizon: Duration::from_secs(60),
             retry_share: 0.5,
             retry_jitter: 0.2,
@@ -154,6 +162,13 @@ impl AdmissionSettings {
         self
     }
 
+    /// Sets [`uploads_per_caller_max`](Self::uploads_per_caller_max), at least 1.
+    #[must_use]
+    pub fn with_uploads_per_caller_max(mut self, max: impl Into<Option<usize>>) -> Self {
+        self.uploads_per_caller_max = max.into();
+        self
+    }
+
     /// Sets what callers are told: [`retry_horizon`](Self::retry_horizon),
     /// [`retry_share`](Self::retry_share) and [`retry_jitter`](Self::retry_jitter).
     #[must_use]
@@ -189,8 +204,15 @@ impl AdmissionSettings {
         self.retry_share = within(self.retry_share, 0.01, 1.0);
         self.retry_jitter = within(self.retry_jitter, 0.0, 1.0);
         self.principals_max = self.principals_max.max(8);
-        self.uploads_max = self.uploads_max.clamp(1, Semaphore::MAX_PERMITS);
+        self.uploads_max = self.uploads_max.max(1);
         self
+    }
+
+    /// The bodies of one caller that arrive at the same time.
+    pub(super) fn uploads_of_a_caller(&self) -> usize {
+        let share = (self.uploads_max / UPLOAD_SHARE_DIVISOR).max(UPLOAD_SHARE_MIN);
+        let max = self.uploads_per_caller_max.unwrap_or(share);
+        max.clamp(1, self.uploads_max.max(1))
     }
 }
 

@@ -7,13 +7,15 @@ use rand::RngExt;
 use reqwest::header::RETRY_AFTER;
 use std::collections::VecDeque;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// A stream without any frame for this time is cut: the gateway sends a heartbeat every 15 seconds.
 /// Also the longest wait for the head of an answer, and for the text of a refusal.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// The longest reconnection time that is obeyed.
 const RECONNECTION_MAX: Duration = Duration::from_secs(60);
+/// The longest `Retry-After` that is obeyed. A gateway sends no longer one than 72 s.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 /// The most bytes of one event.
 const EVENT_BYTES_MAX: usize = 16 << 20;
 
@@ -52,6 +54,8 @@ pub struct EventStream {
     failures: u32,
     /// The least pause before a reconnect, as the gateway told.
     reconnection: Duration,
+    /// No connection is opened before, also if the wait for it was cancelled.
+    resume_at: Option<Instant>,
 }
 
 impl Client {
@@ -79,6 +83,7 @@ impl EventStream {
             ready: VecDeque::new(),
             failures: 0,
             reconnection: Duration::ZERO,
+            resume_at: None,
         }
     }
 
@@ -94,11 +99,12 @@ impl EventStream {
         self.ready.clear();
     }
 
-    /// The next event or gap. Reconnects for ever while there is no final refusal. Cancel-safe.
+    /// The next event or gap. Reconnects for ever while there is no final refusal. Cancel-safe: no
+    /// event is lost, and a pause before a reconnect is kept.
     ///
     /// # Errors
     /// If a gateway refuses the stream for good, such as an unknown type, or a cursor whose events
-    /// retention has deleted (status 410, with the earliest cursor in the problem).
+    /// retention has deleted: then [`ClientError::earliest_cursor`] has the first one that is left.
     pub async fn next(&mut self) -> Result<Streamed, ClientError> {
         loop {
             while let Some(event) = self.ready.pop_front() {
@@ -114,7 +120,7 @@ impl EventStream {
                 Err(Cut::For(pause)) => {
                     self.cut();
                     self.failures = self.failures.saturating_add(1);
-                    tokio::time::sleep(pause).await;
+                    self.resume_at = Instant::now().checked_add(pause);
                 }
                 Err(Cut::Final(error)) => return Err(error),
             }
@@ -124,6 +130,10 @@ impl EventStream {
     /// Reads the next bytes.
     async fn read(&mut self) -> Result<(), Cut> {
         if self.response.is_none() {
+            if let Some(resume_at) = self.resume_at {
+                sleep_until(resume_at).await;
+                self.resume_at = None;
+            }
             self.response = Some(self.connect().await?);
             self.parser = SseParser::default();
         }
@@ -173,7 +183,7 @@ impl EventStream {
         let told = retry_after(response.headers().get(RETRY_AFTER));
         let jitter = rand::rng().random_range(0.0..1.0);
         match next(Some(status.as_u16()), told, self.failures, jitter) {
-            Next::RetryAfter(pause) => Err(Cut::For(pause)),
+            Next::RetryAfter(pause) => Err(Cut::For(pause.min(RETRY_AFTER_MAX))),
             Next::Final => {
                 let text = timeout(SILENCE_MAX, response.text()).await;
                 Err(Cut::Final(ClientError::Refused {

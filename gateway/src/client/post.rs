@@ -11,8 +11,12 @@ use tokio::time::Instant;
 
 /// How long one attempt may take, up to the last byte of the answer.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the connection to one gateway may take. The next attempt goes to another one.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The status of an answer that accepts.
 const ACCEPTED: u16 = 202;
+/// The status of a stream whose next events were deleted.
+const GONE: u16 = 410;
 
 /// A client of one or several gateways. Clones share connections.
 #[derive(Debug, Clone)]
@@ -82,6 +86,22 @@ pub enum ClientError {
     Invalid(String),
 }
 
+impl ClientError {
+    /// The first cursor that the log still has, if a stream was refused with status 410: events
+    /// after its cursor were deleted. Read the state elsewhere, then continue there.
+    pub fn earliest_cursor(&self) -> Option<String> {
+        let Self::Refused {
+            status: GONE,
+            problem,
+        } = self
+        else {
+            return None;
+        };
+        let problem: serde_json::Value = serde_json::from_str(problem).ok()?;
+        problem.get("earliest")?.as_str().map(str::to_owned)
+    }
+}
+
 impl Client {
     /// A client of these gateways, or of a balancer before them, such as `http://127.0.0.1:8080`.
     /// Each request goes to the next one.
@@ -90,7 +110,7 @@ impl Client {
         let urls = urls.map(|url: String| url.trim_end_matches('/').to_owned());
         Self {
             shared: Arc::new(Shared {
-                http: reqwest::Client::new(),
+                http: http_client(),
                 urls: urls.collect(),
                 token: None,
                 next: Arc::default(),
@@ -202,6 +222,14 @@ impl Client {
     }
 }
 
+/// A client that follows no redirects: a post that is sent elsewhere may be accepted there, too.
+fn http_client() -> reqwest::Client {
+    let builder = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT);
+    builder.build().unwrap_or_default()
+}
+
 /// Whether the event may have been accepted after all.
 fn is_uncertain(status: Option<u16>) -> bool {
     // 501: the gateway cannot do what was asked, and did not begin.
@@ -259,6 +287,21 @@ mod tests {
             (Some(422), false),
         ] {
             assert_eq!(is_uncertain(status), expected, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn the_earliest_cursor_is_that_of_a_stream_that_is_gone() {
+        let problem = r#"{"type": "/problems/gone", "earliest": "AQEL"}"#;
+        for (status, problem, expected) in [
+            (410, problem, Some("AQEL")),
+            (410, "{}", None),
+            (410, "gone", None),
+            (404, problem, None),
+        ] {
+            let problem = problem.to_owned();
+            let refused = ClientError::Refused { status, problem };
+            assert_eq!(refused.earliest_cursor().as_deref(), expected, "{refused}");
         }
     }
 

@@ -1,44 +1,59 @@
-//! What every call needs before its method runs: the caller, the context with the deadline, and
-//! the `idempotency-key`. Knows no message.
+//! What every call needs before its method runs: the caller, the context with the deadline, the
+//! admission of calls that post, and the `idempotency-key`. Knows no message.
 
+use super::timeout::grpc_timeout;
 use crate::access::{Authenticator, Principal};
+use crate::admission::{Admission, Outcome, Permit, read_upload, retry_key};
 use crate::http::{Problem, ProblemKind, RequestContext};
 use crate::post::IdempotencyKey;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::header::CONTENT_TYPE as CONTENT_TYPE_HEADER;
 use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
-use tonic::Status;
+use tonic::{Code, Status};
 
-/// The header with the deadline of a call.
-const TIMEOUT_HEADER: &str = "grpc-timeout";
 /// The content type that the fingerprint of a request includes.
 const CONTENT_TYPE: &str = "application/grpc";
+/// The content types of calls. gRPC-Web and messages in JSON are others.
+const CONTENT_TYPES: [&str; 2] = [CONTENT_TYPE, "application/grpc+proto"];
 
-/// The methods that only read. Their messages are short.
-const READS: [&str; 2] = ["/Get", "/Watch"];
-/// The most bytes of such a message, with its frame. A cursor has at most 64 KiB, and the names of
+/// The methods that post. They are admitted by load. The others only read, and have short messages.
+const POSTS: [&str; 3] = ["/Post", "/Place", "/Cancel"];
+/// The most bytes of a short message, with its frame. A cursor has at most 64 KiB, and the names of
 /// the types are not longer.
 const READ_BYTES_MAX: usize = 128 << 10;
+/// The bytes before a message: whether it is compressed, and its length.
+const FRAME_BYTES: usize = 5;
 
 /// Opens calls: finds their caller and their context.
 #[derive(Clone)]
 pub(super) struct Calls {
     authenticator: Authenticator,
     worker: Arc<str>,
+    admission: Admission,
+    /// The most bytes of a message that posts, with its frame.
+    post_bytes_max: usize,
 }
 
 impl Calls {
-    pub(super) fn new(authenticator: Authenticator, worker: Arc<str>) -> Self {
+    /// `message_bytes_max` bounds the messages that post.
+    pub(super) fn new(
+        authenticator: Authenticator,
+        worker: Arc<str>,
+        admission: Admission,
+        message_bytes_max: usize,
+    ) -> Self {
         Self {
             authenticator,
             worker,
+            admission,
+            post_bytes_max: message_bytes_max.saturating_add(FRAME_BYTES),
         }
     }
 
@@ -66,20 +81,35 @@ impl Calls {
 }
 
 /// The middleware before all methods: refuses a call without a valid token before its message is
-/// read, bounds the messages of methods that only read, and drops the method at the deadline. The
-/// deadline of a stream that has begun is kept by the stream.
+/// read, admits calls that post before their messages are decoded, bounds the messages of the
+/// others, and drops the method at the deadline. The deadline of a stream that has begun is kept by
+/// the stream.
 pub(super) async fn open(State(calls): State<Calls>, mut request: Request, next: Next) -> Response {
+    if !is_grpc(request.headers()) {
+        let detail = "this route speaks gRPC; its content type is application/grpc";
+        let problem = Problem::new(ProblemKind::UnsupportedMediaType, detail);
+        return problem
+            .with_member("accepted", CONTENT_TYPES.to_vec())
+            .into_response();
+    }
     let (context, principal) = match calls.of(&request) {
         Ok(found) => found,
         Err(problem) => return Status::from(problem).into_http(),
     };
     let deadline = context.deadline;
-    request.extensions_mut().insert(context);
-    request.extensions_mut().insert(principal);
+    request.extensions_mut().insert(context.clone());
+    request.extensions_mut().insert(principal.clone());
     let path = request.uri().path();
-    if READS.iter().any(|method| path.ends_with(method)) {
-        request = request.map(short);
+    if POSTS.iter().any(|method| path.ends_with(method)) {
+        return match calls.admit(request, &principal, &context).await {
+            Ok((request, permit)) => {
+                let deadline = calls.admission.deadline(&context);
+                post(permit, deadline, request, next).await
+            }
+            Err(problem) => Status::from(problem).into_http(),
+        };
     }
+    let request = request.map(short);
     let Some(deadline) = deadline else {
         return next.run(request).await;
     };
@@ -89,7 +119,61 @@ pub(super) async fn open(State(calls): State<Calls>, mut request: Request, next:
     }
 }
 
-/// The body of a call that only reads. Fails with a status above [`READ_BYTES_MAX`].
+impl Calls {
+    /// Admits a call that posts, in the order of HTTP: the caller's rate by the head, then the body
+    /// within its bounds, then the load. Its message is not decoded yet.
+    async fn admit(
+        &self,
+        request: Request,
+        principal: &Principal,
+        context: &RequestContext,
+    ) -> Result<(Request, Permit), Problem> {
+        self.admission.try_rate(principal)?;
+        let (parts, body) = request.into_parts();
+        let (admission, bytes_max) = (&self.admission, self.post_bytes_max);
+        let body = read_upload(admission, principal, context.deadline, body, bytes_max).await?;
+        let key = retry_key(&parts.headers);
+        let permit = admission.try_permit(principal, context, key)?;
+        Ok((Request::from_parts(parts, body), permit))
+    }
+}
+
+/// Runs a method that posts, until the deadline.
+async fn post(permit: Permit, deadline: Instant, request: Request, next: Next) -> Response {
+    let (outcome, response) = match timeout_at(deadline, next.run(request)).await {
+        Ok(response) => (outcome(response.headers()), response),
+        Err(_) => {
+            let response = Status::from(deadline_exceeded()).into_http();
+            (Outcome::TimedOut, response)
+        }
+    };
+    permit.finish(outcome);
+    response
+}
+
+/// The outcome of a call that posts. An error is in the head of the answer; without one, the reply
+/// follows, which was made before.
+fn outcome(headers: &HeaderMap) -> Outcome {
+    match Status::from_header_map(headers).map(|status| status.code()) {
+        None | Some(Code::Ok) => Outcome::Accepted,
+        Some(Code::Unavailable) => Outcome::Refused,
+        Some(Code::DeadlineExceeded) => Outcome::TimedOut,
+        Some(_) => Outcome::Failed,
+    }
+}
+
+/// Whether the content type is that of a call. Another is answered with 415, as gRPC asks for.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE_HEADER);
+    let text = content_type.and_then(|value| value.to_str().ok());
+    let essence = text.and_then(|text| text.split(';').next());
+    essence.is_some_and(|essence| {
+        let mut types = CONTENT_TYPES.iter();
+        types.any(|known| essence.trim().eq_ignore_ascii_case(known))
+    })
+}
+
+/// The body of a call that only reads. Fails with the status of a problem above [`READ_BYTES_MAX`].
 fn short(body: Body) -> Body {
     let limited = Limited::new(body, READ_BYTES_MAX);
     Body::new(limited.map_err(|error| {
@@ -97,7 +181,8 @@ fn short(body: Body) -> Body {
             return error;
         }
         let detail = format!("a message of this method has at most {READ_BYTES_MAX} bytes");
-        let status: Box<dyn Error + Send + Sync> = Box::new(Status::out_of_range(detail));
+        let problem = Problem::new(ProblemKind::TooLarge, detail);
+        let status: Box<dyn Error + Send + Sync> = Box::new(Status::from(problem));
         status
     }))
 }
@@ -157,53 +242,40 @@ pub(super) fn deadline_exceeded() -> Problem {
     Problem::new(ProblemKind::DeadlineExceeded, detail)
 }
 
-/// Reads `grpc-timeout`: at most eight digits and a unit.
-fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
-    let Some(value) = headers.get(TIMEOUT_HEADER) else {
-        return Ok(None);
-    };
-    match value.to_str().ok().and_then(parse_timeout) {
-        Some(timeout) => Ok(Some(timeout)),
-        None => {
-            let detail = "grpc-timeout must be one to eight digits and a unit: H, M, S, m, u or n";
-            Err(Problem::new(ProblemKind::Malformed, detail))
-        }
-    }
-}
-
-fn parse_timeout(text: &str) -> Option<Duration> {
-    let (unit_at, unit) = text.char_indices().next_back()?;
-    let digits = text.get(..unit_at)?;
-    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-    if !is_plain || digits.len() > 8 {
-        return None;
-    }
-    let number: u64 = digits.parse().ok()?;
-    // Eight digits of hours in seconds are far below the limit of a u64, and of an Instant.
-    Some(match unit {
-        'H' => Duration::from_secs(number * 3_600),
-        'M' => Duration::from_secs(number * 60),
-        'S' => Duration::from_secs(number),
-        'm' => Duration::from_millis(number),
-        'u' => Duration::from_micros(number),
-        'n' => Duration::from_nanos(number),
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::timeout::TIMEOUT_HEADER;
     use super::*;
     use crate::access::Rights;
+    use crate::admission::AdmissionSettings;
+    use crate::store::Backlog;
     use axum::Router;
     use axum::http::{HeaderName, HeaderValue};
     use axum::middleware::from_fn_with_state;
-    use axum::routing::post;
+    use axum::routing;
+    use futures_util::{StreamExt, stream};
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
     use tower::ServiceExt;
 
+    /// The most bytes of a message that posts.
+    const MESSAGE_BYTES_MAX: usize = 200 << 10;
+
     fn calls() -> Calls {
-        let principal = Principal::new("by-token", Rights::all());
-        Calls::new(Authenticator::open(principal), "gateway-1".into())
+        calls_of(Principal::new("by-token", Rights::all()))
+    }
+
+    fn calls_of(principal: Principal) -> Calls {
+        let settings = AdmissionSettings::outbox().with_concurrency(1, 1, 1);
+        let admission = Admission::new(settings, Backlog::default);
+        let authenticator = Authenticator::open(principal);
+        Calls::new(
+            authenticator,
+            "gateway-1".into(),
+            admission,
+            MESSAGE_BYTES_MAX,
+        )
     }
 
     fn request(timeout: &'static str) -> Request {
@@ -213,31 +285,11 @@ mod tests {
         request
             .headers_mut()
             .insert(name, HeaderValue::from_static(timeout));
+        let content_type = HeaderValue::from_static(CONTENT_TYPE);
         request
-    }
-
-    #[test]
-    fn timeouts_are_read_as_the_protocol_says() {
-        for (text, expected) in [
-            ("1H", Some(Duration::from_secs(3_600))),
-            ("2M", Some(Duration::from_secs(120))),
-            ("3S", Some(Duration::from_secs(3))),
-            ("4m", Some(Duration::from_millis(4))),
-            ("5u", Some(Duration::from_micros(5))),
-            ("6n", Some(Duration::from_nanos(6))),
-            ("0S", Some(Duration::ZERO)),
-            ("99999999H", Some(Duration::from_secs(99_999_999 * 3_600))),
-            ("100000000S", None),
-            ("S", None),
-            ("1", None),
-            ("1s", None),
-            ("-1S", None),
-            ("+1S", None),
-            ("1.5S", None),
-            ("", None),
-        ] {
-            assert_eq!(parse_timeout(text), expected, "{text:?}");
-        }
+            .headers_mut()
+            .insert(CONTENT_TYPE_HEADER, content_type);
+        request
     }
 
     #[tokio::test(start_paused = true)]
@@ -275,11 +327,13 @@ mod tests {
         }
         for (path, bytes, expected) in [
             ("/a.B/Watch", READ_BYTES_MAX, "read"),
-            ("/a.B/Watch", READ_BYTES_MAX + 1, "OutOfRange"),
-            ("/a.B/Get", READ_BYTES_MAX + 1, "OutOfRange"),
+            ("/a.B/Watch", READ_BYTES_MAX + 1, "InvalidArgument"),
+            ("/a.B/Get", READ_BYTES_MAX + 1, "InvalidArgument"),
+            ("/a.B/Other", READ_BYTES_MAX + 1, "InvalidArgument"),
             ("/a.B/Post", READ_BYTES_MAX + 1, "read"),
+            ("/a.B/Place", MESSAGE_BYTES_MAX + FRAME_BYTES, "read"),
         ] {
-            let method = post(read).layer(from_fn_with_state(calls(), open));
+            let method = routing::post(read).layer(from_fn_with_state(calls(), open));
             let router = Router::new().route(path, method);
             let mut request = request("9S");
             *request.uri_mut() = path.parse().expect("a path");
@@ -293,13 +347,112 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_method_is_dropped_at_the_deadline() {
         for (timeout, code) in [("1S", "4"), ("soon", "3")] {
-            let method = post(std::future::pending::<()>);
+            let method = routing::post(std::future::pending::<()>);
             let method = method.layer(from_fn_with_state(calls(), open));
             let router = Router::new().route("/", method);
             let began = Instant::now();
             let response = router.oneshot(request(timeout)).await.expect("an answer");
             assert_eq!(response.headers()["grpc-status"], code, "{timeout}");
             assert!(began.elapsed() <= Duration::from_secs(1));
+        }
+    }
+
+    /// The code of a call to `/a.B/Post`, and whether its method ran.
+    async fn code_of(calls: &Calls, timeout: &'static str, body: Body) -> (String, bool) {
+        let ran = Arc::new(AtomicU32::new(0));
+        let seen = Arc::clone(&ran);
+        let method = move || async move {
+            seen.fetch_add(1, Ordering::Relaxed);
+        };
+        let method = routing::post(method).layer(from_fn_with_state(calls.clone(), open));
+        let router = Router::new().route("/a.B/Post", method);
+        let mut request = request(timeout);
+        *request.uri_mut() = axum::http::Uri::from_static("/a.B/Post");
+        *request.body_mut() = body;
+        let response = router.oneshot(request).await.expect("an answer");
+        let code = Status::from_header_map(response.headers()).map(|status| status.code());
+        let code = format!("{:?}", code.unwrap_or(Code::Ok));
+        (code, ran.load(Ordering::Relaxed) > 0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn posts_are_admitted_before_their_method_runs() {
+        let chunk = || stream::once(async { Ok::<_, Infallible>("x") });
+        let endless = || Body::from_stream(chunk().chain(stream::pending()));
+        let long = vec![0; MESSAGE_BYTES_MAX + FRAME_BYTES + 1];
+        for (timeout, body, code) in [
+            ("9S", Body::from("x"), "Ok"),
+            ("9S", Body::from(long.clone()), "InvalidArgument"),
+            (
+                "9S",
+                Body::from_stream(stream::iter([Ok::<_, Infallible>(long)])),
+                "InvalidArgument",
+            ),
+            ("1S", endless(), "DeadlineExceeded"),
+            ("1H", endless(), "DeadlineExceeded"),
+        ] {
+            let found = code_of(&calls(), timeout, body).await;
+            assert_eq!(found, (code.to_owned(), code == "Ok"), "{timeout}");
+        }
+        let limited = calls_of(Principal::new("limited", Rights::all()).with_rate(1_u32));
+        for code in ["Ok", "Ok", "ResourceExhausted"] {
+            let found = code_of(&limited, "9S", Body::from("x")).await;
+            assert_eq!(found, (code.to_owned(), code == "Ok"));
+        }
+        // Its body is not read.
+        let found = code_of(&limited, "9S", endless()).await;
+        assert_eq!(found, ("ResourceExhausted".to_owned(), false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stalled_message_holds_no_place() {
+        let calls = calls();
+        let stalled = Body::from_stream(stream::pending::<Result<&str, Infallible>>());
+        let other = calls.clone();
+        let stalled = tokio::spawn(async move { code_of(&other, "1H", stalled).await });
+        tokio::task::yield_now().await;
+        let found = code_of(&calls, "9S", Body::from("x")).await;
+        assert_eq!(found, ("Ok".to_owned(), true));
+        let found = stalled.await.expect("no panic");
+        assert_eq!(found, ("DeadlineExceeded".to_owned(), false));
+        assert_eq!(calls.admission.in_flight(), 0);
+    }
+
+    #[test]
+    fn only_refusals_by_load_shrink_the_limit() {
+        for (kind, expected) in [
+            (ProblemKind::Overloaded, Outcome::Refused),
+            (ProblemKind::Unavailable, Outcome::Refused),
+            (ProblemKind::DeadlineExceeded, Outcome::TimedOut),
+            (ProblemKind::InvalidEvent, Outcome::Failed),
+            (ProblemKind::Forbidden, Outcome::Failed),
+        ] {
+            let response: Response = Status::from(Problem::new(kind, "a test")).into_http();
+            assert_eq!(outcome(response.headers()), expected, "{kind:?}");
+        }
+        assert_eq!(outcome(&HeaderMap::new()), Outcome::Accepted);
+    }
+
+    #[tokio::test]
+    async fn only_calls_of_grpc_are_read_as_such() {
+        for (content_type, expected) in [
+            ("application/grpc", 200),
+            ("application/grpc+proto", 200),
+            ("Application/gRPC; charset=utf-8", 200),
+            ("application/grpc-web", 415),
+            ("application/grpc-web-text", 415),
+            ("application/grpc+json", 415),
+            ("application/json", 415),
+            ("", 415),
+        ] {
+            let method = routing::post(async || {}).layer(from_fn_with_state(calls(), open));
+            let router = Router::new().route("/a.B/Post", method);
+            let mut request = request("9S");
+            *request.uri_mut() = axum::http::Uri::from_static("/a.B/Post");
+            let value = HeaderValue::from_static(content_type);
+            request.headers_mut().insert(CONTENT_TYPE_HEADER, value);
+            let response = router.oneshot(request).await.expect("an answer");
+            assert_eq!(response.status(), expected, "{content_type:?}");
         }
     }
 }

@@ -1,11 +1,10 @@
 //! The service `evenkeel.gateway.v1.Events`: messages to the core and back. Decides nothing.
 
 use super::call::Call;
-use super::posts::Posts;
 use super::proto::gateway as proto;
 use super::watch::{Elements, Step, elements, reconnect, too_slow};
 use crate::http::{FieldError, Problem, ProblemKind};
-use crate::post::{NewEvent, PostAnswer};
+use crate::post::{NewEvent, PostAnswer, Posting};
 use crate::status::{StatusQuery, StatusReader};
 use crate::stream::{Filter, Frame, StreamStart, StreamedEvent, Streams};
 use bytes::Bytes;
@@ -21,7 +20,7 @@ const POST: &str = "/evenkeel.gateway.v1.Events/Post";
 
 /// The service.
 pub(super) struct EventsService {
-    pub(super) posts: Posts,
+    pub(super) posting: Posting,
     pub(super) status: StatusReader,
     pub(super) streams: Streams,
 }
@@ -35,7 +34,8 @@ impl proto::events_server::Events for EventsService {
         let (call, message) = Call::of(request)?;
         let key = call.idempotency_key(POST, &message.encode_to_vec())?;
         let events = new_events(message)?;
-        let answer = self.posts.post(&call, events, key).await?;
+        let (principal, context) = (&call.principal, &call.context);
+        let answer = self.posting.accept(principal, context, events, key).await?;
         Ok(Response::new(reply(answer)))
     }
 

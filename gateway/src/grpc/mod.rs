@@ -11,14 +11,17 @@
 //! nothing. A problem becomes a status with its details (`status_code.rs`).
 //!
 //! Every call but those of `Health` has a caller, by the bearer token in `authorization`, and the
-//! deadline of `grpc-timeout` (`call.rs`). A call without a valid token is refused before its
-//! message is read.
+//! deadline of `grpc-timeout` (`call.rs`, `timeout.rs`). A call without a valid token, or a post of
+//! a caller above its rate, is refused before its message is read. A post is admitted by load
+//! before its message is decoded. Another content type, such as that of gRPC-Web, gets HTTP's 415.
 //!
 //! # Bounds
 //! A request has at most [`PostLimits::body_bytes_max`](crate::post::PostLimits::body_bytes_max)
-//! bytes, one of `Get` or `Watch` 128 KiB; a longer one is refused with `OUT_OF_RANGE`. The HTTP/2
-//! settings of the server bound the calls of a connection at a time,
-//! [`Streams`](crate::stream::Streams) the open streams. A stream buffers nothing of its own.
+//! bytes, one of `Get` or `Watch` 128 KiB; a longer one is refused with `INVALID_ARGUMENT`, as
+//! `too-large`. A message that posts has the time and the places that bodies have over HTTP
+//! ([`AdmissionSettings`](crate::admission::AdmissionSettings)). The HTTP/2 settings of the server
+//! bound the calls of a connection at a time, [`Streams`](crate::stream::Streams) the open streams.
+//! A stream buffers nothing of its own.
 //!
 //! ```no_run
 //! use evenkeel_gateway::grpc::Grpc;
@@ -45,10 +48,10 @@ mod events;
 mod health;
 #[cfg(feature = "shop")]
 mod orders;
-mod posts;
 pub mod proto;
 mod services;
 mod status_code;
+mod timeout;
 mod watch;
 
 pub use health::HealthHandle;

@@ -1,12 +1,11 @@
 //! The service `shop.v1.Orders`: messages to the shop's core and back. Decides nothing.
 
 use super::call::Call;
-use super::posts::Posts;
 use super::proto::shop as proto;
 use super::watch::{Elements, Step, elements, reconnect, too_slow};
 use crate::access::{AllowList, Principal};
 use crate::http::{Problem, ProblemKind};
-use crate::post::{NewEvent, PostAnswer};
+use crate::post::{NewEvent, PostAnswer, Posting};
 use crate::shop::{OrderAnswer, OrderReader, OrderView, ReadModelLag, cancellation, placement};
 use crate::stream::{Filter, Frame, StreamStart, Streams};
 use evenkeel::event::EventType;
@@ -28,7 +27,7 @@ const VERSION_BYTES_MAX: usize = 128;
 
 /// The service.
 pub(super) struct OrdersService {
-    pub(super) posts: Posts,
+    pub(super) posting: Posting,
     pub(super) reader: OrderReader,
     pub(super) lag: ReadModelLag,
     pub(super) streams: Streams,
@@ -42,7 +41,9 @@ impl proto::orders_server::Orders for OrdersService {
     ) -> Result<Response<proto::PlaceReply>, Status> {
         let (call, message) = Call::of(request)?;
         let key = call.idempotency_key(PLACE, &message.encode_to_vec())?;
-        let answer = self.posts.post(&call, vec![placed(message)?], key).await?;
+        let (principal, context) = (&call.principal, &call.context);
+        let events = vec![placed(message)?];
+        let answer = self.posting.accept(principal, context, events, key).await?;
         let Posted {
             order_id,
             event_id,
@@ -70,7 +71,11 @@ impl proto::orders_server::Orders for OrdersService {
             event_id,
         } = message;
         let event = cancellation(&order_id, json!({ "reason": reason }), event_id)?;
-        let answer = self.posts.post(&call, vec![event], key).await?;
+        let (principal, context) = (&call.principal, &call.context);
+        let answer = self
+            .posting
+            .accept(principal, context, vec![event], key)
+            .await?;
         let Posted {
             order_id,
             event_id,
@@ -128,7 +133,7 @@ impl proto::orders_server::Orders for OrdersService {
             Some(Start::Earliest(true)) => StreamStart::Earliest,
             Some(Start::After(cursor)) => StreamStart::After(cursor),
         };
-        let types = order_types(self.posts.posting.allow_list(), &call.principal)?;
+        let types = order_types(self.posting.allow_list(), &call.principal)?;
         let filter = Filter {
             types,
             key: Some(message.order_id),

@@ -5,7 +5,6 @@ use super::events::EventsService;
 use super::health::{HealthHandle, health};
 #[cfg(feature = "shop")]
 use super::orders::OrdersService;
-use super::posts::Posts;
 use super::proto::gateway::events_server::EventsServer;
 #[cfg(feature = "shop")]
 use super::proto::shop::orders_server::OrdersServer;
@@ -25,7 +24,7 @@ use tonic::service::Routes;
 /// The gRPC services of a gateway.
 #[must_use]
 pub struct Grpc {
-    posts: Posts,
+    posting: Posting,
     streams: Streams,
     status: StatusReader,
     calls: Calls,
@@ -53,11 +52,12 @@ impl Grpc {
         authenticator: Authenticator,
         worker: Arc<str>,
     ) -> Self {
+        let bytes_max = posting.limits().body_bytes_max;
         Self {
-            posts: Posts { posting, admission },
+            posting,
             streams,
             status,
-            calls: Calls::new(authenticator, worker),
+            calls: Calls::new(authenticator, worker, admission, bytes_max),
             #[cfg(feature = "shop")]
             orders: None,
         }
@@ -76,9 +76,9 @@ impl Grpc {
     /// service gets what the merged router answers: for gRPC clients, HTTP's 404 is
     /// `UNIMPLEMENTED`. It admits posts itself: wrap it in no other admission.
     pub async fn routes(self) -> (Router, HealthHandle) {
-        let bytes_max = self.posts.posting.limits().body_bytes_max;
+        let bytes_max = self.posting.limits().body_bytes_max;
         let events = EventsServer::new(EventsService {
-            posts: self.posts.clone(),
+            posting: self.posting.clone(),
             status: self.status,
             streams: self.streams.clone(),
         })
@@ -88,9 +88,9 @@ impl Grpc {
         #[cfg(feature = "shop")]
         let (routes, names) = match self.orders {
             Some((reader, lag)) => {
-                let (posts, streams) = (self.posts, self.streams);
+                let (posting, streams) = (self.posting, self.streams);
                 let orders = OrdersService {
-                    posts,
+                    posting,
                     reader,
                     lag,
                     streams,

@@ -103,8 +103,9 @@ impl Posting {
     ///   name, there is no event, or two have the same id. Up to 50 faults are named.
     /// - [`ProblemKind::TooLarge`]: there are more events than
     ///   [`PostLimits::batch_max`](super::PostLimits::batch_max)
-    /// - [`ProblemKind::InvalidEvent`]: data violates its schema: the first violation of each
-    ///   event, of up to 50 events
+    /// - [`ProblemKind::InvalidEvent`]: data violates its schema, or writes an integer with a
+    ///   fraction or an exponent. Up to 50 violations are named, up to 16 of each event; of data
+    ///   above 32 KiB the first alone.
     /// - the problems of [`AcceptError`]
     pub async fn accept(
         &self,
@@ -288,7 +289,7 @@ impl Shared {
             match checks::check(self.allow_list.catalogue(), route, &draft.event) {
                 Ok(payload) => encoded.push(record(route, draft, payload, trace)?),
                 Err(PayloadFault::Unreadable(fault)) => unreadable.push(fault),
-                Err(PayloadFault::Invalid(fault)) => invalid.push(fault),
+                Err(PayloadFault::Invalid(faults)) => invalid.extend(faults),
                 Err(PayloadFault::UnknownType) => return Err(defect()),
             }
         }

@@ -5,7 +5,7 @@
 
 use super::connections::{Server, bind};
 use super::router::{Parts, RouterSettings, router};
-use super::settings::{GatewaySettings, StoreAddress};
+use super::settings::GatewaySettings;
 use super::stop::{StopDeadline, StopReport, StopSettings, stop_serving};
 use super::stores::OpenStore;
 use super::tls::Tls;
@@ -243,14 +243,16 @@ async fn reload(tls: Option<&Tls>) {
 }
 
 /// The bounds of posts: those of the settings, or the defaults for the store. A body that posts may
-/// have is read whatever they are.
+/// have is read whatever they are. Without authentication all requests are of one caller, which has
+/// all uploads.
 fn admission(settings: &GatewaySettings) -> AdmissionSettings {
-    let default = || match settings.store {
-        StoreAddress::Brokers => AdmissionSettings::brokers(),
-        _ => AdmissionSettings::outbox(),
-    };
+    let default = || settings.store.admission();
     let mut admission = settings.admission.clone().unwrap_or_else(default);
     admission.body_bytes_max = admission.body_bytes_max.max(settings.post.body_bytes_max);
+    if settings.is_open() {
+        let uploads_max = admission.uploads_max;
+        admission.uploads_per_caller_max.get_or_insert(uploads_max);
+    }
     admission
 }
 

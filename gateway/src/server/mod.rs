@@ -18,6 +18,7 @@
 //! | `//`, `..`, `%2e`, `%2f`, `%5c` in the path | 404 |
 //! | a body above the bound | 413, before it is read if it declares its length |
 //! | a body that arrives too slowly | 408 |
+//! | a body that is still sent after an early answer | 1 MiB of it, or 1 s, is read and discarded |
 //! | a request for a page of another site | 403 |
 //! | a connection without a request for 60 s | the connection is closed |
 //! | more than 10,000 connections | the longest idle ones are closed |

@@ -50,7 +50,7 @@ const KINDS: [(ProblemKind, &str); 19] = [
     ),
     (
         ProblemKind::SlowBody,
-        "Send the body faster: a post has 20 s for it; nothing was accepted.",
+        "Send the body faster; nothing was accepted.",
     ),
     (ProblemKind::UriTooLong, "Send a shorter URL."),
     (

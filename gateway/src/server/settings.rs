@@ -51,6 +51,14 @@ impl StoreAddress {
             Self::Brokers => "brokers",
         }
     }
+
+    /// The default bounds of posts for it.
+    pub fn admission(&self) -> AdmissionSettings {
+        match self {
+            Self::Sqlite(_) | Self::Postgres(_) => AdmissionSettings::outbox(),
+            Self::Brokers => AdmissionSettings::brokers(),
+        }
+    }
 }
 
 impl FromStr for StoreAddress {
@@ -164,8 +172,7 @@ pub struct GatewaySettings {
     pub body: BodyLimits,
     /// Bounds of posts.
     pub post: PostLimits,
-    /// When posts are refused. Default: [`AdmissionSettings::outbox`], or
-    /// [`AdmissionSettings::brokers`] for the store of that name.
+    /// When posts are refused. Default: [`StoreAddress::admission`].
     pub admission: Option<AdmissionSettings>,
     /// Bounds of streams. Their origins are [`allowed_origins`](Self::allowed_origins).
     pub stream: StreamSettings,

@@ -8,8 +8,8 @@
 //! turn behind the others. What was read and not taken is at most two chunks.
 
 use super::frame::Filter;
-use super::ring::{LogGap, LogItem, RingItem};
-use super::source::{Burst, LogReader, Trouble, problem_of};
+use super::ring::{LogEntry, LogGap, RingItem};
+use super::source::{Burst, Trouble, problem_of};
 use super::telemetry;
 use super::topic_log::{TopicLog, TopicLogs};
 use crate::http::Problem;
@@ -24,8 +24,6 @@ use tokio::time::{Instant, sleep};
 const TURN_MAX: Duration = Duration::from_secs(30);
 /// How long one burst waits for a record.
 const BURST_WAIT: Duration = Duration::from_millis(200);
-/// The interval at which passed offsets are compared with the topic's first ones.
-const JUMPS_INTERVAL: Duration = Duration::from_secs(1);
 /// The pause after an error of the brokers, before the stream may ask for another turn.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 /// The age up to which the first offsets of the topic count as known at the start of a turn.
@@ -118,7 +116,6 @@ impl Turn {
         }
         let mut reader = self.logs.source.read(&self.log.topic, &from, &end).await?;
         let began = Instant::now();
-        let mut checked = began;
         loop {
             let mut burst = reader.burst(BURST_WAIT).await;
             let trouble = burst.trouble.take();
@@ -126,12 +123,7 @@ impl Turn {
             // At the end, the last offsets of a partition may hold no records.
             let has_all = burst.at_end && trouble.is_none();
             let reached = if has_all { end.clone() } else { reader.next() };
-            let mut chunk = self.wanted(burst);
-            let must_check = is_over || reader.is_full_of_jumps();
-            if reader.has_jumps() && (must_check || checked.elapsed() >= JUMPS_INTERVAL) {
-                checked = Instant::now();
-                chunk.extend(self.lost(&mut reader).await?);
-            }
+            let chunk = self.wanted(burst);
             if self.send(chunk, reached).await.is_err() {
                 return Ok(());
             }
@@ -144,21 +136,16 @@ impl Turn {
         }
     }
 
-    /// The events of the burst that the stream wants.
+    /// The gaps of the burst, and the events that the stream wants.
     fn wanted(&self, burst: Burst) -> VecDeque<RingItem> {
-        let events = burst
-            .items
-            .into_iter()
-            .filter_map(|item: LogItem| item.event);
-        let wanted = events.filter(|event| self.filter.matches(event));
-        wanted.map(RingItem::Event).collect()
-    }
-
-    /// Of the offsets that the reader passed over, those that were deleted.
-    async fn lost(&self, reader: &mut LogReader) -> Result<Vec<RingItem>, KafkaError> {
-        let facts = self.logs.facts(&self.log, Duration::ZERO).await?;
-        let jumps = reader.take_jumps();
-        Ok(facts.lost(jumps).into_iter().map(RingItem::Gap).collect())
+        let wanted = burst.items.into_iter().filter_map(|entry| match entry {
+            LogEntry::Item(item) => {
+                let event = item.event.filter(|event| self.filter.matches(event));
+                event.map(RingItem::Event)
+            }
+            LogEntry::Gap(gap) => Some(RingItem::Gap(gap)),
+        });
+        wanted.collect()
     }
 
     async fn send(&self, items: VecDeque<RingItem>, reached: Vec<i64>) -> Result<(), NotTaken> {
@@ -174,7 +161,7 @@ impl Turn {
     async fn after(&self, trouble: Trouble) -> Result<(), KafkaError> {
         match trouble {
             // The shared reader finds out what happened to the log.
-            Trouble::WentBack => {
+            Trouble::WentBack(_) => {
                 sleep(ERROR_PAUSE).await;
                 Ok(())
             }

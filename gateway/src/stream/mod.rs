@@ -17,9 +17,12 @@
 //! - A client that reconnects with the last cursor that it received gets every later event of its
 //!   filter once, on any gateway of the same cluster. It sees an event again only if it did not
 //!   keep the event's cursor.
-//! - What cannot be delivered is reported: [`Frame::Gap`] while streaming, 410 at a reconnect.
-//!   Deleted offsets are found by a request that is made after the fact, so a gap can be reported
-//!   for offsets that held no event: markers of transactions that were deleted meanwhile.
+//! - What cannot be delivered is reported: [`Frame::Gap`] while streaming, 410 at a reconnect. A
+//!   gap comes before any frame whose cursor has passed it. Passed offsets count as deleted if they
+//!   are below the first one that the broker has by then, so a gap can be reported for offsets that
+//!   held no event: markers of transactions that were deleted meanwhile.
+//! - A log that was cut is reported as a gap that goes back, if it is noticed: `topic_log` tells
+//!   when it is not.
 //! - Only committed records are streamed.
 //!
 //! # Memory

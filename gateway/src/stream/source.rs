@@ -4,7 +4,7 @@
 
 use super::cursor::TopicIdentity;
 use super::frame::StreamedEvent;
-use super::ring::{LogGap, LogItem};
+use super::ring::{LogEntry, LogGap, LogItem};
 use crate::access::AllowList;
 use crate::http::{Problem, ProblemKind};
 use evenkeel::kafka::admin::Admin;
@@ -19,8 +19,6 @@ use tokio::sync::OnceCell;
 const BURST_RECORDS: usize = 256;
 /// The bytes after which a burst ends.
 const BURST_BYTES: usize = 256 << 10;
-/// The most jumps that are kept for the next check.
-const JUMPS_MAX: usize = 4_096;
 
 /// What the brokers say about a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,17 +47,6 @@ impl TopicFacts {
     pub(super) fn highs(&self) -> Option<Vec<i64>> {
         self.partitions.iter().map(|bounds| bounds.high).collect()
     }
-
-    /// Of these jumps, those over offsets that were deleted.
-    pub(super) fn lost(&self, jumps: Vec<LogGap>) -> Vec<LogGap> {
-        let lost = jumps.into_iter().filter_map(|jump| {
-            let at = usize::try_from(jump.partition).ok()?;
-            let low = self.partitions.get(at)?.low?;
-            let to = jump.to.min(low);
-            (jump.from < low).then_some(LogGap { to, ..jump })
-        });
-        lost.collect()
-    }
 }
 
 /// The brokers. Connects at the first request.
@@ -81,6 +68,7 @@ impl std::fmt::Debug for LogSource {
 
 impl LogSource {
     pub(super) fn new(kafka: KafkaConfig, allow_list: Arc<AllowList>, timeout: Duration) -> Self {
+        let kafka = committed(kafka.clone()).unwrap_or(kafka);
         Self {
             // If the user's settings do not allow it, they apply unchanged.
             catch_up_kafka: frugal(kafka.clone()).unwrap_or_else(|_| kafka.clone()),
@@ -157,11 +145,15 @@ impl LogSource {
             state: Some(ReaderState {
                 reader,
                 next,
-                jumps: Vec::new(),
                 allow_list: Arc::clone(&self.allow_list),
             }),
         })
     }
+}
+
+/// Only committed records are streamed, also if other clients of these settings read all.
+fn committed(kafka: KafkaConfig) -> Result<KafkaConfig, ConfigError> {
+    kafka.with_property("isolation.level", "read_committed")
 }
 
 /// The settings of a reader that catches up: a small buffer, as there are many.
@@ -182,16 +174,15 @@ struct ReaderState {
     reader: Reader,
     /// The next expected offset of each partition.
     next: Vec<i64>,
-    /// Offsets that were passed over: holes of transactions and compaction, or deleted ones.
-    jumps: Vec<LogGap>,
     allow_list: Arc<AllowList>,
 }
 
 /// Records that were read together.
 #[derive(Debug, Default)]
 pub(super) struct Burst {
-    /// The records, in the order of the log within each partition.
-    pub(super) items: Vec<LogItem>,
+    /// The records, in the order of the log within each partition, and what was deleted between
+    /// them.
+    pub(super) items: Vec<LogEntry>,
     /// Why the burst ended early.
     pub(super) trouble: Option<Trouble>,
     /// Whether the reader is at its end. Never for one that follows.
@@ -201,8 +192,10 @@ pub(super) struct Burst {
 /// Why a reader cannot simply continue.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// A record of a passed offset came: the log was cut, or the topic created anew.
-    WentBack,
+    /// A record of a passed offset came: the log was cut, or the topic created anew. With the
+    /// partition and that offset, if the log diverged there: the client found it by the leader
+    /// epochs. It is none if the client began at the first offset of the partition.
+    WentBack(Option<(i32, i64)>),
     /// A batch that cannot be read. The reader has left the partition.
     Unreadable(UnreadableBatch),
     /// The brokers do not answer. The reader reconnects by itself.
@@ -237,27 +230,6 @@ impl LogReader {
             .map(|state| state.next.clone())
             .unwrap_or_default()
     }
-
-    pub(super) fn has_jumps(&self) -> bool {
-        self.state
-            .as_ref()
-            .is_some_and(|state| !state.jumps.is_empty())
-    }
-
-    /// Whether nothing more is read before the jumps are taken.
-    pub(super) fn is_full_of_jumps(&self) -> bool {
-        self.state
-            .as_ref()
-            .is_some_and(|state| state.jumps.len() >= JUMPS_MAX)
-    }
-
-    /// Takes the offsets that were passed over.
-    pub(super) fn take_jumps(&mut self) -> Vec<LogGap> {
-        self.state
-            .as_mut()
-            .map(|state| std::mem::take(&mut state.jumps))
-            .unwrap_or_default()
-    }
 }
 
 impl Drop for LogReader {
@@ -288,19 +260,13 @@ impl ReaderState {
     fn burst(&mut self, wait: Duration) -> Burst {
         let mut burst = Burst::default();
         let (mut bytes, mut wait) = (0, wait);
-        while burst.items.len() < BURST_RECORDS
-            && bytes < BURST_BYTES
-            && self.jumps.len() < JUMPS_MAX
-        {
+        while burst.items.len() < BURST_RECORDS && bytes < BURST_BYTES {
             match self.reader.next(wait) {
                 Ok(Some(record)) => {
                     bytes += record.value.as_ref().map_or(0, Vec::len);
-                    match self.admit(&record) {
-                        Some(item) => burst.items.push(item),
-                        None => {
-                            burst.trouble = Some(Trouble::WentBack);
-                            break;
-                        }
+                    if let Err(trouble) = self.admit(&record, &mut burst.items) {
+                        burst.trouble = Some(trouble);
+                        break;
                     }
                 }
                 Ok(None) => break,
@@ -312,31 +278,62 @@ impl ReaderState {
             wait = Duration::ZERO;
         }
         burst.at_end = self.reader.at_end();
+        if burst.at_end && burst.trouble.is_none() {
+            self.close(&mut burst.items);
+        }
         burst
     }
 
-    /// None if the offset was passed before.
-    fn admit(&mut self, record: &LogRecord) -> Option<LogItem> {
-        let next = self.next.get_mut(usize::try_from(record.partition).ok()?)?;
+    /// Adds a record, and before it what was deleted of the offsets that were passed over. The
+    /// others held no record: they are holes of transactions and compaction.
+    fn admit(&mut self, record: &LogRecord, items: &mut Vec<LogEntry>) -> Result<(), Trouble> {
         let (partition, offset) = (record.partition, record.offset);
-        if offset < *next {
-            return None;
-        }
-        if offset > *next {
-            self.jumps.push(LogGap {
-                partition,
-                from: *next,
-                to: offset,
-            });
+        let at = usize::try_from(partition).unwrap_or_default();
+        let Some(next) = self.next.get_mut(at) else {
+            return Err(Trouble::WentBack(None));
+        };
+        if offset != *next {
+            let first = self.reader.first_offset(&record.topic, partition);
+            if offset < *next {
+                let diverged = first.is_some_and(|first| first < offset);
+                return Err(Trouble::WentBack(diverged.then_some((partition, offset))));
+            }
+            items.extend(lost(partition, *next, offset, first).map(LogEntry::Gap));
         }
         *next = offset + 1;
         let event = StreamedEvent::of_record(record, &self.allow_list).map(Arc::new);
-        Some(LogItem {
+        items.push(LogEntry::Item(LogItem {
             partition,
             offset,
             event,
-        })
+        }));
+        Ok(())
     }
+
+    /// Adds what was deleted of the last offsets before the ends.
+    fn close(&mut self, items: &mut Vec<LogEntry>) {
+        for span in self.reader.spans() {
+            let at = usize::try_from(span.partition).unwrap_or_default();
+            let first = self.reader.first_offset(&span.topic, span.partition);
+            if let (Some(next), Some(end), Some(first)) = (self.next.get_mut(at), span.end, first)
+                && let Some(gap) = lost(span.partition, *next, end, Some(first))
+            {
+                *next = gap.to;
+                items.push(LogEntry::Gap(gap));
+            }
+        }
+    }
+}
+
+/// Of the offsets that were passed over, those that were deleted: they are below the first one that
+/// the partition has. All of them if that is unknown.
+fn lost(partition: i32, from: i64, to: i64, first: Option<i64>) -> Option<LogGap> {
+    let to = first.map_or(to, |first| to.min(first));
+    (from < to).then_some(LogGap {
+        partition,
+        from,
+        to,
+    })
 }
 
 impl Trouble {
@@ -400,22 +397,19 @@ mod tests {
     }
 
     #[test]
-    fn only_jumps_over_deleted_offsets_are_gaps() {
-        let facts = facts(&[(10, 100), (0, 50)]);
-        let jump = |partition, from, to| LogGap {
-            partition,
-            from,
-            to,
-        };
-        for (jump, lost) in [
-            (jump(0, 5, 8), Some(jump(0, 5, 8))),
-            (jump(0, 5, 20), Some(jump(0, 5, 10))),
-            (jump(0, 10, 20), None),
-            (jump(1, 0, 20), None),
-            (jump(7, 0, 20), None),
+    fn only_deleted_offsets_are_gaps() {
+        for (from, to, first, expected) in [
+            (5, 8, Some(10), Some((5, 8))),
+            (5, 20, Some(10), Some((5, 10))),
+            (10, 20, Some(10), None),
+            (10, 20, Some(0), None),
+            (10, 20, None, Some((10, 20))),
+            (20, 20, None, None),
         ] {
-            let found = facts.lost(vec![jump]);
-            assert_eq!(found, lost.into_iter().collect::<Vec<_>>(), "{jump:?}");
+            let found = lost(1, from, to, first);
+            assert!(found.is_none_or(|gap| gap.partition == 1));
+            let found = found.map(|gap| (gap.from, gap.to));
+            assert_eq!(found, expected, "{from} {to} {first:?}");
         }
     }
 

@@ -367,6 +367,50 @@ async fn uploads_beyond_their_bounds_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_caller_cannot_take_all_uploads() {
+    let calls = Arc::default();
+    let settings = fixed_limit(10).with_uploads(10, Duration::from_secs(20), 16);
+    let gateway = Gateway::new(settings, workers(10, Duration::ZERO, &calls));
+    let mut uploads = JoinSet::new();
+    for _ in 0..4 {
+        let (upload, sender) = (stalled(&[]), gateway.clone());
+        uploads.spawn(async move { sender.send(upload).await });
+    }
+    yield_now().await;
+    let response = gateway.send(posted(&[])).await;
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!((1..=3).contains(&retry_after_s(&response)));
+    assert!(body_of(response).await.contains("nothing was accepted"));
+    let other = Principal::new("other", Rights::all());
+    let other = request(Method::POST, other, HeaderMap::new(), Body::from("{}"));
+    assert_eq!(gateway.send(other).await.status(), StatusCode::ACCEPTED);
+    for response in uploads.join_all().await {
+        assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
+    }
+    let response = gateway.send(posted(&[])).await;
+    assert_eq!(response.status(), StatusCode::ACCEPTED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_above_the_rate_is_not_read() {
+    let calls = Arc::default();
+    let gateway = Gateway::new(fixed_limit(10), workers(10, Duration::ZERO, &calls));
+    let limited = |body| {
+        let principal = caller().with_rate(1_u32);
+        request(Method::POST, principal, HeaderMap::new(), body)
+    };
+    for _ in 0..2 {
+        let response = gateway.send(limited(Body::from("{}"))).await;
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+    }
+    let began = Instant::now();
+    let endless = Body::from_stream(stream::pending::<Result<Bytes, io::Error>>());
+    let response = gateway.send(limited(endless)).await;
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_route_without_a_caller_is_an_internal_error() {
     let calls = Arc::default();
     let gateway = Gateway::new(fixed_limit(10), workers(1, Duration::ZERO, &calls));

@@ -407,7 +407,8 @@ async fn a_message_above_the_limit_is_refused() {
         .post(request)
         .await
         .expect_err("it is too large");
-    assert_eq!(status.code(), Code::OutOfRange);
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert_eq!(problem(&status)["type"], "/problems/too-large");
 }
 
 #[tokio::test]

@@ -9,9 +9,18 @@
 //! reads these spans. So a reading with an end terminates, even while producers append records.
 //!
 //! # The end of a span
+//! Where a [`Reading`] ends at the end of a topic, it is the last stable offset that the leader
+//! returns at the opening: the request has the isolation level `read_committed`, as the fetches
+//! have. So a reading never waits for an open transaction.
+//!
 //! A partition's last offsets may hold no record: transaction markers and compacted records leave
-//! gaps. So a span ends with its last record, or when the client reports the end of the log
-//! (`enable.partition.eof`), whichever comes first.
+//! gaps. So a span ends with its last record, or when a broker reports that its log ends at the end
+//! of the span or above it (`enable.partition.eof`), whichever comes first.
+//!
+//! A log that ends below the end of the span does not end it: a follower that is read from, or a
+//! new leader, may know less for a moment. If nothing comes for the timeout of the opening,
+//! [`Reader::next`] returns [`KafkaError::Timeout`]: the log was cut, or the span's end was never
+//! in it. The reader is not at its end then.
 //!
 //! # Unreadable batches
 //! A batch that cannot be read ends its partition: to skip it would hide the gap from an audit. The
@@ -20,10 +29,13 @@
 pub use super::timestamp::TimestampKind;
 pub use span::{Reading, Span, Start};
 
+use self::cursor::PartitionCursor;
 use super::error::connection_fault::LastFault;
 use super::error::failed;
 use super::log::next_event;
-use super::native::{ForwardedQueue, Login, Message, Messages, Watched, forward, logged_in};
+use super::native::{
+    ForwardedQueue, Login, Message, Messages, Watched, cached_watermarks, forward, logged_in,
+};
 use super::unreadable::{UnreadableBatch, is_unreadable};
 use super::{KafkaConfig, KafkaError};
 use crate::durations::{CALL_MAX, bounded};
@@ -138,19 +150,6 @@ impl std::fmt::Debug for Reader {
     }
 }
 
-/// The progress of one partition through its span.
-///
-/// `done` only ever changes from false to true, except in [`Reader::follow`] before the first
-/// record is taken. [`Reader`] counts the partitions that are not done, so each change adjusts its
-/// count.
-struct PartitionCursor {
-    span: Span,
-    done: bool,
-    /// The end of the log at the opening, for a partition without an end that has not reached it
-    /// yet.
-    behind: Option<i64>,
-}
-
 impl Reader {
     /// Looks up the partitions, resolves start and end, and starts fetching. Blocks for several
     /// requests, one for each partition among them.
@@ -169,7 +168,8 @@ impl Reader {
     }
 
     /// Reads these offsets, with a span of its own for each partition. Skips offsets that are not
-    /// available any more, or not yet.
+    /// available any more. If those before an end are not available yet, [`Reader::next`] waits for
+    /// them, and returns [`KafkaError::Timeout`] if none comes for `timeout`.
     ///
     /// # Errors
     /// Returns the client's errors. A topic that does not exist is found while it is read:
@@ -241,12 +241,20 @@ impl Reader {
 
     /// Whether all records were returned that the topics held when [`Reader::follow`] was called.
     pub fn has_caught_up(&self) -> bool {
-        self.records.is_empty() && self.lines.iter().all(|line| line.behind.is_none())
+        self.records.is_empty() && !self.lines.iter().any(PartitionCursor::is_behind)
     }
 
     /// The partitions and the offsets that this reader covers.
     pub fn spans(&self) -> impl Iterator<Item = &Span> {
         self.lines.iter().map(|line| &line.span)
+    }
+
+    /// The first offset that a partition has, as the last fetch told it. Offsets below it were
+    /// deleted, while others that were passed over held no record. None before the first fetch, and
+    /// after one that failed, until the next succeeds.
+    pub fn first_offset(&self, topic: &str, partition: i32) -> Option<i64> {
+        let (low, _) = cached_watermarks(&self.consumer, topic, partition)?;
+        (low >= 0).then_some(low)
     }
 
     /// Whether every record up to the end of every partition was returned. Always false without an
@@ -265,8 +273,9 @@ impl Reader {
     /// # Errors
     /// Returns [`KafkaError::UnreadableBatch`] once for each partition with a batch that cannot be
     /// read: that partition ends there, and the others continue. Returns
-    /// [`KafkaError::Unreachable`] if no broker could be reached for the timeout of `open`, and any
-    /// error that the client cannot recover from, such as a deleted topic or denied access.
+    /// [`KafkaError::Unreachable`] if no broker could be reached for the timeout of `open`,
+    /// [`KafkaError::Timeout`] if a log ends below the end of its span for that long, and any error
+    /// that the client cannot recover from, such as a deleted topic or denied access.
     pub fn next(&mut self, timeout: Duration) -> Result<Option<LogRecord>, KafkaError> {
         let deadline = Instant::now() + bounded(timeout);
         loop {
@@ -282,8 +291,11 @@ impl Reader {
             self.serve_events()?;
             let left = deadline.saturating_duration_since(Instant::now());
             self.take(left.min(EVENT_INTERVAL))?;
-            if left.is_zero() && self.records.is_empty() && self.unreadable.is_empty() {
-                return Ok(None);
+            if self.records.is_empty() && self.unreadable.is_empty() {
+                self.check_overdue()?;
+                if left.is_zero() {
+                    return Ok(None);
+                }
             }
         }
     }
@@ -303,8 +315,7 @@ impl Reader {
             return;
         };
         self.open_lines -= usize::from(!line.done);
-        line.behind = None;
-        line.done = true;
+        line.stop();
         self.records
             .retain(|record| (&*record.topic, record.partition) != (topic, partition));
         stop_fetching(&self.consumer, topic, partition);
@@ -331,7 +342,7 @@ impl Reader {
                 }
                 (Some(Code::PartitionEOF), Some(line)) => {
                     let was_done = line.done;
-                    line.reached_end_of_log();
+                    line.reached_end_of_log(message.offset());
                     self.open_lines -= usize::from(line.done && !was_done);
                 }
                 (None | Some(Code::PartitionEOF), None) => {}
@@ -359,6 +370,18 @@ impl Reader {
         trouble
     }
 
+    /// Returns an error for a partition whose end should have come long ago.
+    fn check_overdue(&mut self) -> Result<(), KafkaError> {
+        let after = self.timeout;
+        let overdue = self.lines.iter_mut().find_map(|line| line.overdue(after));
+        overdue.map_or(Ok(()), |what| {
+            Err(KafkaError::Timeout {
+                what,
+                seconds: after.as_secs(),
+            })
+        })
+    }
+
     /// Serves the client's own queue, which carries only events.
     fn serve_events(&mut self) -> Result<(), KafkaError> {
         while let Some(polled) = next_event(&self.consumer) {
@@ -382,45 +405,6 @@ impl Reader {
             }
             _ => Ok(()),
         }
-    }
-}
-
-impl PartitionCursor {
-    fn new(span: Span) -> Self {
-        Self {
-            done: span.end.is_some_and(|end| span.start >= end),
-            span,
-            behind: None,
-        }
-    }
-
-    /// Removes the end.
-    fn remove_end(&mut self) {
-        self.behind = self.span.end.take().filter(|end| self.span.start < *end);
-        self.done = false;
-    }
-
-    /// Ends before a batch that cannot be read: later records would hide the gap. Returns whether
-    /// the batch belongs to the reading.
-    fn end_before_unreadable(&mut self, offset: i64) -> bool {
-        self.behind = None;
-        self.done = true;
-        self.span.end.is_none_or(|end| offset < end)
-    }
-
-    /// Whether a record of this offset belongs to the reading. Moves the position past it.
-    fn admit(&mut self, offset: i64) -> bool {
-        let inside = !self.done && self.span.end.is_none_or(|end| offset < end);
-        self.done |= self.span.end.is_some_and(|end| offset + 1 >= end);
-        self.behind = self.behind.filter(|end| offset + 1 < *end);
-        inside
-    }
-
-    /// The end of the log is at or beyond the end of the span, so that no further record before it
-    /// will arrive: the rest are transaction markers or compacted records.
-    fn reached_end_of_log(&mut self) {
-        self.behind = None;
-        self.done |= self.span.end.is_some();
     }
 }
 
@@ -482,6 +466,7 @@ fn to_record(message: Message<'_>, topic: Arc<str>) -> LogRecord {
     }
 }
 
+mod cursor;
 pub(super) mod resolve;
 mod span;
 #[cfg(test)]

@@ -2,6 +2,12 @@
 //!
 //! Owns the requests before a reading starts: partitions, first and last offsets.
 //!
+//! The client is a consumer without `isolation.level`, whose default is `read_committed`. So the
+//! brokers return the last stable offset as the end of a partition, beyond which no fetch of a
+//! consumer goes. A setting of `read_uncommitted` changes only what is fetched, up to this end.
+//! The leader answers, and it refuses while it does not know the end that its predecessor had
+//! (KIP-207).
+//!
 //! An offset outside of a partition's log would make the client fall back to `auto.offset.reset`,
 //! and thus read everything. So every resolved offset is clamped to the available ones.
 
@@ -18,7 +24,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A partition and its available offsets.
+/// A partition and its available offsets. `high` is the last stable offset.
 struct AvailableOffsets {
     topic: Arc<str>,
     partition: i32,

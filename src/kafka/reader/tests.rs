@@ -300,3 +300,49 @@ async fn a_follower_of_nothing_has_caught_up_at_once() {
     let reader = blocking(move || Reader::follow(&config, [topic], LONG).expect("open")).await;
     assert!(reader.has_caught_up());
 }
+
+#[tokio::test]
+async fn a_log_that_ends_too_early_does_not_end_a_reading() {
+    let cluster = Cluster::new();
+    let topic = cluster.topic(1);
+    cluster.publish(&topic, 0, 0..3).await;
+    let span = Span {
+        topic: topic.as_str().into(),
+        partition: 0,
+        start: 0,
+        end: Some(5),
+    };
+    let config = cluster.config();
+    let opened = move || Reader::of_spans(&config, vec![span], Duration::from_millis(500));
+    let mut reader = blocking(opened).await.expect("open");
+    let mut reader = blocking(move || {
+        for offset in 0..3 {
+            let record = reader.next(LONG).expect("read").expect("a record");
+            assert_eq!(record.offset, offset);
+        }
+        for _ in 0..2 {
+            let waited = reader.next(LONG);
+            assert!(
+                matches!(waited, Err(KafkaError::Timeout { .. })),
+                "{waited:?}"
+            );
+            assert!(!reader.at_end());
+        }
+        reader
+    })
+    .await;
+    cluster.publish(&topic, 0, 3..6).await;
+    let offsets = blocking(move || {
+        let mut offsets = Vec::new();
+        while !reader.at_end() {
+            match reader.next(LONG) {
+                Ok(record) => offsets.extend(record.map(|record| record.offset)),
+                Err(KafkaError::Timeout { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        offsets
+    })
+    .await;
+    assert_eq!(offsets, [3, 4]);
+}

@@ -90,7 +90,7 @@ pub(crate) struct ParkedSet {
     next: i64,
     /// The end of the log at the start: the set is complete once it was reached.
     end: i64,
-    /// Whether the group has an offset to commit for it.
+    /// Whether the group has an offset to commit for it: entries were seen, or are being written.
     has_position: bool,
     /// The number of waiting records.
     records: usize,
@@ -181,8 +181,10 @@ impl ParkedSet {
     /// Notes that a record is about to be written to the retry topic: its key waits from now on.
     /// The caller must report the end: [`ParkedSet::seen`] sees the written entry,
     /// [`ParkedSet::not_written`] follows a refusal. A record without a key has no later ones to
-    /// hold back.
+    /// hold back. From now on the group has a position to commit: entries that are deleted before
+    /// this member reads them back would not be missed otherwise.
     pub(crate) fn begin(&mut self, name: Option<&[u8]>, source_offset: i64) {
+        self.has_position = true;
         if name.is_some() {
             let id = self.find_or_add(name, source_offset);
             self.keys[id as usize].writing.push(source_offset);
@@ -212,6 +214,7 @@ impl ParkedSet {
     /// the log, so that no later record of the key starts in between. [`ParkedSet::not_held`] takes
     /// it back.
     pub(crate) fn begin_hold(&mut self, name: &[u8], source_offset: i64) {
+        self.has_position = true;
         let id = self.find_or_add(Some(name), source_offset);
         let key = &mut self.keys[id as usize];
         key.holds_in_writing.push(source_offset);

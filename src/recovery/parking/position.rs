@@ -78,8 +78,8 @@ impl ParkedSet {
     }
 
     /// The position of the group. None before the set is complete, and if no record was ever
-    /// parked. Lost entries count as unsettled. With more ranges than [`RANGES_MAX`] it contains
-    /// the first of them: records after these are handled again after a restart.
+    /// about to be parked. Lost entries count as unsettled. With more ranges than [`RANGES_MAX`] it
+    /// contains the first of them: records after these are handled again after a restart.
     pub(crate) fn position(&self) -> Option<RetryPosition> {
         if !self.is_whole() || !self.has_position {
             return None;

@@ -194,6 +194,23 @@ fn records_settled_before_a_restart_are_not_parked_again() {
 }
 
 #[test]
+fn an_entry_being_written_has_a_position_before_it_is_read() {
+    for begin in [
+        (|parking| parking.begin(Some(b"k"), 3)) as fn(&mut ParkedSet),
+        |parking| parking.begin(None, 3),
+        |parking| parking.begin_hold(b"k", 3),
+    ] {
+        let mut parking = ParkedSet::new(7, 7, &[], 1_000, false);
+        assert!(parking.position().is_none());
+        begin(&mut parking);
+        let position = parking
+            .position()
+            .expect("the group commits where it began");
+        assert_eq!((position.watermark, position.next), (7, 7));
+    }
+}
+
+#[test]
 fn a_committed_offset_is_reported_with_nothing_parked() {
     let position = |committed| ParkedSet::new(7, 7, &[], 1_000, committed).position();
     let expected = RetryPosition {

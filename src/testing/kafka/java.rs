@@ -28,16 +28,17 @@ pub(in crate::testing) const START_LIMIT: Duration = Duration::from_secs(90);
 /// Attempts to start. Another process may take the free port before Kafka does.
 const ATTEMPTS: usize = 3;
 
-/// Runs `$2...` until our end of the pipe closes, then removes the directory `$1` unless that is
-/// empty. If Kafka ends by itself, the script writes a line to the log and waits until the pipe
-/// closes, so that the log remains readable.
+/// Runs `$3...` until our end of the pipe closes, with its process id in the file `$2`. Then removes
+/// the directory `$1` unless that is empty. If Kafka ends by itself, the script writes a line to the
+/// log and waits until the pipe closes, so that the log remains readable.
 const RUN_SCRIPT: &str = r#"
 exec 3<&0
 directory=$1
-shift
+pid_file=$2
+shift 2
 "$@" </dev/null 2>&1 3<&- &
 kafka=$!
-echo "$kafka" >"$directory/pid"
+echo "$kafka" >"$pid_file"
 { read -r _ <&3; kill -KILL "$kafka"; } &
 watch=$!
 wait "$kafka"
@@ -128,7 +129,7 @@ async fn run(
     let log = directory.join("kafka.log");
     let output = File::create(&log).map_err(failed)?;
     let removed = if removes { directory } else { Path::new("") };
-    let mut arguments = vec![removed.into()];
+    let mut arguments = vec![removed.into(), directory.join("pid").into()];
     arguments.extend(installation.command("kafka.Kafka", &[properties.into()]));
     let reaper = Reaper::spawn(RUN_SCRIPT, arguments, output.into()).map_err(failed)?;
     await_ready(&log, |text| text.contains(ENDED_LINE)).await?;

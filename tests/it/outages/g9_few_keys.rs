@@ -87,7 +87,8 @@ impl Backlog {
             (self.took.load(Ordering::SeqCst) == others).then_some(())
         })
         .await;
-        assert!(member.health.not_ready().is_empty());
+        let not_ready = member.health.not_ready();
+        assert!(not_ready.is_empty(), "{not_ready:?}");
         self.up.open();
         self.case.all_committed().await;
         let report = member.stop().await;

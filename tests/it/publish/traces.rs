@@ -231,7 +231,11 @@ async fn be_a_shop() {
         shipping,
         Some(publisher.clone()),
     );
-    let billing = Member::start(&kafka, settings("billing", Shipped::TOPIC), billing(&billed));
+    let billing = Member::start(
+        &kafka,
+        settings("billing", Shipped::TOPIC),
+        billing(&billed),
+    );
     let stop = CancellationToken::new();
     let relay = Relay::new(outbox, publisher.clone()).run(stop.clone());
     let relay = tokio::spawn(relay);
@@ -288,7 +292,11 @@ async fn an_event_is_one_trace_from_producer_to_last_handler() {
     let links: Vec<_> = handled.links.iter().map(|link| &link.span_id).collect();
     assert_eq!(links, [&sent.span_id], "time passed before the retry");
     let status = |span: &Span| span.status.as_ref().map_or(0, |status| status.code);
-    assert_eq!((status(&failed), status(&handled)), (2, 0), "error and unset");
+    assert_eq!(
+        (status(&failed), status(&handled)),
+        (2, 0),
+        "error and unset"
+    );
 
     let attribute = |span: &Span, key| text(&span.attributes, key);
     for (span, key, expected) in [
@@ -309,13 +317,28 @@ async fn an_event_is_one_trace_from_producer_to_last_handler() {
     for (name, operation) in [("poll", "receive"), ("commit", "settle")] {
         let mut spans = spans.iter().filter(|(_, span)| span.name == name);
         let (_, span) = spans.next().expect(name);
-        assert_eq!(attribute(span, "messaging.operation.type").as_deref(), Some(operation));
-        assert_ne!(span.trace_id, checkout.trace_id, "{name} serves many events");
+        assert_eq!(
+            attribute(span, "messaging.operation.type").as_deref(),
+            Some(operation)
+        );
+        assert_ne!(
+            span.trace_id, checkout.trace_id,
+            "{name} serves many events"
+        );
     }
-    let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |id: &[u8]| {
+        id.iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
     for (service, span) in &spans {
         assert_eq!(service, "it-shop");
-        assert_ne!(hex(&span.trace_id), UNSAMPLED[3..35], "{} is sampled", span.name);
+        assert_ne!(
+            hex(&span.trace_id),
+            UNSAMPLED[3..35],
+            "{} is sampled",
+            span.name
+        );
     }
 }
 

@@ -229,7 +229,7 @@ async fn deleted_parked_records_alarm_until_the_loss_is_accepted() {
     operator.publish((0..5).map(parked)).await;
     operator.all_committed().await;
     let retry = retry_topic(&operator.group, &operator.topic);
-    operator.offsets_of(&retry, 1).reach(0, 0).await;
+    // Maybe before it read its own entries back.
     assert!(member.stop().await.clean);
 
     let admin = operator.admin().await;

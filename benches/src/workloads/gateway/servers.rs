@@ -2,17 +2,13 @@
 //!
 //! Knows what a server is made of and how it stops. Does not know what a load sends.
 
+use super::answer_times::{AnswerTimes, time_answer};
 use crate::measure::usage::{Usage, UsageReading, resident_mib};
 use crate::order_event::OrderEvent;
 use crate::rounds::run_in_process;
 use crate::spec::{Spec, Turn};
 use anyhow::bail;
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::post;
-use axum::serve::ListenerExt;
+use axum::middleware::from_fn_with_state;
 use evenkeel::event::EventType;
 use evenkeel::kafka::admin::Admin;
 use evenkeel::outbox::{OutboxError, Relay, RelayReport};
@@ -24,8 +20,6 @@ use evenkeel_gateway::server::{ConnectionLimits, Parts, RouterSettings, Server, 
 use evenkeel_gateway::status::{StatusReader, StatusSettings};
 use evenkeel_gateway::store::{AcceptStore, BrokerStore, SqliteStore};
 use evenkeel_gateway::stream::{StreamSettings, Streams};
-use rdkafka::producer::FutureProducer;
-use rdkafka::producer::future_producer::FutureRecord;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
@@ -38,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 /// How often the resident memory is read under a load.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 /// Time limit of each step of a stop, and of each request to the brokers.
-const WITHIN: Duration = Duration::from_secs(60);
+pub(super) const WITHIN: Duration = Duration::from_secs(120);
 /// Begins the name of the contestant that is the clients of a server. It does not take part.
 const CLIENTS: &str = "clients ";
 /// Longer than any turn: a stream has one heartbeat, its first frame, so its frames can be counted.
@@ -62,9 +56,23 @@ pub(super) struct Load {
     /// The first requests do not count.
     pub(super) warm_up: Duration,
     pub(super) counted: Duration,
+    /// Whether refused requests of a fixed rate come back when they were told. Those of a closed
+    /// loop always do.
+    pub(super) returns: bool,
 }
 
 impl Load {
+    /// Clients that await each answer.
+    pub(super) const fn closed(clients: usize, warm_up: Duration, counted: Duration) -> Self {
+        Self {
+            clients,
+            per_second: None,
+            warm_up,
+            counted,
+            returns: true,
+        }
+    }
+
     /// The load that this process is to run, if it is one of clients.
     pub(super) fn of(spec: &Spec) -> anyhow::Result<Option<(Target, Self)>> {
         let load = spec.contestant.strip_prefix(CLIENTS);
@@ -94,6 +102,7 @@ struct Gateway {
     publisher: Publisher,
     admission: Admission,
     streams: Streams,
+    store: Arc<dyn AcceptStore>,
     outbox: Option<Outbox>,
 }
 
@@ -115,60 +124,14 @@ pub(super) struct Loaded {
     pub(super) growth_mib: f64,
 }
 
-/// State of the plain route.
-struct Plain {
-    producer: FutureProducer,
-    topic: String,
-}
-
-/// Starts a plain route of axum: parses the order as a struct and answers when all in-sync replicas
-/// have it. The producer has the settings of evenkeel's publisher.
-pub(super) async fn plain(spec: &Spec) -> anyhow::Result<Running> {
-    let config = spec.raw(&[
-        ("acks", "all"),
-        ("enable.idempotence", "true"),
-        ("compression.type", "lz4"),
-        ("linger.ms", "2"),
-    ]);
-    let plain = Plain {
-        producer: config.create()?,
-        topic: spec.topic.clone(),
-    };
-    let path = "/orders".to_owned();
-    let router = Router::new().route(&path, post(place));
-    let router = router.with_state(Arc::new(plain));
-    let listener = bind((Ipv4Addr::LOCALHOST, 0).into()).await?;
-    let address = listener.local_addr()?;
-    let listener = listener.tap_io(|stream| {
-        // Without it, answers are late, which the clients would measure.
-        let _ = stream.set_nodelay(true);
-    });
-    let serving = tokio::spawn(async move {
-        // It ends only with the task.
-        let _ = axum::serve(listener, router).await;
-    });
-    Ok(Running {
-        target: Target { address, path },
-        serving,
-        gateway: None,
-    })
-}
-
-async fn place(State(plain): State<Arc<Plain>>, body: Bytes) -> StatusCode {
-    let Ok(order) = serde_json::from_slice::<OrderEvent>(&body) else {
-        return StatusCode::BAD_REQUEST;
-    };
-    let key = order.key.to_string();
-    let record = FutureRecord::to(&plain.topic).key(&key).payload(&*body);
-    match plain.producer.send(record, WITHIN).await {
-        Ok(_) => StatusCode::ACCEPTED,
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
-    }
-}
-
 /// Starts a whole gateway without authentication: validation by the schema, admission and all
 /// middlewares are on. Like a gateway without an admin server, it has no recorder of metrics.
-pub(super) async fn gateway(spec: &Spec, durability: Durability) -> anyhow::Result<Running> {
+/// With `times`, a middleware measures the answers.
+pub(super) async fn gateway(
+    spec: &Spec,
+    durability: Durability,
+    times: Option<&AnswerTimes>,
+) -> anyhow::Result<Running> {
     let kafka = spec.kafka()?;
     let publisher = Publisher::new(&kafka, PublisherSettings::new("/bench/gateway"))?;
     let route = EventRoute::new(OrderEvent::TYPE, spec.topic.as_str(), "key")
@@ -184,12 +147,7 @@ pub(super) async fn gateway(spec: &Spec, durability: Durability) -> anyhow::Resu
         None => Arc::new(BrokerStore::new(publisher.clone())),
         Some(outbox) => outbox.store.clone(),
     };
-    let settings = match durability {
-        Durability::Brokers => AdmissionSettings::brokers(),
-        Durability::Outbox => AdmissionSettings::outbox(),
-    };
-    let backlog = Arc::clone(&store);
-    let admission = Admission::new(settings, move || backlog.backlog());
+    let admission = admission(durability, Arc::clone(&store));
     let settings = StreamSettings::default().with_heartbeat(NO_HEARTBEAT);
     let streams = Streams::new(kafka.clone(), Arc::clone(&allow_list), settings);
     let status = StatusReader::new(
@@ -199,33 +157,47 @@ pub(super) async fn gateway(spec: &Spec, durability: Durability) -> anyhow::Resu
         StatusSettings::default(),
     );
     let parts = Parts::new(
-        Posting::new(allow_list, store, PostLimits::default()),
+        Posting::new(allow_list, Arc::clone(&store), PostLimits::default()),
         streams.clone(),
         status,
         admission.clone(),
         Authenticator::open(Principal::new("bench", Rights::all())),
         "gateway-of-bench".into(),
     );
-    let router = router(parts, RouterSettings::default().with_local_only(true));
+    let mut router = router(parts, RouterSettings::default().with_local_only(true));
+    if let Some(times) = times {
+        router = router.layer(from_fn_with_state(times.clone(), time_answer));
+    }
     let listener = bind((Ipv4Addr::LOCALHOST, 0).into()).await?;
-    let target = Target {
-        address: listener.local_addr()?,
-        path: format!("/events/{}", OrderEvent::TYPE),
-    };
+    let address = listener.local_addr()?;
+    let path = format!("/events/{}", OrderEvent::TYPE);
     let server = Server::new(ConnectionLimits::default());
     let accepting = server.clone();
     let serving = async move { Box::pin(accepting.serve(listener, None, router)).await };
     Ok(Running {
-        target,
+        target: Target { address, path },
         serving: tokio::spawn(serving),
         gateway: Some(Gateway {
             server,
             publisher,
             admission,
             streams,
+            store,
             outbox,
         }),
     })
+}
+
+/// The admission with the default bounds of the store.
+fn admission(durability: Durability, store: Arc<dyn AcceptStore>) -> Admission {
+    let settings = match durability {
+        Durability::Brokers => AdmissionSettings::brokers(),
+        Durability::Outbox => AdmissionSettings::outbox(),
+    };
+    // The only caller may use all places for bodies, as in a gateway without authentication.
+    let uploads_max = settings.uploads_max;
+    let settings = settings.with_uploads_per_caller_max(uploads_max);
+    Admission::new(settings, move || store.backlog())
 }
 
 impl Outbox {
@@ -246,6 +218,26 @@ impl Outbox {
 }
 
 impl Running {
+    /// A plain route. Its task ends when the server is stopped.
+    pub(super) fn of_plain(target: Target, serving: JoinHandle<()>) -> Self {
+        Self {
+            target,
+            serving,
+            gateway: None,
+        }
+    }
+
+    /// Where orders are posted.
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The accepted events that wait for the brokers, as of at most a second ago.
+    pub(super) fn waiting(&self) -> u64 {
+        let gateway = self.gateway.as_ref();
+        gateway.map_or(0, |gateway| gateway.store.backlog().events)
+    }
+
     /// The number of open streams.
     pub(super) fn streams(&self) -> usize {
         let gateway = self.gateway.as_ref();
@@ -302,6 +294,7 @@ impl Running {
         gateway.server.stop_accepting();
         gateway.server.close_all();
         tokio::time::timeout(WITHIN, self.serving).await??;
+        drop(gateway.store);
         if let Some(outbox) = gateway.outbox {
             outbox.stop.cancel();
             tokio::time::timeout(WITHIN, outbox.relaying).await???;

@@ -34,16 +34,17 @@ const IDLE: Duration = Duration::from_secs(3);
 const IDLE_SAMPLES: u32 = 10;
 /// Time limit for all events to arrive.
 const WITHIN: Duration = Duration::from_secs(120);
-/// Deliveries of a turn with more than one client.
-const DELIVERIES: usize = 2_000_000;
+/// Deliveries of a turn with more than one client. The events of each find room in the gateway's
+/// ring, so that no client reads them from the brokers instead.
+const DELIVERIES: usize = 1_000_000;
 /// The most events of a turn.
 const EVENTS_MAX: usize = 100_000;
 /// Line ends of an event, a heartbeat or a gap.
 const FRAME_LINES: usize = 4;
 /// Line ends at the start of a stream: the time to reconnect, and a heartbeat.
 const START_LINES: usize = 2 + FRAME_LINES;
-/// Open files of a process beside its clients.
-const OTHER_FILES: usize = 200;
+/// Open files of a process beside its clients: more than the 256 that the gateway keeps for others.
+const OTHER_FILES: usize = 300;
 
 /// Events, encoded before any client connects.
 type Encoded = Vec<(Vec<u8>, OwnedHeaders)>;
@@ -64,13 +65,8 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
         return receive(spec, &target, load.clients).await;
     }
     let clients = clients_possible(spec.contestant.parse()?)?;
-    let load = Load {
-        clients,
-        per_second: None,
-        warm_up: Duration::ZERO,
-        counted: Duration::ZERO,
-    };
-    let server = gateway(spec, Durability::Brokers).await?;
+    let load = Load::closed(clients, Duration::ZERO, Duration::ZERO);
+    let server = gateway(spec, Durability::Brokers, None).await?;
     let before = resident_mib()?;
     let (mut samples, mut idle) = (0, None);
     let sample = |resident: f64| {

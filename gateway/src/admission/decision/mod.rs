@@ -3,17 +3,18 @@
 //! Owns the concurrency limit, the ledger and the drain rate, which one lock protects. Pure: clock,
 //! backlog and randomness are arguments.
 
+mod drain_rate;
 #[cfg(test)]
 mod simulation;
 
 use super::concurrency_limit::{Arrival, ConcurrencyLimit, Sample};
-use super::drain_rate::DrainRate;
 use super::queue_limit::{ExceededBound, QueueLimit};
 use super::refusal::Refusal;
 use super::retry_after::{Refused, RetryKey, RetryLedger};
 use super::settings::AdmissionSettings;
 use super::telemetry::ConcurrencyMeasured;
 use crate::store::Backlog;
+use drain_rate::DrainRate;
 use std::time::Duration;
 use tokio::time::Instant;
 

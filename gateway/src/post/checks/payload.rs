@@ -1,12 +1,20 @@
 //! The check of an event's data: its schema, its key, and its fingerprint.
+//!
+//! `2.0` is an integer, as JSON Schema says; evenkeel's router reads it as one.
 
 use super::unique_json;
 use crate::access::EventRoute;
 use crate::http::FieldError;
 use crate::post::new_event::NewEvent;
-use evenkeel::schema::{Catalogue, ValidationError};
+use evenkeel::schema::{Catalogue, Violation};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+/// The most violations of an event that are named.
+const VIOLATIONS_MAX: usize = 16;
+/// The size of data, in bytes, above which only the first violation is looked for: all of them are
+/// held in memory before the first ones are taken.
+const ALL_VIOLATIONS_BYTES: usize = 32 << 10;
 
 /// What the data of a valid event yields.
 #[derive(Debug)]
@@ -23,8 +31,8 @@ pub(in crate::post) struct Payload {
 pub(in crate::post) enum PayloadFault {
     /// It cannot be read.
     Unreadable(FieldError),
-    /// It violates the schema, or has no key.
-    Invalid(FieldError),
+    /// It violates the schema, in these places, or has no key.
+    Invalid(Vec<FieldError>),
     /// There is no schema for the type.
     UnknownType,
 }
@@ -39,24 +47,27 @@ pub(in crate::post) fn check(
     let data = parsed.map_err(|fault| {
         PayloadFault::Unreadable(event.data_error(&fault.pointer, &fault.detail))
     })?;
-    match catalogue.validate(&event.ty, &data) {
-        Ok(()) => {}
-        Err(ValidationError::Violation(violation)) => {
-            let detail = match violation.keyword.as_str() {
-                "required" => "is missing".to_owned(),
-                keyword => format!("violates the schema: {keyword}"),
-            };
-            return Err(PayloadFault::Invalid(
-                event.data_error(&violation.pointer, &detail),
-            ));
-        }
-        Err(_) => return Err(PayloadFault::UnknownType),
+    let is_small = event.data.get().len() <= ALL_VIOLATIONS_BYTES;
+    let max = if is_small { VIOLATIONS_MAX } else { 1 };
+    let found = catalogue.violations(&event.ty, &data, max);
+    let found = found.map_err(|_| PayloadFault::UnknownType)?;
+    if !found.is_empty() {
+        let faults = found.iter().map(|violation| fault(event, violation));
+        return Err(PayloadFault::Invalid(faults.collect()));
     }
-    let key = route
-        .record_key(&data)
-        .map_err(|error| PayloadFault::Invalid(event.data_error(&error.pointer, &error.detail)))?;
+    let key = route.record_key(&data).map_err(|error| {
+        PayloadFault::Invalid(vec![event.data_error(&error.pointer, &error.detail)])
+    })?;
     let fingerprint = fingerprint(&event.ty, &key, &data);
     Ok(Payload { key, fingerprint })
+}
+
+fn fault(event: &NewEvent, violation: &Violation) -> FieldError {
+    let detail = match violation.keyword.as_str() {
+        "required" => "is missing".to_owned(),
+        keyword => format!("violates the schema: {keyword}"),
+    };
+    event.data_error(&violation.pointer, &detail)
 }
 
 fn fingerprint(ty: &str, key: &str, data: &Value) -> [u8; 32] {
@@ -106,7 +117,57 @@ fn write_canonical(value: &Value, into: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::value::RawValue;
     use std::collections::BTreeSet;
+
+    const TYPE: &str = "test.step.v1";
+    const SCHEMA: &str = r##"{
+        "type": "object",
+        "required": ["key", "count"],
+        "properties": {
+            "key": {"type": "string"},
+            "count": {"$ref": "#/$defs/count"},
+            "price": {"type": "number", "multipleOf": 0.25},
+            "maybe": {"type": ["integer", "null"]},
+            "list": {"items": {"type": "integer"}}
+        },
+        "$defs": {"count": {"type": "integer", "maximum": 9}}
+    }"##;
+
+    /// The pointers of all faults, sorted.
+    fn faults(data: &str) -> Vec<String> {
+        let catalogue = Catalogue::from_texts([(TYPE, SCHEMA)]).expect("a schema");
+        let route = EventRoute::new(TYPE, "steps", "key").with_post(true);
+        let raw = RawValue::from_string(data.to_owned()).expect("JSON");
+        let event = NewEvent::new(TYPE, raw).with_pointer("/data");
+        let mut pointers: Vec<_> = match check(&catalogue, &route, &event) {
+            Ok(_) => Vec::new(),
+            Err(PayloadFault::Invalid(faults)) => {
+                faults.into_iter().map(|fault| fault.pointer).collect()
+            }
+            Err(other) => panic!("{data}: {other:?}"),
+        };
+        pointers.sort_unstable();
+        pointers
+    }
+
+    #[test]
+    fn all_violations_are_named_up_to_a_bound() {
+        assert_eq!(faults(r#"{"key": "k", "count": 1}"#), [""; 0]);
+        let found = faults(r#"{"key": 1, "price": "x", "list": [1, "2", null]}"#);
+        let expected = [
+            "/data/count",
+            "/data/key",
+            "/data/list/1",
+            "/data/list/2",
+            "/data/price",
+        ];
+        assert_eq!(found, expected);
+        let items = |count: usize| format!("[{}0]", "\"x\",".repeat(count));
+        let many = |count| format!(r#"{{"key": "k", "count": 1, "list": {}}}"#, items(count));
+        assert_eq!(faults(&many(100)).len(), VIOLATIONS_MAX);
+        assert_eq!(faults(&many(ALL_VIOLATIONS_BYTES / 4)).len(), 1);
+    }
 
     fn of(ty: &str, key: &str, data: &str) -> [u8; 32] {
         fingerprint(ty, key, &unique_json::parse(data).expect(data))

@@ -58,6 +58,8 @@ struct State {
     all_waiting_since: Option<Instant>,
     /// Whether it is closed without regard for its requests.
     is_cut: bool,
+    /// Whether the body of the last request was not read to its end.
+    is_unread: bool,
 }
 
 impl Activity {
@@ -74,6 +76,7 @@ impl Activity {
             waiting: 0,
             all_waiting_since: None,
             is_cut: false,
+            is_unread: false,
         }))
     }
 
@@ -113,6 +116,7 @@ impl Activity {
         let mut this = self.lock();
         this.requests += 1;
         this.head_since = None;
+        this.is_unread = false;
         // Its answer does not wait yet.
         this.all_waiting_since = None;
     }
@@ -137,6 +141,18 @@ impl Activity {
         let mut this = self.lock();
         this.waiting = this.waiting.saturating_sub(1);
         this.all_waiting_since = None;
+    }
+
+    /// Notes that the body of a request was given up before its end.
+    pub(super) fn left_unread(&self) {
+        self.lock().is_unread = true;
+    }
+
+    /// Whether the client may still send a request that was answered early: then a close at once
+    /// would be a reset, which can destroy the answer. HTTP/2 ends such a request by a frame.
+    pub(super) fn may_still_send(&self) -> bool {
+        let this = self.lock();
+        this.is_h1 && !this.upgraded && (this.is_unread || this.head_since.is_some())
     }
 
     /// Notes that the connection is closed without regard for its requests.
@@ -274,5 +290,34 @@ mod tests {
         check(&[h2, started, waits, started], 3_600, None);
         check(&[h2, started, started, waits, waits], 60, slow);
         check(&[h2, started, started, waits, ended], 60, slow);
+    }
+
+    #[test]
+    fn only_what_is_still_sent_delays_a_close() {
+        let bytes: Step = |activity, now| activity.received(b"POST / HT", now);
+        let h2: Step = |activity, now| activity.received(H2_PREFACE, now);
+        let started: Step = |activity, _| activity.request_started();
+        let unread: Step = |activity, _| activity.left_unread();
+        let ended: Step = |activity, now| activity.request_ended(now);
+        let upgraded: Step = |activity, _| activity.upgraded();
+        for (steps, expected) in [
+            (&[][..], false),
+            (&[bytes, started, ended], false),
+            (&[bytes, started, unread, ended], true),
+            (
+                &[bytes, started, unread, ended, bytes, started, ended],
+                false,
+            ),
+            (&[bytes], true),
+            (&[bytes, started, unread, upgraded], false),
+            (&[h2, started, unread, ended], false),
+        ] {
+            let now = Instant::now();
+            let activity = Activity::new(now);
+            for step in steps {
+                step(&activity, now);
+            }
+            assert_eq!(activity.may_still_send(), expected, "{} steps", steps.len());
+        }
     }
 }

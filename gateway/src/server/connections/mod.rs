@@ -7,13 +7,14 @@
 //! - [`ConnectionLimits`]: the bounds
 //! - `activity`: what one connection does, and when it is closed
 //! - `open`: the table of connections, and which make room for others
-//! - `socket`, `counted_body`: what notes the activity
+//! - `socket`, `request_body`, `counted_body`: what notes the activity
 //! - [`Server`]: the accept loop, and the settings of HTTP
 
 mod activity;
 mod counted_body;
 mod limits;
 mod open;
+mod request_body;
 mod serve;
 mod socket;
 

@@ -8,6 +8,7 @@
 use super::counted_body::{CountedBody, RequestGuard};
 use super::limits::ConnectionLimits;
 use super::open::{Admitted, OpenConnections};
+use super::request_body::RequestBody;
 use super::socket::Socket;
 use crate::server::tls::Tls;
 use axum::Router;
@@ -204,8 +205,9 @@ impl Connection {
         let (router, counted) = (self.router, Arc::clone(&activity));
         let service = service_fn(move |request: Request<Incoming>| {
             let (router, guard) = (router.clone(), RequestGuard::start(Arc::clone(&counted)));
+            let request = request.map(|body| RequestBody::wrap(body, &counted));
             async move {
-                let response = router.oneshot(request.map(Body::new)).await?;
+                let response = router.oneshot(request).await?;
                 let response = response.map(|body| Body::new(CountedBody::new(body, guard)));
                 Ok::<Response<Body>, Infallible>(response)
             }

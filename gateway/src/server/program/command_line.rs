@@ -262,6 +262,9 @@ impl Options {
         if let Some(idle) = file.idle_timeout {
             gateway.connections.idle_max = idle;
         }
+        let admission = file.admission.apply(gateway.store.admission())?;
+        gateway.admission = Some(admission);
+        gateway.stream = file.streams.apply(gateway.stream);
         gateway.validate().map_err(Usage)?;
         Ok(ProgramSettings {
             gateway,
@@ -360,7 +363,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("gateway.toml");
         let text = "listen = \"8081\"\nstore = \"brokers\"\nstop_within = \"7s\"\n\
-                    idle_timeout = \"9s\"\n";
+                    idle_timeout = \"9s\"\n[admission]\nuploads_max = 7\n\
+                    [streams]\nclients_max = 3\n";
         std::fs::write(&path, text).expect("a writable file");
         let path = path.to_str().expect("UTF-8");
         let default = settings(&["--no-auth"]).expect("valid").gateway;
@@ -373,6 +377,10 @@ mod tests {
         assert_eq!(file.store, StoreAddress::Brokers);
         assert_eq!(file.stop.within, Duration::from_secs(7));
         assert_eq!(file.connections.idle_max, Duration::from_secs(9));
+        let admission = file.admission.expect("that of the file");
+        assert_eq!(admission.uploads_max, 7);
+        assert_eq!(admission.queue_age_max, Some(Duration::from_secs(1)));
+        assert_eq!(file.stream.clients_max, 3);
         let flags = [
             "--no-auth",
             "--config",

@@ -7,11 +7,11 @@
 //! Precedence, highest first: flag, environment variable, file, default. Kafka settings are an
 //! exception: a file named on the command line takes precedence over variables.
 
+use super::limits::{AdmissionTable, StreamsTable, duration};
 use crate::access::JwtSettings;
 use crate::server::settings::StoreAddress;
 use evenkeel::kafka::{ConfigError, read_toml};
 use evenkeel::telemetry::daemon::admin_address;
-use evenkeel_program::duration::parse_duration;
 use serde::de::{Error, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use std::net::SocketAddr;
@@ -64,6 +64,10 @@ pub struct ConfigFile {
     pub idle_timeout: Option<Duration>,
     /// Log as JSON lines.
     pub log_json: Option<bool>,
+    /// When posts are refused.
+    pub(super) admission: AdmissionTable,
+    /// Bounds of streams.
+    pub(super) streams: StreamsTable,
     /// Verbatim librdkafka properties. Read by `ConfigLayers`.
     kafka: Ignored,
 }
@@ -92,11 +96,6 @@ fn store<'de, D: Deserializer<'de>>(text: D) -> Result<Option<StoreAddress>, D::
     text.parse().map(Some).map_err(D::Error::custom)
 }
 
-fn duration<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(text)?;
-    parse_duration(&text).map(Some).map_err(D::Error::custom)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +122,9 @@ mod tests {
             connections_per_ip_max: Some(_),
             idle_timeout: Some(_),
             log_json: Some(_),
+            // `limits.rs` tests their keys.
+            admission: _,
+            streams: _,
             kafka: Some(_),
         } = file
         else {
@@ -140,6 +142,10 @@ mod tests {
             ("stop_within = \"soon\"", "not a time"),
             ("connections_max = 0", "line 1"),
             ("store = \"mysql://x\"", "sqlite:PATH"),
+            ("[admission]\nuploads = 1", "uploads"),
+            ("[admission]\nuploads_max = 0", "line 2"),
+            ("[streams]\nheartbeat = 15", "line 2"),
+            ("[streams]\nheartbeats = \"15s\"", "heartbeats"),
         ] {
             let path = dir.path().join("config.toml");
             std::fs::write(&path, text).expect("a writable file");

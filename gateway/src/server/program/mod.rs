@@ -6,6 +6,7 @@
 
 mod command_line;
 mod config_file;
+mod limits;
 mod run;
 
 pub use command_line::{Options, main};

@@ -44,6 +44,26 @@ pub(super) struct LogItem {
     pub(super) event: Option<Arc<StreamedEvent>>,
 }
 
+/// What was read of a log, in its order.
+#[derive(Debug, Clone)]
+pub(super) enum LogEntry {
+    Item(LogItem),
+    /// Offsets that were deleted, or cannot be read. Before any later record of the partition.
+    Gap(LogGap),
+}
+
+impl From<LogItem> for LogEntry {
+    fn from(item: LogItem) -> Self {
+        Self::Item(item)
+    }
+}
+
+impl From<LogGap> for LogEntry {
+    fn from(gap: LogGap) -> Self {
+        Self::Gap(gap)
+    }
+}
+
 /// The position of a subscription in one topic.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
@@ -53,8 +73,6 @@ pub(super) struct Place {
     sequence: u64,
     /// The next offset of each partition.
     positions: Vec<i64>,
-    /// The positions at the beginning. A gap before them does not concern the subscription.
-    began: Box<[i64]>,
 }
 
 impl Place {
@@ -62,7 +80,6 @@ impl Place {
         Self {
             generation: None,
             sequence: 0,
-            began: positions.clone().into(),
             positions,
         }
     }
@@ -91,11 +108,10 @@ impl Place {
         }
     }
 
-    /// Passes a gap. Returns the part of it that concerns this place.
+    /// Passes a gap. Returns the part of it that concerns this place: what is not passed yet.
     pub(super) fn pass_gap(&mut self, gap: LogGap) -> Option<LogGap> {
-        let at = index(gap.partition);
-        let began = self.began.get(at).copied().unwrap_or(0);
-        let from = gap.from.max(began);
+        let position = self.positions.get(index(gap.partition)).copied();
+        let from = gap.from.max(position.unwrap_or(0));
         if gap.to <= from {
             return None;
         }
@@ -219,11 +235,15 @@ impl Ring {
         }
     }
 
-    /// Appends a gap. The partition continues after it.
+    /// Appends a gap. The partition continues after it. One that was passed is ignored: no place
+    /// that is beyond it learns of it any more.
     pub(super) fn append_gap(&mut self, gap: LogGap) {
         let at = index(gap.partition);
         self.grow(at + 1);
-        self.next[at] = self.next[at].max(gap.to);
+        if gap.to <= self.next[at] {
+            return;
+        }
+        self.next[at] = gap.to;
         self.push(RingItem::Gap(gap));
     }
 
@@ -267,7 +287,7 @@ impl Ring {
         }
         let is_before = |item: &&RingItem| match item {
             RingItem::Event(event) => event.offset < position(index(event.partition)),
-            RingItem::Gap(_) => false,
+            RingItem::Gap(gap) => gap.to <= position(index(gap.partition)),
         };
         let skipped = self.items.iter().take_while(is_before).count();
         place.sequence = self.first + skipped as u64;
@@ -332,7 +352,6 @@ impl Ring {
                 });
             }
         }
-        place.began = place.positions.clone().into();
         gaps
     }
 

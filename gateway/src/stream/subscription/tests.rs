@@ -207,3 +207,22 @@ async fn cursors_before_a_gap_have_the_positions_of_before() {
     assert_eq!(next(&mut stream).await, ("gap", vec![9, 7]));
     assert_eq!(stream.subscription.parts[0].identity, Some([1; 16]));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_comes_before_any_cursor_that_passed_it() {
+    let mut stream = stream(&["topic"]);
+    assert_eq!(next(&mut stream).await, ("heartbeat", vec![5]));
+    let gap = |from, to| LogGap {
+        partition: 0,
+        from,
+        to,
+    };
+    stream.logs[0].append(vec![gap(5, 8)]);
+    stream.logs[0].append(vec![event("a", 8)]);
+    assert_eq!(next(&mut stream).await, ("gap", vec![8]));
+    assert_eq!(next(&mut stream).await, ("event", vec![9]));
+    // Found too late: the cursor has passed it, and it is not reported any more.
+    stream.logs[0].append(vec![gap(6, 9)]);
+    stream.logs[0].append(vec![gap(7, 12)]);
+    assert_eq!(next(&mut stream).await, ("gap", vec![12]));
+}

@@ -5,30 +5,43 @@
 //!
 //! A reader that has to be replaced (new partitions, a log that was cut, an unreadable batch)
 //! continues at the ring's positions, so that subscriptions notice nothing but the gap.
+//!
+//! Requests about the topic run beside the reading, which a slow answer does not delay. Gaps come
+//! into the ring in the order of the log, before any later record of their partition: no cursor
+//! passes a gap before it is reported.
+//!
+//! # Logs that were cut
+//! An unclean election of a leader cuts a log, which may grow again beyond the ring. It is noticed
+//! by an end below the ring, or by the client, which compares leader epochs when the leader changes
+//! and goes back to where the logs diverge. It is not noticed if the log grew again while no
+//! gateway read the topic: a cursor has no leader epoch. Nor if the reader had read no record since
+//! it was opened, or if the log was replaced from its first offset on.
 
 mod facts;
+mod shared_log;
 
-use self::facts::FactsCache;
+pub(super) use self::shared_log::{LogEnd, TopicLog};
+
+use self::shared_log::{LogState, ended, is_beyond};
 use crate::http::{Problem, ProblemKind};
-use crate::stream::cursor::TopicIdentity;
-use crate::stream::frame::StreamedEvent;
-use crate::stream::ring::{Joined, LogGap, LogItem, Place, Restart, Ring, Taken};
+use crate::stream::ring::{LogGap, Ring};
 use crate::stream::settings::StreamSettings;
 use crate::stream::source::{LogReader, LogSource, TopicFacts, Trouble, problem_of};
 use crate::stream::telemetry;
 use evenkeel::kafka::KafkaError;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long one burst waits for a record. Bounds how late a stop is noticed.
 const BURST_WAIT: Duration = Duration::from_millis(500);
 /// The interval at which partitions, ids and ends are requested.
 const FACTS_INTERVAL: Duration = Duration::from_secs(10);
-/// The least interval of these requests, if there is a reason for one.
+/// The pause before another request, if an answer is doubtful or there is none.
 const FACTS_PAUSE: Duration = Duration::from_secs(1);
 
 /// The readings of all topics that have subscriptions.
@@ -39,36 +52,6 @@ pub(super) struct TopicLogs {
     /// One permit for each stream that catches up.
     pub(super) catch_ups: Arc<Semaphore>,
     logs: Mutex<BTreeMap<Arc<str>, Arc<TopicLog>>>,
-}
-
-/// The reading of one topic.
-#[derive(Debug)]
-pub(super) struct TopicLog {
-    pub(super) topic: Arc<str>,
-    state: RwLock<LogState>,
-    /// Counts the changes of the state.
-    changes: watch::Sender<u64>,
-    subscriptions: AtomicUsize,
-    facts: FactsCache,
-}
-
-#[derive(Debug)]
-enum LogState {
-    Starting,
-    Running(Option<TopicIdentity>, Ring),
-    /// The reader has ended, and the log left the list.
-    Ended(Problem),
-}
-
-/// The end of a ring.
-#[derive(Debug)]
-pub(super) struct LogEnd {
-    /// The id of the topic, if the brokers know ids.
-    pub(super) identity: Option<TopicIdentity>,
-    /// The generation of the offsets.
-    pub(super) generation: u64,
-    /// The next offset of each partition.
-    pub(super) next: Vec<i64>,
 }
 
 /// A subscription's share in a log, which keeps the reader running.
@@ -105,7 +88,7 @@ impl TopicLogs {
     /// If the topic does not exist or the brokers do not answer.
     pub(super) async fn open(self: &Arc<Self>, topic: &str) -> Result<LogHandle, Problem> {
         let log = self.handle(topic);
-        let mut changes = log.changes.subscribe();
+        let mut changes = log.changes();
         let ready = async {
             loop {
                 match &*log.read_state() {
@@ -168,163 +151,6 @@ impl TopicLogs {
     }
 }
 
-impl TopicLog {
-    fn new(topic: &str) -> Self {
-        Self {
-            topic: topic.into(),
-            state: RwLock::new(LogState::Starting),
-            changes: watch::Sender::new(0),
-            subscriptions: AtomicUsize::new(0),
-            facts: FactsCache::default(),
-        }
-    }
-
-    /// Receives a value at each change.
-    pub(super) fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
-    }
-
-    /// See [`Ring::join`]. Returns also the id of the topic that the place is in now.
-    ///
-    /// # Errors
-    /// The reason for which the log ended.
-    pub(super) fn join(
-        &self,
-        place: &mut Place,
-    ) -> Result<(Option<TopicIdentity>, Joined), Problem> {
-        self.with_ring(|identity, ring| (identity, ring.join(place)))
-    }
-
-    /// See [`Ring::take`].
-    ///
-    /// # Errors
-    /// The reason for which the log ended.
-    pub(super) fn take(
-        &self,
-        place: &mut Place,
-        is_wanted: impl Fn(&StreamedEvent) -> bool,
-    ) -> Result<Taken, Problem> {
-        self.with_ring(|_, ring| ring.take(place, is_wanted))
-    }
-
-    /// The end of the ring.
-    ///
-    /// # Errors
-    /// The reason for which the log ended.
-    pub(super) fn end(&self) -> Result<LogEnd, Problem> {
-        self.with_ring(|identity, ring| LogEnd {
-            identity,
-            generation: ring.generation(),
-            next: ring.next().to_vec(),
-        })
-    }
-
-    fn with_ring<T>(
-        &self,
-        read: impl FnOnce(Option<TopicIdentity>, &Ring) -> T,
-    ) -> Result<T, Problem> {
-        match &*self.read_state() {
-            LogState::Running(identity, ring) => Ok(read(*identity, ring)),
-            LogState::Ended(problem) => Err(problem.clone()),
-            LogState::Starting => Err(ended()),
-        }
-    }
-
-    fn read_state(&self) -> std::sync::RwLockReadGuard<'_, LogState> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_state(&self, state: LogState) {
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
-        self.changes.send_modify(|changes| *changes += 1);
-    }
-
-    /// Changes the ring, and wakes the subscriptions.
-    fn change<T>(&self, change: impl FnOnce(&mut Option<TopicIdentity>, &mut Ring) -> T) -> T
-    where
-        T: Default,
-    {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let LogState::Running(identity, ring) = &mut *state else {
-            return T::default();
-        };
-        let result = change(identity, ring);
-        let bytes = ring.bytes();
-        drop(state);
-        telemetry::ring_changed(&self.topic, bytes);
-        self.changes.send_modify(|changes| *changes += 1);
-        result
-    }
-
-    /// Appends records to the ring.
-    pub(super) fn append(&self, items: Vec<LogItem>) {
-        if !items.is_empty() {
-            self.change(|_, ring| items.into_iter().for_each(|item| ring.append(item)));
-        }
-    }
-
-    fn append_gaps(&self, gaps: Vec<LogGap>) {
-        if !gaps.is_empty() {
-            self.change(|_, ring| gaps.into_iter().for_each(|gap| ring.append_gap(gap)));
-        }
-    }
-
-    /// Compares the ring with the topic. Returns the positions at which to read on, if the reader
-    /// has to be replaced.
-    fn reconcile(&self, facts: &TopicFacts) -> Option<Vec<i64>> {
-        let was_recreated = match &*self.read_state() {
-            LogState::Running(Some(known), _) => facts.identity.is_some_and(|id| id != *known),
-            _ => false,
-        };
-        let is_cut = self.is_beyond(facts);
-        if was_recreated || is_cut {
-            telemetry::log_restarted(&self.topic, was_recreated);
-        }
-        self.change(|identity, ring| {
-            if facts.identity.is_some() {
-                *identity = facts.identity;
-            }
-            if was_recreated || ring.next().len() > facts.partitions.len() {
-                ring.restart(facts.lows(), Restart::Recreated);
-                return Some(ring.next().to_vec());
-            }
-            if is_cut {
-                let ends = facts
-                    .partitions
-                    .iter()
-                    .map(|bounds| bounds.high.unwrap_or(i64::MAX));
-                let cut = ring
-                    .next()
-                    .iter()
-                    .zip(ends)
-                    .map(|(next, end)| end.min(*next));
-                let mut cut: Vec<i64> = cut.collect();
-                cut.resize(facts.partitions.len(), 0);
-                ring.restart(cut, Restart::Truncated);
-                return Some(ring.next().to_vec());
-            }
-            ring.grow(facts.partitions.len())
-                .then(|| ring.next().to_vec())
-        })
-    }
-
-    /// Whether the ring is beyond the end of a partition.
-    fn is_beyond(&self, facts: &TopicFacts) -> bool {
-        let next = self.end().map(|end| end.next).unwrap_or_default();
-        let mut ends = next.iter().zip(&facts.partitions);
-        ends.any(|(next, bounds)| bounds.high.is_some_and(|high| *next > high))
-    }
-}
-
-/// The answer if a log ends between two calls.
-fn ended() -> Problem {
-    Problem::new(
-        ProblemKind::Unavailable,
-        "the reading of the topic ended; try again",
-    )
-    .with_retry_after(Duration::from_secs(1))
-}
-
 /// Runs the reader of a topic to its end.
 async fn run(logs: Arc<TopicLogs>, log: Arc<TopicLog>) {
     let problem = match follow(&logs, &log).await {
@@ -340,7 +166,7 @@ async fn run(logs: Arc<TopicLogs>, log: Arc<TopicLog>) {
 }
 
 /// Follows the topic until no subscription needs it.
-async fn follow(logs: &TopicLogs, log: &TopicLog) -> Result<(), KafkaError> {
+async fn follow(logs: &Arc<TopicLogs>, log: &Arc<TopicLog>) -> Result<(), KafkaError> {
     let facts = logs.facts(log, Duration::ZERO).await?;
     let from = facts.highs().ok_or_else(|| KafkaError::Timeout {
         what: format!("waiting for the leaders of {}", log.topic),
@@ -357,6 +183,7 @@ async fn follow(logs: &TopicLogs, log: &TopicLog) -> Result<(), KafkaError> {
         log,
         reader: logs.source.follow(&log.topic, &from).await?,
         checked: Instant::now(),
+        request: None,
         used: Instant::now(),
     };
     log.set_state(LogState::Running(facts.identity, ring));
@@ -370,14 +197,19 @@ async fn follow(logs: &TopicLogs, log: &TopicLog) -> Result<(), KafkaError> {
 
 /// The loop of a topic's reader.
 struct Follower<'a> {
-    logs: &'a TopicLogs,
-    log: &'a TopicLog,
+    logs: &'a Arc<TopicLogs>,
+    log: &'a Arc<TopicLog>,
     reader: LogReader,
     /// When the facts were compared.
     checked: Instant,
+    /// The request for the facts that is under way, and the ring's positions before it.
+    request: Option<(Vec<i64>, JoinHandle<FactsAnswer>)>,
     /// When there was a subscription.
     used: Instant,
 }
+
+/// The facts. None if the brokers do not answer.
+type FactsAnswer = Result<Option<Arc<TopicFacts>>, KafkaError>;
 
 impl Follower<'_> {
     /// Whether no subscription came for long enough. The log has left the list then.
@@ -392,10 +224,6 @@ impl Follower<'_> {
     async fn step(&mut self) -> Result<(), KafkaError> {
         let burst = self.reader.burst(BURST_WAIT).await;
         self.log.append(burst.items);
-        let since = self.checked.elapsed();
-        let has_jumps = self.reader.has_jumps();
-        let is_full = self.reader.is_full_of_jumps();
-        let mut is_due = is_full || since >= FACTS_INTERVAL || (has_jumps && since >= FACTS_PAUSE);
         let mut must_reopen = false;
         match burst.trouble {
             None => {}
@@ -403,33 +231,30 @@ impl Follower<'_> {
                 telemetry::brokers_unreachable(&self.log.topic, &error);
             }
             Some(Trouble::Unreadable(batch)) => {
-                let partition = batch.partition;
-                let offset = batch.offset;
+                let (partition, from) = (batch.partition, batch.offset);
                 let found = self.logs.source.extent(batch).await;
-                let to = found.map_or(offset + 1, |range| range.end);
-                telemetry::batch_skipped(&self.log.topic, partition, offset, to);
-                self.log.append_gaps(vec![LogGap {
+                let to = found.map_or(from + 1, |range| range.end);
+                telemetry::batch_skipped(&self.log.topic, partition, from, to);
+                self.log.append(vec![LogGap {
                     partition,
-                    from: offset,
+                    from,
                     to,
                 }]);
-                (is_due, must_reopen) = (true, true);
+                must_reopen = true;
             }
-            Some(Trouble::WentBack) => (is_due, must_reopen) = (true, true),
+            Some(Trouble::WentBack(cut)) => return self.go_back(cut).await,
             Some(Trouble::Failed(error @ KafkaError::Refused { .. })) => return Err(error),
             Some(Trouble::Failed(error)) => {
                 telemetry::retrying(&self.log.topic, &error, FACTS_PAUSE);
                 sleep(FACTS_PAUSE).await;
-                (is_due, must_reopen) = (true, true);
+                // The topic may have been deleted.
+                self.request_facts();
+                must_reopen = true;
             }
         }
-        let replaced = if is_due { self.check().await? } else { None };
-        match replaced {
+        let replaced = self.compare().await?;
+        match replaced.or_else(|| must_reopen.then(|| self.log.positions())) {
             Some(from) => self.reopen(&from).await,
-            None if must_reopen => {
-                let from = self.log.end().map(|end| end.next).unwrap_or_default();
-                self.reopen(&from).await
-            }
             None => Ok(()),
         }
     }
@@ -439,35 +264,66 @@ impl Follower<'_> {
         Ok(())
     }
 
-    /// Compares with the brokers. Returns the positions to read on at, if the reader has to be
-    /// replaced.
-    async fn check(&mut self) -> Result<Option<Vec<i64>>, KafkaError> {
-        let facts = facts_of(self.logs, self.log).await;
-        // After the answer: while the brokers do not answer, records are read between two waits.
-        self.checked = Instant::now();
-        let Some(mut facts) = facts? else {
-            if self.reader.is_full_of_jumps() {
-                // Nothing is read, and a failure is answered at once for a while.
-                sleep(FACTS_PAUSE).await;
-            }
+    /// Requests the facts, unless a request is under way.
+    fn request_facts(&mut self) {
+        if self.request.is_some() {
+            return;
+        }
+        let before = self.log.positions();
+        let (logs, log, asked) = (Arc::clone(self.logs), Arc::clone(self.log), before.clone());
+        let answer = async move { confirmed_facts(&logs, &log, &asked).await };
+        self.request = Some((before, tokio::spawn(Box::pin(answer))));
+    }
+
+    /// Compares with the brokers now and then. Waits for no answer. Returns the positions to read
+    /// on at, if the reader has to be replaced.
+    async fn compare(&mut self) -> Result<Option<Vec<i64>>, KafkaError> {
+        if self.checked.elapsed() >= FACTS_INTERVAL {
+            self.request_facts();
+        }
+        let answered = self.request.take_if(|(_, answer)| answer.is_finished());
+        let Some((before, answer)) = answered else {
             return Ok(None);
         };
-        if self.log.is_beyond(&facts) {
-            // An end can be reported too low for a moment, after a change of the leader.
+        self.checked = Instant::now();
+        // A request that panicked is one without an answer.
+        let facts = answer.await.unwrap_or(Ok(None))?;
+        Ok(facts.and_then(|facts| self.log.reconcile(&before, None, &facts)))
+    }
+
+    /// Replaces the reader, which went back to a passed offset. Nothing is read before it is known
+    /// what the positions mean now.
+    async fn go_back(&mut self, cut: Option<(i32, i64)>) -> Result<(), KafkaError> {
+        // Its positions are those of the log before.
+        self.request = None;
+        let before = self.log.positions();
+        let facts = loop {
+            match confirmed_facts(self.logs, self.log, &before).await? {
+                Some(facts) => break facts,
+                None => sleep(FACTS_PAUSE).await,
+            }
+        };
+        self.checked = Instant::now();
+        let replaced = self.log.reconcile(&before, cut, &facts);
+        let from = replaced.unwrap_or_else(|| self.log.positions());
+        self.reopen(&from).await
+    }
+}
+
+/// The facts of a topic. Asks again if a position is beyond the end of a partition: an end can be
+/// reported too low for a moment, after a change of the leader.
+async fn confirmed_facts(logs: &TopicLogs, log: &TopicLog, positions: &[i64]) -> FactsAnswer {
+    match facts_of(logs, log).await? {
+        Some(facts) if is_beyond(positions, &facts) => {
             sleep(FACTS_PAUSE).await;
-            facts = match facts_of(self.logs, self.log).await? {
-                Some(facts) => facts,
-                None => return Ok(None),
-            };
+            facts_of(logs, log).await
         }
-        let jumps = self.reader.take_jumps();
-        self.log.append_gaps(facts.lost(jumps));
-        Ok(self.log.reconcile(&facts))
+        facts => Ok(facts),
     }
 }
 
 /// The facts of a topic. None if the brokers do not answer.
-async fn facts_of(logs: &TopicLogs, log: &TopicLog) -> Result<Option<Arc<TopicFacts>>, KafkaError> {
+async fn facts_of(logs: &TopicLogs, log: &TopicLog) -> FactsAnswer {
     match logs.facts(log, Duration::ZERO).await {
         Ok(facts) => Ok(Some(facts)),
         Err(error @ (KafkaError::UnknownTopic { .. } | KafkaError::Refused { .. })) => Err(error),

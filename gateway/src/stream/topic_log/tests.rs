@@ -1,6 +1,8 @@
 //! The comparison of a ring with its topic.
 
 use super::*;
+use crate::stream::cursor::TopicIdentity;
+use crate::stream::ring::{Joined, Place};
 use crate::stream::source::LogBounds;
 
 fn log(identity: Option<TopicIdentity>, next: Vec<i64>) -> TopicLog {
@@ -41,8 +43,35 @@ fn the_reader_is_replaced_only_if_the_log_changed() {
         ),
     ] {
         let log = log(known, vec![5, 7]);
-        assert_eq!(log.reconcile(&facts), expected, "{facts:?}");
+        assert_eq!(log.reconcile(&[5, 7], None, &facts), expected, "{facts:?}");
     }
+}
+
+#[test]
+fn records_read_during_a_request_are_no_cut() {
+    let log = log(None, vec![5, 7]);
+    // The request was made at 3 and 7, and the ring has moved on.
+    let of_then = facts(None, &[(0, 4), (0, 7)]);
+    assert_eq!(log.reconcile(&[3, 7], None, &of_then), None);
+    // The second partition was cut meanwhile; the first one has all that was read.
+    let cut = facts(None, &[(0, 4), (0, 6)]);
+    assert_eq!(log.reconcile(&[3, 7], None, &cut), Some(vec![5, 6]));
+}
+
+#[test]
+fn a_log_that_grew_again_is_cut_where_it_diverged() {
+    let log = log(None, vec![5, 7]);
+    let grown = facts(None, &[(0, 20), (0, 20)]);
+    let found = log.reconcile(&[5, 7], Some((1, 4)), &grown);
+    assert_eq!(found, Some(vec![5, 4]));
+    let mut place = Place::of_generation(vec![5, 7], 0);
+    let gap = LogGap {
+        partition: 1,
+        from: 7,
+        to: 4,
+    };
+    let (_, joined) = log.join(&mut place).expect("it runs");
+    assert_eq!(joined, Joined::Ring(vec![gap]));
 }
 
 #[test]

@@ -1,9 +1,17 @@
 //! Hostile requests on a real socket, TLS, and a stop that loses nothing.
 //!
 //! - `balancers`: behind HAProxy, nginx and Envoy, a kill and a drain lose nothing
+//! - `browser`: pages of other origins in Chromium
+//! - `early_answers`: a refusal reaches a client that still sends
+//! - `hostile`: heads that two programs read differently, floods, and broken frames
+//! - `odd_requests`: what clients of other bridges send
 //! - `openapi`: the description of the interface names the routes and problems that exist
 
 mod balancers;
+mod browser;
+mod early_answers;
+mod hostile;
+mod odd_requests;
 mod openapi;
 
 use crate::support::{

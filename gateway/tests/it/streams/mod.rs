@@ -1,12 +1,15 @@
 //! A stream resumes without a gap, on any instance.
 //!
-//! On the mock cluster, over sockets. `client` reads server-sent events and WebSocket messages.
+//! On the mock cluster, over sockets; `restart` on a real Kafka. `client` reads server-sent events
+//! and WebSocket messages.
 
 mod client;
+mod restart;
 
 use axum::Extension;
 use client::{Connection, OTHER_TYPE, TYPE, WITHIN, websocket_message};
 use evenkeel::event::{Attributes, ContentMode, Headers, JsonEvent, OutgoingRecord, encode_json};
+use evenkeel::kafka::KafkaConfig;
 use evenkeel::publisher::{Publisher, PublisherSettings};
 use evenkeel::schema::Catalogue;
 use evenkeel::testing::{KafkaKind, TestKafka, eventually, unique};
@@ -52,15 +55,8 @@ impl Cluster {
 
     /// Publishes one event, and waits for the brokers.
     async fn publish(&self, ty: &str, key: &str, number: usize, padding: usize) {
-        let padding = " ".repeat(padding);
-        let data = format!(r#"{{"key":"{key}","number":{number},"padding":"{padding}"}}"#);
-        let mut attributes = Attributes::new(format!("{key}/{number}"), "/test", ty);
-        attributes.datacontenttype = Some("application/json".to_owned());
-        let data = RawValue::from_string(data).expect("JSON");
-        let event = JsonEvent::new(attributes, &*self.topic, data).with_key(key.to_owned());
-        let record = encode_json(&event, ContentMode::Binary, None).expect("a valid event");
         self.publisher
-            .publish_record(record)
+            .publish_record(counted(&self.topic, ty, key, number, padding))
             .await
             .expect("the mock accepts it");
     }
@@ -83,19 +79,35 @@ impl Cluster {
 
     /// A gateway's streams, served on a free port.
     async fn gateway(&self, settings: StreamSettings) -> Instance {
-        let schemas = [(TYPE, "{}"), (OTHER_TYPE, "{}")];
-        let catalogue = Catalogue::from_texts(schemas).expect("valid schemas");
-        let route = |ty: &str| EventRoute::new(ty, &*self.topic, "key").with_stream(true);
-        let routes = vec![route(TYPE), route(OTHER_TYPE)];
-        let allow_list = AllowList::new(routes, Arc::new(catalogue)).expect("a valid list");
-        let streams = Streams::new(self.kafka.config(), Arc::new(allow_list), settings);
-        let caller = Principal::new("test", Rights::all());
-        let app = router(streams.clone()).layer(Extension(caller));
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        Instance { streams, address }
+        serve(self.kafka.config(), &self.topic, settings).await
     }
+}
+
+/// The record of an event with this key and number.
+fn counted(topic: &str, ty: &str, key: &str, number: usize, padding: usize) -> OutgoingRecord {
+    let padding = " ".repeat(padding);
+    let data = format!(r#"{{"key":"{key}","number":{number},"padding":"{padding}"}}"#);
+    let mut attributes = Attributes::new(format!("{key}/{number}"), "/test", ty);
+    attributes.datacontenttype = Some("application/json".to_owned());
+    let data = RawValue::from_string(data).expect("JSON");
+    let event = JsonEvent::new(attributes, topic, data).with_key(key.to_owned());
+    encode_json(&event, ContentMode::Binary, None).expect("a valid event")
+}
+
+/// The streams of this topic, served on a free port.
+async fn serve(kafka: KafkaConfig, topic: &str, settings: StreamSettings) -> Instance {
+    let schemas = [(TYPE, "{}"), (OTHER_TYPE, "{}")];
+    let catalogue = Catalogue::from_texts(schemas).expect("valid schemas");
+    let route = |ty: &str| EventRoute::new(ty, topic, "key").with_stream(true);
+    let routes = vec![route(TYPE), route(OTHER_TYPE)];
+    let allow_list = AllowList::new(routes, Arc::new(catalogue)).expect("a valid list");
+    let streams = Streams::new(kafka, Arc::new(allow_list), settings);
+    let caller = Principal::new("test", Rights::all());
+    let app = router(streams.clone()).layer(Extension(caller));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    Instance { streams, address }
 }
 
 struct Instance {

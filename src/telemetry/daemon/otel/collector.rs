@@ -67,7 +67,10 @@ async fn send(
     let mut received = sent.map_err(reqwest::Error::without_url)?;
     let mut answer = Vec::new();
     while answer.len() < ANSWER_MAX
-        && let Some(chunk) = received.chunk().await.map_err(reqwest::Error::without_url)?
+        && let Some(chunk) = received
+            .chunk()
+            .await
+            .map_err(reqwest::Error::without_url)?
     {
         answer.extend_from_slice(&chunk);
     }
@@ -83,7 +86,7 @@ impl Outage {
         if !self.0.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 %reason,
-                "spans cannot be exported; they are dropped until the collector accepts them"
+                "the collector does not accept spans; they are dropped while that lasts"
             );
         }
     }

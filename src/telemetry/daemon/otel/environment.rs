@@ -85,11 +85,11 @@ impl Environment {
         })
     }
 
-    /// The collector for messages: without user and password.
+    /// The collector for messages: without user, password and query.
     pub(super) fn visible_endpoint(&self) -> &str {
-        self.endpoint
-            .rsplit_once('@')
-            .map_or(&*self.endpoint, |(_, host)| host)
+        let end = self.endpoint.find(['?', '#']);
+        let url = end.map_or(&*self.endpoint, |end| &self.endpoint[..end]);
+        url.rsplit_once('@').map_or(url, |(_, host)| host)
     }
 }
 
@@ -149,22 +149,41 @@ fn service_name(set: &Set<'_>) -> Option<String> {
         return Some(name);
     }
     let attributes = set("OTEL_RESOURCE_ATTRIBUTES")?;
-    let mut pairs = attributes.split(',').filter_map(|pair| pair.split_once('='));
+    let mut pairs = attributes
+        .split(',')
+        .filter_map(|pair| pair.split_once('='));
     let (_, name) = pairs.find(|(key, _)| key.trim() == "service.name")?;
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 fn warnings(set: &Set<'_>) -> Vec<String> {
     let mut warnings = Vec::new();
-    if let Some(sampler) = set("OTEL_TRACES_SAMPLER")
-        && !SAMPLERS.contains(&&*sampler)
-    {
-        warnings.push(format!(
-            "OTEL_TRACES_SAMPLER is none of {}: parentbased_always_on is used",
-            SAMPLERS.join(", ")
-        ));
+    if let Some(sampler) = set("OTEL_TRACES_SAMPLER") {
+        if !SAMPLERS.contains(&&*sampler) {
+            warnings.push(format!(
+                "OTEL_TRACES_SAMPLER is none of {}: parentbased_always_on is used",
+                SAMPLERS.join(", ")
+            ));
+        }
+        if sampler.ends_with("traceidratio") && !is_ratio(set("OTEL_TRACES_SAMPLER_ARG")) {
+            warnings.push(
+                "OTEL_TRACES_SAMPLER_ARG is no number from 0 to 1, such as 0.1: every trace that \
+                 begins here is sampled, or none if it is negative"
+                    .to_owned(),
+            );
+        }
     }
-    let protocols = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+    if let Some(exporter) = set("OTEL_TRACES_EXPORTER")
+        && exporter.trim() != "otlp"
+    {
+        warnings.push(
+            "OTEL_TRACES_EXPORTER is neither otlp nor none: spans are exported by OTLP".to_owned(),
+        );
+    }
+    let protocols = [
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+    ];
     let protocol = protocols.into_iter().find_map(set);
     if protocol.is_some_and(|protocol| protocol != "http/protobuf") {
         warnings.push(
@@ -174,6 +193,12 @@ fn warnings(set: &Set<'_>) -> Vec<String> {
         );
     }
     warnings
+}
+
+/// Whether a sampler's argument is a ratio. The SDK parses it without trimming, too.
+fn is_ratio(argument: Option<String>) -> bool {
+    let ratio = argument.and_then(|text| text.parse::<f64>().ok());
+    ratio.is_some_and(|ratio| (0.0..=1.0).contains(&ratio))
 }
 
 fn invalid(name: &str, reason: &str) -> io::Error {
@@ -211,7 +236,10 @@ mod tests {
                 Some("https://c/otlp/v1/traces"),
             ),
             (
-                &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://c/own"), endpoint],
+                &[
+                    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://c/own"),
+                    endpoint,
+                ],
                 Some("http://c/own"),
             ),
             (&[endpoint, ("OTEL_SDK_DISABLED", "TRUE")], None),
@@ -264,24 +292,37 @@ mod tests {
         assert_eq!(wanted(&[]).warnings, Vec::<String>::new());
         let known = [
             ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+            ("OTEL_TRACES_SAMPLER_ARG", "0.1"),
+            ("OTEL_TRACES_EXPORTER", "otlp"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
         ];
         assert_eq!(wanted(&known).warnings, Vec::<String>::new());
-        let unknown = [
+        for (name, value) in [
             ("OTEL_TRACES_SAMPLER", "xray"),
+            ("OTEL_TRACES_SAMPLER", "traceidratio"),
+            ("OTEL_TRACES_EXPORTER", "console"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
-        ];
-        assert_eq!(wanted(&unknown).warnings.len(), 2);
+        ] {
+            assert_eq!(wanted(&[(name, value)]).warnings.len(), 1, "{name}={value}");
+        }
+        for ratio in ["ten", "10", "-1", "NaN"] {
+            let sampler = ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio");
+            let warnings = wanted(&[sampler, ("OTEL_TRACES_SAMPLER_ARG", ratio)]).warnings;
+            assert_eq!(warnings.len(), 1, "{ratio}");
+        }
     }
 
     #[test]
     fn messages_show_no_password_of_the_collector() {
         let environment = wanted(&[(
             "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-            "https://jane:hunter2@c/v1/traces",
+            "https://jane:hunter2@c/v1/traces?token=hunter2",
         )]);
         assert_eq!(environment.visible_endpoint(), "c/v1/traces");
-        assert_eq!(wanted(&[]).visible_endpoint(), "http://collector:4318/v1/traces");
+        assert_eq!(
+            wanted(&[]).visible_endpoint(),
+            "http://collector:4318/v1/traces"
+        );
     }
 
     #[test]
@@ -294,7 +335,11 @@ mod tests {
             ("evenkeel_gateway::request", tracing::Level::DEBUG, true),
             ("evenkeel::send", tracing::Level::TRACE, false),
         ] {
-            assert_eq!(spans.would_enable(target, &level), expected, "{target} {level}");
+            assert_eq!(
+                spans.would_enable(target, &level),
+                expected,
+                "{target} {level}"
+            );
         }
     }
 }

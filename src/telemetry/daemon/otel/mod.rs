@@ -8,8 +8,9 @@
 //!
 //! # Bounds
 //! Ended spans wait in a queue of 2,048 (`OTEL_BSP_MAX_QUEUE_SIZE`). A thread sends 512 at a time,
-//! at the latest after 5 s. Spans that find the queue full are dropped, and so is a batch that the
-//! collector does not accept: nothing waits for a collector, and nothing is sent twice.
+//! at the latest after 5 s. A request that fails in passing (no answer, 429, 502, 503 or 504) is
+//! repeated up to three times, within the time of one request. Then its batch is dropped, and so
+//! are spans that find the queue full: nothing but that thread waits for a collector.
 
 mod collector;
 mod environment;
@@ -27,9 +28,10 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
+use tracing::subscriber::Interest;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::{Targets, filter_fn};
+use tracing_subscriber::filter::{Targets, dynamic_filter_fn};
 use tracing_subscriber::registry::LookupSpan;
 
 /// How long the end of the export waits for the collector.
@@ -134,12 +136,22 @@ impl SpanExport {
                 && *metadata.level() <= Level::DEBUG
                 && spans.would_enable(metadata.target(), metadata.level())
         };
+        let of_callsite = is_exported.clone();
+        // Asked again for each span. A callsite whose answer is known is not asked, and then the
+        // thread's last answer counts, which may be about a line of the log: librdkafka's client
+        // asks whether its level is enabled, and the next span would be missing.
+        let filter = dynamic_filter_fn(move |metadata, _| is_exported(metadata))
+            .with_callsite_filter(move |metadata| match of_callsite(metadata) {
+                true => Interest::sometimes(),
+                false => Interest::never(),
+            })
+            .with_max_level_hint(LevelFilter::DEBUG);
         tracing_opentelemetry::layer()
             .with_tracer(self.provider.tracer(SCOPE))
             .with_location(false)
             .with_threads(false)
             .with_tracked_inactivity(false)
-            .with_filter(filter_fn(is_exported).with_max_level_hint(LevelFilter::DEBUG))
+            .with_filter(filter)
             .boxed()
     }
 
