@@ -59,7 +59,7 @@ impl Trace {
 
     /// Appends the spans below a parent. `depth` is theirs.
     fn append(&self, parent: &[u8], depth: usize, text: &mut String) -> std::fmt::Result {
-        let begin = self.spans.first().map_or(0, |first| start(first));
+        let begin = self.spans.first().map_or(0, start);
         let is_child = |found: &&Received| found.span.parent_span_id == parent;
         for found in self.spans.iter().filter(is_child) {
             let span = &found.span;

@@ -32,7 +32,8 @@ pub enum Streamed {
         /// The cursor after it: the stream resumes there.
         cursor: String,
     },
-    /// Events were deleted by retention before they could be read.
+    /// Events that cannot be read: retention deleted them, or their batch is unreadable. With `to`
+    /// at or below `from` the log was cut there, or its topic created again.
     Gap {
         /// What is missing, as JSON.
         detail: String,
@@ -227,5 +228,23 @@ fn streamed(event: SseEvent) -> Option<Streamed> {
             data: event.data,
             cursor: event.id,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_cancelled_wait_does_not_shorten_the_pause() {
+        // Nothing listens there.
+        let client = Client::new(["http://127.0.0.1:1"]);
+        let mut stream = client.events(&["shop.order-placed.v1"], None, None);
+        for _ in 0..20 {
+            let next = timeout(Duration::from_millis(20), stream.next()).await;
+            assert!(next.is_err(), "{next:?}");
+        }
+        // The pauses double, from at least 50 ms on: without them there would be 20.
+        assert!((1..10).contains(&stream.failures), "{}", stream.failures);
     }
 }

@@ -6,6 +6,7 @@ use super::order_reader::{OrderAnswer, OrderReader};
 use crate::access::Principal;
 use crate::http::{Problem, ProblemKind, RequestContext};
 use crate::post::{DataRequest, PostAnswer, Posting};
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -60,9 +61,10 @@ async fn place(State(orders): State<Orders>, request: Request) -> Result<PostAns
 
 async fn cancel(
     State(orders): State<Orders>,
-    Path(order_id): Path<String>,
+    order_id: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<PostAnswer, Problem> {
+    let order_id = readable(order_id)?;
     let request = DataRequest::read(request, orders.posting.limits()).await?;
     let event = cancellation(&order_id, request.data, request.event_id)?;
     let (principal, context) = (&request.principal, &request.context);
@@ -82,10 +84,15 @@ async fn read(
     State(orders): State<Orders>,
     Extension(principal): Extension<Principal>,
     Extension(context): Extension<RequestContext>,
-    Path(order_id): Path<String>,
-    Query(Wait { wait }): Query<Wait>,
+    order_id: Result<Path<String>, PathRejection>,
+    query: Result<Query<Wait>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let order_id = readable(order_id)?;
+    let Query(Wait { wait }) = query.map_err(|_| {
+        let detail = "the query has at most one parameter, wait, such as ?wait=2s";
+        Problem::new(ProblemKind::Malformed, detail)
+    })?;
     if !principal.rights.status {
         let detail = "this caller may not read orders; its token needs the right `status`";
         return Err(Problem::new(ProblemKind::Forbidden, detail));
@@ -130,6 +137,13 @@ async fn read(
         }
     }
     Ok(response)
+}
+
+/// The id in a path, which may be any bytes once it is decoded.
+fn readable(order_id: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    let Path(order_id) =
+        order_id.map_err(|_| Problem::new(ProblemKind::Malformed, "the order id is not UTF-8"))?;
+    Ok(order_id)
 }
 
 fn parse_wait(text: &str) -> Result<Duration, Problem> {

@@ -7,6 +7,8 @@ mod end_of_log;
 /// G1 where a log is truncated, or its topic recreated: the new records are handled, and the loss
 /// is reported.
 mod lost_logs;
+/// A reading to the end ends before an open transaction.
+mod open_transactions;
 /// A batch that no client can read stops only its own partition, is named, and is skipped on
 /// command.
 mod unreadable;

@@ -51,7 +51,10 @@ async fn a_reading_to_the_end_does_not_wait_for_transactions() {
                 if found.0 == Some(end) && found.1 == values {
                     return;
                 }
-                assert!(begun.elapsed() < WITHIN, "{found:?}, not {values:?} up to {end}");
+                assert!(
+                    begun.elapsed() < WITHIN,
+                    "{found:?}, not {values:?} up to {end}"
+                );
             }
         };
         write("first");

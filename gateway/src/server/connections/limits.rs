@@ -11,7 +11,7 @@ const OTHER_FILES: usize = 256;
 /// |---|---|---|
 /// | [`connections_max`](Self::connections_max) | 10,000 | the longest idle ones are closed |
 /// | [`connections_per_ip_max`](Self::connections_per_ip_max) | none | a new one is closed |
-/// | [`head_within`](Self::head_within) | 10 s | the connection is closed |
+/// | [`head_within`](Self::head_within) | 8 s | the connection is closed |
 /// | [`idle_max`](Self::idle_max) | 60 s | the connection is closed |
 /// | [`write_stalled_max`](Self::write_stalled_max) | 60 s | the connection is closed |
 /// | [`handshake_within`](Self::handshake_within) | 10 s | the connection is closed |
@@ -29,7 +29,8 @@ pub struct ConnectionLimits {
     /// Bounds the open connections of one address. Default none: behind a balancer, all
     /// connections have its address.
     pub connections_per_ip_max: Option<usize>,
-    /// How long the head of an HTTP/1.1 request may take from its first byte on. Default 10 s.
+    /// How long the head of an HTTP/1.1 request may take from its first byte on. Default 8 s: with the check of
+    /// connections each second and the close, none lasts longer than 10 s.
     pub head_within: Duration,
     /// How long a connection may be without a request, from its start or from the end of the last
     /// answer on. Default 60 s. Bounds also what never becomes a request: silence, or an HTTP/2
@@ -49,7 +50,7 @@ impl Default for ConnectionLimits {
         Self {
             connections_max: 10_000,
             connections_per_ip_max: None,
-            head_within: Duration::from_secs(10),
+            head_within: Duration::from_secs(8),
             idle_max: Duration::from_secs(60),
             write_stalled_max: Duration::from_secs(60),
             handshake_within: Duration::from_secs(10),

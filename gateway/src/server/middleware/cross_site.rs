@@ -8,7 +8,7 @@
 use crate::http::{Problem, ProblemKind};
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::net::IpAddr;
@@ -45,6 +45,10 @@ pub(in crate::server) async fn check_site(
     request: Request,
     next: Next,
 ) -> Response {
+    if !names_one_host(&request) {
+        let detail = "a request names one host, in one valid Host header";
+        return Problem::new(ProblemKind::Malformed, detail).into_response();
+    }
     let host = host(request.uri(), request.headers());
     if settings.local_only && !host.as_ref().is_none_or(is_local) {
         let detail = "this gateway has no authentication; it answers for localhost only";
@@ -124,6 +128,17 @@ fn host(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
     headers.get(header::HOST)?.to_str().ok()?.parse().ok()
 }
 
+/// Whether the client named one host (RFC 9112, 3.2). HTTP/2 has `:authority`; HTTP/1.0 may name
+/// none.
+fn names_one_host(request: &Request) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let Some(host) = hosts.next() else {
+        return request.version() != Version::HTTP_11;
+    };
+    let is_valid = |text: &str| !text.contains('@') && text.parse::<Authority>().is_ok();
+    hosts.next().is_none() && host.to_str().is_ok_and(is_valid)
+}
+
 fn is_local(host: &Authority) -> bool {
     let name = host.host();
     let address = name.trim_start_matches('[').trim_end_matches(']');
@@ -192,10 +207,20 @@ mod tests {
     #[tokio::test]
     async fn only_allowed_sites_get_a_preflight() {
         let asked = ("access-control-request-method", "POST");
-        let allowed = answer(Method::OPTIONS, &[asked, ("origin", SHOP)], false).await;
+        let allowed = answer(
+            Method::OPTIONS,
+            &[asked, ("host", "gateway:8080"), ("origin", SHOP)],
+            false,
+        )
+        .await;
         assert_eq!(allowed.status(), 204);
         assert_eq!(allowed.headers()["access-control-allow-origin"], SHOP);
-        let other = answer(Method::OPTIONS, &[asked, ("origin", "https://evil")], false).await;
+        let other = answer(
+            Method::OPTIONS,
+            &[asked, ("host", "gateway:8080"), ("origin", "https://evil")],
+            false,
+        )
+        .await;
         assert_eq!(other.status(), 403);
         assert!(!other.headers().contains_key("access-control-allow-origin"));
     }

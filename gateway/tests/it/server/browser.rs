@@ -1,7 +1,7 @@
 //! Pages of other origins in Chromium: what they cannot do, and what an allowed one can.
 //!
-//! Needs `node`, Chromium, and `npm install --prefix gateway/tests/browser`. Without one of them the
-//! test is skipped, or fails with `EVENKEEL_REQUIRE_BROWSER=1`. The pages are empty; the script
+//! Needs `node`, Chromium, and `npm install --prefix gateway/tests/browser`. Without one of them
+//! the test is skipped, or fails with `EVENKEEL_REQUIRE_BROWSER=1`. The pages are empty; the script
 //! `gateway/tests/browser/origins.mjs` runs its code in them and prints what became of it.
 
 use super::PLACED;

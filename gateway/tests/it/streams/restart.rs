@@ -66,6 +66,40 @@ struct World {
 }
 
 impl World {
+    /// A topic on this broker, whose data is in the folder.
+    async fn on(broker: TestKafka, directory: PathBuf) -> Self {
+        let topic = unique("restart");
+        let partitions = i32::try_from(PARTITIONS).expect("a small number");
+        let created = broker.create_topic(&topic, partitions).await;
+        created.expect("the topic is new");
+        let kafka = broker.config();
+        let kafka = kafka.with_property("reconnect.backoff.max.ms", "500");
+        Self {
+            kafka: kafka.expect("a valid property"),
+            topic,
+            directory,
+            broker: Some(broker),
+            partitions: Arc::new(AtomicUsize::new(PARTITIONS)),
+            restarting: None,
+            members: Vec::new(),
+        }
+    }
+
+    /// The streams of another gateway.
+    async fn gateway(&self) -> Instance {
+        let settings = small()
+            .with_heartbeat(Duration::from_millis(200))
+            .with_broker_timeout(Duration::from_secs(5));
+        serve(self.kafka.clone(), &self.topic, settings).await
+    }
+
+    /// Publishes until it is stopped.
+    fn publish(&self, stop: &CancellationToken) -> JoinHandle<()> {
+        let (kafka, topic) = (self.kafka.clone(), self.topic.clone());
+        let partitions = Arc::clone(&self.partitions);
+        tokio::spawn(Box::pin(publish(kafka, topic, partitions, stop.clone())))
+    }
+
     /// What happens at this cut. The broker comes back while the stream goes on.
     async fn disturb(&mut self, cut: usize) {
         match cut {
@@ -97,7 +131,7 @@ impl World {
     /// Another member of the group: the topic's partitions move.
     fn join_group(&mut self) {
         let settings = ConsumerSettings::new(format!("of-{}", self.topic), [&self.topic]);
-        let router = Router::new().raw(async |_: Record| {});
+        let router = Router::new().fallback(async |_: Record| {});
         let member = Consumer::new(self.kafka.clone(), settings, router);
         let member = member.expect("the settings are valid");
         let stop = CancellationToken::new();
@@ -197,40 +231,10 @@ async fn fifty_cuts_and_a_broker_restart_lose_and_repeat_nothing() {
     // It is shown with the failure.
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let topic = unique("restart");
-    let partitions = i32::try_from(PARTITIONS).expect("a small number");
-    let created = broker.create_topic(&topic, partitions).await;
-    created.expect("the topic is new");
-    let kafka = broker.config();
-    let kafka = kafka.with_property("reconnect.backoff.max.ms", "500");
-    let kafka = kafka.expect("a valid property");
-    let settings = || {
-        small()
-            .with_heartbeat(Duration::from_millis(200))
-            .with_broker_timeout(Duration::from_secs(5))
-    };
-    let gateways = [
-        serve(kafka.clone(), &topic, settings()).await,
-        serve(kafka.clone(), &topic, settings()).await,
-    ];
-    let partitions = Arc::new(AtomicUsize::new(PARTITIONS));
+    let mut world = World::on(broker, directory.path().to_owned()).await;
+    let gateways = [world.gateway().await, world.gateway().await];
     let stop = CancellationToken::new();
-    let publishing = publish(
-        kafka.clone(),
-        topic.clone(),
-        Arc::clone(&partitions),
-        stop.clone(),
-    );
-    let publishing = tokio::spawn(Box::pin(publishing));
-    let mut world = World {
-        kafka: kafka.clone(),
-        topic: topic.clone(),
-        directory: directory.path().to_owned(),
-        broker: Some(broker),
-        partitions,
-        restarting: None,
-        members: Vec::new(),
-    };
+    let publishing = world.publish(&stop);
     let mut client = Client {
         gateways,
         last_id: None,
@@ -250,7 +254,7 @@ async fn fifty_cuts_and_a_broker_restart_lose_and_repeat_nothing() {
     stop.cancel();
     publishing.await.expect("everything was published");
     world.await_broker().await;
-    let expected = on_the_log(&kafka, &topic).await;
+    let expected = on_the_log(&world.kafka, &world.topic).await;
     assert_eq!(expected.len(), PARTITIONS_GROWN * KEYS, "seed {seed}");
     client
         .read_rest(expected.values().map(Vec::len).sum())

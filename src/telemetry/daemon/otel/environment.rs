@@ -227,7 +227,8 @@ mod tests {
     #[test]
     fn spans_are_exported_only_to_a_named_collector() {
         let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318");
-        let cases: [(&[(&str, &str)], Option<&str>); 8] = [
+        type Variables<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(Variables<'_>, Option<&str>); 8] = [
             (&[], None),
             (&[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")], None),
             (&[endpoint], Some("http://c:4318/v1/traces")),

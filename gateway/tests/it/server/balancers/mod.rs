@@ -5,9 +5,11 @@
 //! with `EVENKEEL_REQUIRE_BALANCERS=1`. The configurations are the examples in `deploy/balancers`.
 //!
 //! - `processes`: the balancer and the gateways
+//! - `services`: two of each of the shop's services
 //! - `traffic`: callers and a stream
 
 mod processes;
+mod services;
 mod traffic;
 
 use evenkeel::event::decode;
@@ -16,6 +18,7 @@ use evenkeel::testing::{
 };
 use evenkeel_gateway::client::Client;
 use processes::{Balancer, ENVOY, GATEWAYS, HAPROXY, NGINX, Place, Ports, WITHIN};
+use services::Services;
 use std::collections::BTreeMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -28,6 +31,8 @@ use tonic_health::pb::health_client::HealthClient;
 use traffic::{AcceptedOrder, EventIds, Load, PLACED, Watch};
 
 const TOPIC: &str = "shop.orders";
+/// Where the inventory tells what it reserved or rejected.
+const STOCK_TOPIC: &str = "shop.stock";
 
 /// One Kafka for all tests of this file. It is never dropped; its server ends with this process.
 static KAFKA: OnceCell<Option<TestKafka>> = OnceCell::const_new();
@@ -85,10 +90,10 @@ struct OnLog {
     timestamp_ms: Option<i64>,
 }
 
-/// The events of the orders whose ids begin with `prefix`, by order, in their order on the log.
-async fn on_log(kafka: &TestKafka, prefix: &str) -> BTreeMap<String, Vec<OnLog>> {
+/// The events of the orders whose ids begin with `prefix`, by order, in their order on a topic.
+async fn on_log(kafka: &TestKafka, topic: &str, prefix: &str) -> BTreeMap<String, Vec<OnLog>> {
     let mut found: BTreeMap<String, Vec<OnLog>> = BTreeMap::new();
-    for record in read_topic(&kafka.config(), TOPIC, WITHIN).await {
+    for record in read_topic(&kafka.config(), topic, WITHIN).await {
         let key = record.key.as_deref().unwrap_or_default();
         let key = String::from_utf8_lossy(key).into_owned();
         if key.starts_with(prefix) {
@@ -145,6 +150,26 @@ fn event_ids(log: BTreeMap<String, Vec<OnLog>>) -> EventIds {
     ids
 }
 
+/// Asserts that each order has one effect in the inventory, which has no stock and rejects it, and
+/// that orders are read through the balancer.
+async fn check_effects(kafka: &TestKafka, prefix: &str, url: &str, accepted: &[AcceptedOrder]) {
+    eventually("every order has its effect", WITHIN, || async {
+        let effects = on_log(kafka, STOCK_TOPIC, prefix).await;
+        (effects.len() >= accepted.len()).then_some(())
+    })
+    .await;
+    let effects = on_log(kafka, STOCK_TOPIC, prefix).await;
+    assert_eq!(effects.len(), accepted.len(), "orders with an effect");
+    for (order_id, records) in &effects {
+        assert_eq!(records.len(), 1, "effects of {order_id}");
+    }
+    for order in accepted.iter().take(10) {
+        let read = format!("{url}/orders/{}?wait=10s", order.order_id);
+        let answer = reqwest::get(read).await.expect("an answer");
+        assert_eq!(answer.status(), 200, "{}", order.order_id);
+    }
+}
+
 async fn nothing_is_lost_behind(balancer: Balancer) {
     if !balancer.is_installed() {
         return;
@@ -155,6 +180,7 @@ async fn nothing_is_lost_behind(balancer: Balancer) {
     };
     let place = Place::new(kafka.brokers());
     let (mut a, mut b) = (place.gateway(0).await, place.gateway(1).await);
+    let services = Services::start(&place);
     let process = place.balancer(&balancer).await;
     let (http, grpc) = (place.ports.http, place.ports.grpc);
     eventually("gRPC is balanced", WITHIN, || serves_grpc(grpc)).await;
@@ -181,8 +207,12 @@ async fn nothing_is_lost_behind(balancer: Balancer) {
 
     let accepted = load.end().await;
     place.outbox_is_empty().await;
-    let log = on_log(kafka, &prefix).await;
+    let log = on_log(kafka, TOPIC, &prefix).await;
     check(&accepted, &log, killed_at_ms);
+    if let Some(services) = services {
+        check_effects(kafka, &prefix, &place.url(), &accepted).await;
+        services.stop().await;
+    }
     let expected = event_ids(log);
     watch.has_as_many_as(&expected).await;
     for gateway in [&a, &b] {
@@ -222,6 +252,7 @@ fn the_examples_have_known_placeholders_only() {
         grpc: 8001,
         public: [8080, 8081],
         admin: [9100, 9101],
+        orderboard: [8090, 8091],
     };
     for balancer in [HAPROXY, NGINX, ENVOY] {
         let text = balancer.configuration(&ports);

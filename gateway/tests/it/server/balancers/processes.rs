@@ -66,6 +66,23 @@ pub(super) const ENVOY: Balancer = Balancer {
     ],
 };
 
+/// What a test needs, or none if it is missing.
+///
+/// # Panics
+/// If it is missing, and `EVENKEEL_REQUIRE_BALANCERS=1` is set.
+pub(super) fn required<T>(needed: Result<T, String>) -> Option<T> {
+    let missing = match needed {
+        Ok(needed) => return Some(needed),
+        Err(missing) => missing,
+    };
+    assert!(
+        std::env::var(REQUIRE).as_deref() != Ok("1"),
+        "{REQUIRE}=1 is set, so this test must not be skipped: {missing}"
+    );
+    say(&format!("skipped in a test of balancers: {missing}"));
+    None
+}
+
 impl Balancer {
     /// Whether it can be run. If not, the test is skipped.
     ///
@@ -74,16 +91,11 @@ impl Balancer {
     pub(super) fn is_installed(&self) -> bool {
         // Whatever it makes of the flag.
         let mut command = std::process::Command::new(self.program);
-        let is_installed = command.arg("-v").output().is_ok();
-        if !is_installed {
-            let missing = format!("the program `{}` is not installed", self.program);
-            assert!(
-                std::env::var(REQUIRE).as_deref() != Ok("1"),
-                "{REQUIRE}=1 is set, so this test must not be skipped: {missing}"
-            );
-            say(&format!("skipped a test of balancers: {missing}"));
-        }
-        is_installed
+        let run = command.arg("-v").output();
+        let program = self.program;
+        let missing =
+            |error: std::io::Error| format!("the program `{program}` cannot be run: {error}");
+        required(run.map_err(missing)).is_some()
     }
 
     /// The example with these ports.
@@ -112,21 +124,26 @@ pub(super) struct Ports {
     pub(super) grpc: u16,
     pub(super) public: [u16; 2],
     pub(super) admin: [u16; 2],
+    /// Where the orderboards answer the gateways.
+    pub(super) orderboard: [u16; 2],
 }
 
 impl Ports {
     /// Ports that were free at the time of the call.
     fn free() -> Self {
-        let listeners: [TcpListener; 6] = std::array::from_fn(|_| {
+        let listeners: [TcpListener; 8] = std::array::from_fn(|_| {
             TcpListener::bind("127.0.0.1:0").expect("a port of 127.0.0.1 is free")
         });
-        let [http, grpc, a, b, a_admin, b_admin] =
-            listeners.map(|listener| listener.local_addr().expect("it is bound").port());
+        // All are bound at the same time, so that no two are the same.
+        let ports = listeners.each_ref().map(|listener| listener.local_addr());
+        let [http, grpc, a, b, a_admin, b_admin, board_a, board_b] =
+            ports.map(|address| address.expect("it is bound").port());
         Self {
             http,
             grpc,
             public: [a, b],
             admin: [a_admin, b_admin],
+            orderboard: [board_a, board_b],
         }
     }
 }
@@ -152,12 +169,23 @@ impl Place {
         format!("http://127.0.0.1:{}", self.ports.http)
     }
 
+    pub(super) fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// A file of the test.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
     /// The file of the store that both gateways use.
     fn store(&self) -> PathBuf {
-        self.directory.path().join("gateway.db")
+        self.file("gateway.db")
     }
 
     fn spawn_gateway(&self, number: usize) -> ChildProcess {
+        let ports = self.ports.orderboard;
+        let orderboard = |index: usize| format!("http://127.0.0.1:{}", ports[index]);
         let mut command = ChildProcess::command(env!("CARGO_BIN_EXE_gateway"));
         command
             .args(["--no-auth", "--brokers", &self.brokers])
@@ -165,6 +193,12 @@ impl Place {
             .args(["--admin", &self.ports.admin[number].to_string()])
             .args(["--store", &format!("sqlite:{}", self.store().display())])
             .args(["--worker-name", GATEWAYS[number]])
+            .args([
+                "--orderboard",
+                &orderboard(0),
+                "--orderboard",
+                &orderboard(1),
+            ])
             // As the examples say: longer than the balancers' checks take to notice.
             .args(["--pre-stop-delay", "3s", "--stop-within", "20s"])
             .env("RUST_LOG", "warn")

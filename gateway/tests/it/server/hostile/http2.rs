@@ -1,8 +1,8 @@
 //! HTTP/2 connections that are made to cost more than a request: resets, heads without an end, and
 //! heads that grow when they are decompressed.
 //!
-//! Frames are written by hand, as no client sends these. Each attack fits in one segment, so that the
-//! connection has no unread bytes when the gateway leaves it, and its last frame arrives.
+//! Frames are written by hand, as no client sends these. Each attack fits in one segment, so that
+//! the connection has no unread bytes when the gateway leaves it, and its last frame arrives.
 
 use super::super::{impatient, no_kafka};
 use crate::support::{TestGateway, WITHIN, request};
@@ -38,7 +38,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// `GET /problems/gone`, compressed: three fields of the static table, two with values of their own.
+/// `GET /problems/gone`, compressed: fields of the static table, two with values of their own.
 fn head() -> Vec<u8> {
     let (path, authority) = (b"/problems/gone", b"127.0.0.1");
     let mut head = vec![0x82, 0x86, 0x04, path.len() as u8];
@@ -96,7 +96,7 @@ async fn floods_of_frames_end_their_connection_only() {
             [begun, frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())].concat()
         })
         .collect();
-    // CVE-2024-2758 and its kin: a head that never ends, with fields and without.
+    // A head that never ends, with fields and without.
     let begun = frame(HEADERS, END_STREAM, 1, &head());
     let field = b"\x00\x01x\x01y";
     let endless: Vec<u8> = (0..20)

@@ -112,7 +112,7 @@ async fn bytes_in_headers_are_refused_or_ignored() {
     ] {
         check(&gateway, &get(target, name, value), expected).await;
     }
-    // strimzi-kafka-bridge#598, strimzi-kafka-bridge#714: an odd content type is no failure of ours.
+    // strimzi-kafka-bridge#598, strimzi-kafka-bridge#714: an odd content type is no error of ours.
     for (name, value, expected) in [
         ("ce-subject", &b"caf%C3%A9"[..], 202),
         ("ce-id", b"\xff", 400),
