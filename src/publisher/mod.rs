@@ -54,7 +54,7 @@ pub use settings::PublisherSettings;
 use crate::event::{self, ContentMode, Event, EventType, OutgoingRecord, TraceContext};
 use crate::kafka::{ConfigError, KafkaConfig};
 use crate::schema::{PayloadValidator, check};
-use crate::telemetry::trace_of;
+use crate::telemetry::{current_trace, trace_of};
 use producer::Client;
 use std::sync::Arc;
 use std::time::Duration;
@@ -195,7 +195,9 @@ impl Publisher {
     ) -> Result<PendingReceipt, PublishError> {
         let mut record = self.encode(event, None)?;
         let span = span::send(&record);
-        let trace = trace_of(&span).unwrap_or_else(TraceContext::root);
+        let trace = trace_of(&span)
+            .or_else(current_trace)
+            .unwrap_or_else(TraceContext::root);
         trace.write(&mut record.headers);
         self.enqueue_within(span, record).await
     }

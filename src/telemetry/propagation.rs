@@ -37,11 +37,10 @@ pub fn trace_of(span: &Span) -> Option<TraceContext> {
     bridge::trace_of(span)
 }
 
-/// The trace context of the current span; see [`trace_of`].
+/// The trace context of the innermost current span that is exported; see [`trace_of`]. A span that
+/// only the log sees does not hide it.
 pub fn current_trace() -> Option<TraceContext> {
-    is_exporting()
-        .then(Span::current)
-        .and_then(|current| trace_of(&current))
+    is_exporting().then(bridge::current_trace).flatten()
 }
 
 /// Makes a context from elsewhere, such as that of an HTTP request, the parent of a span. Call it
@@ -122,6 +121,14 @@ mod bridge {
 
     pub(super) fn trace_of(span: &Span) -> Option<TraceContext> {
         let context = span.context();
+        let active = context.span();
+        let found = active.span_context();
+        found.is_valid().then(|| from_otel(found))
+    }
+
+    /// The layer attaches the context of each exported span while it is entered.
+    pub(super) fn current_trace() -> Option<TraceContext> {
+        let context = Context::current();
         let active = context.span();
         let found = active.span_context();
         found.is_valid().then(|| from_otel(found))
@@ -216,6 +223,10 @@ mod bridge {
 mod bridge {
     use crate::event::TraceContext;
     use tracing::Span;
+
+    pub(super) fn current_trace() -> Option<TraceContext> {
+        None
+    }
 
     pub(super) fn trace_of(_: &Span) -> Option<TraceContext> {
         None

@@ -184,7 +184,11 @@ pub async fn run<H: Handle>(
     let consuming = beside(consuming, until_stop);
     let relay = Relay::new(outbox, publisher.clone()).with_health(daemon.health.clone());
     let consuming = Box::pin(async { Ok(consuming.await?) });
-    let report = with_relay(relay, &deadline, consuming).await?;
+    let ran = with_relay(relay, &deadline, consuming).await;
+    if ran.is_err() {
+        daemon.finish_spans().await;
+    }
+    let report = ran?;
     tracing::info!(
         stopped = ?report.stopped,
         received = report.received,

@@ -205,6 +205,8 @@ impl AdmissionSettings {
         self.retry_jitter = within(self.retry_jitter, 0.0, 1.0);
         self.principals_max = self.principals_max.max(8);
         self.uploads_max = self.uploads_max.max(1);
+        self.request_time_max = self.request_time_max.max(Duration::from_secs(1));
+        self.body_time_max = self.body_time_max.max(Duration::from_secs(1));
         self
     }
 

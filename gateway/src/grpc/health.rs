@@ -12,6 +12,9 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+/// The longest message: a service name.
+const MESSAGE_BYTES_MAX: usize = 4 << 10;
+
 /// The name that stands for the whole server.
 const SERVER: &str = "";
 
@@ -47,6 +50,8 @@ pub(super) async fn health(services: &[&'static str]) -> (Router, HealthHandle) 
         services: all,
     };
     handle.set_serving(true).await;
+    // Anybody may call it, and what it reads is in memory.
+    let server = server.max_decoding_message_size(MESSAGE_BYTES_MAX);
     let routes = Routes::from(Router::new()).add_service(server);
     let routes = routes.into_axum_router();
     (routes.route_layer(from_fn(refuse_watch)), handle)

@@ -103,9 +103,8 @@ impl Posting {
     ///   name, there is no event, or two have the same id. Up to 50 faults are named.
     /// - [`ProblemKind::TooLarge`]: there are more events than
     ///   [`PostLimits::batch_max`](super::PostLimits::batch_max)
-    /// - [`ProblemKind::InvalidEvent`]: data violates its schema, or writes an integer with a
-    ///   fraction or an exponent. Up to 50 violations are named, up to 16 of each event; of data
-    ///   above 32 KiB the first alone.
+    /// - [`ProblemKind::InvalidEvent`]: data violates its schema. Up to 50 violations are named,
+    ///   up to 16 of each event; of data above 32 KiB the first alone.
     /// - the problems of [`AcceptError`]
     pub async fn accept(
         &self,

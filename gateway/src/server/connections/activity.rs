@@ -96,7 +96,7 @@ impl Activity {
             this.preface_len += equal;
             this.is_h1 = equal < rest.len().min(bytes.len());
         }
-        if this.requests == 0 && !this.upgraded {
+        if this.requests == 0 && !this.upgraded && !this.is_unread {
             this.head_since.get_or_insert(now);
         }
     }

@@ -225,12 +225,17 @@ impl Connection {
                 connection.as_mut().graceful_shutdown();
                 let limit = async {
                     close.cancelled().await;
-                    tokio::time::sleep(LEAVE_WITHIN).await;
+                    // One that made room for another holds no socket for longer.
+                    if !activity.is_cut() || activity.requests() > 0 {
+                        tokio::time::sleep(LEAVE_WITHIN).await;
+                    }
                     while activity.requests() > 0 && !activity.is_cut() {
                         tokio::time::sleep(LEAVE_WITHIN).await;
                     }
                 };
                 tokio::select! {
+                    // First the connection, which says goodbye before the limit is reached.
+                    biased;
                     ended = connection.as_mut() => ended,
                     () = limit => return,
                 }

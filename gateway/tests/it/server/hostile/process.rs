@@ -192,9 +192,9 @@ async fn a_head_that_drips_is_cut() {
         .await
         .expect("an end");
     assert_eq!(answer.status, 0, "{}", answer.text);
-    // 10 s, the pause between two sweeps, and the time of a close.
+    // 8 s, the pause between two sweeps, and the time of a close.
     assert!(
-        began.elapsed() < Duration::from_secs(13),
+        began.elapsed() < Duration::from_millis(10_500),
         "{:?}",
         began.elapsed()
     );
