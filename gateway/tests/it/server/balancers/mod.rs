@@ -128,10 +128,14 @@ fn check(accepted: &[AcceptedOrder], log: &BTreeMap<String, Vec<OnLog>>, killed_
                 first.push(record);
                 continue;
             };
-            let (id, written_ms) = (&record.id, known.timestamp_ms.expect("a timestamp"));
+            let written_ms = known.timestamp_ms.expect("a timestamp");
+            let again_ms = record.timestamp_ms.expect("a timestamp");
             assert!(
                 written_ms <= killed_at_ms,
-                "{id} is repeated, but not because of the kill"
+                "{} was written {} ms after the kill, and again {} ms later",
+                record.id,
+                written_ms - killed_at_ms,
+                again_ms - written_ms
             );
         }
         let ids: Vec<&str> = first.iter().map(|record| record.id.as_str()).collect();
