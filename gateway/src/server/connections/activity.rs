@@ -264,18 +264,18 @@ mod tests {
         let left: Step = |activity, _| activity.part_left();
         check(&[], 59, None);
         check(&[], 60, Some(CloseReason::Idle));
-        check(&[part], 9, None);
-        check(&[part], 10, Some(CloseReason::SlowHead));
-        check(&[part_of_h2], 10, Some(CloseReason::SlowHead));
-        check(&[like_h2], 10, Some(CloseReason::SlowHead));
-        check(&[h2], 10, None);
+        check(&[part], 7, None);
+        check(&[part], 8, Some(CloseReason::SlowHead));
+        check(&[part_of_h2], 8, Some(CloseReason::SlowHead));
+        check(&[like_h2], 8, Some(CloseReason::SlowHead));
+        check(&[h2], 8, None);
         check(&[h2], 60, Some(CloseReason::Idle));
         check(&[part, started], 3_600, None);
         check(&[part, started, ended], 59, None);
         check(&[part, started, ended], 60, Some(CloseReason::Idle));
         check(
             &[part, started, ended, part],
-            10,
+            8,
             Some(CloseReason::SlowHead),
         );
         check(&[part, started, stalled], 60, Some(CloseReason::SlowReader));
