@@ -5,7 +5,7 @@
 
 use super::error::Failure;
 use crate::event::{OutgoingRecord, TraceContext};
-use crate::telemetry::{SEND_TARGET, continue_carried, is_exporting};
+use crate::telemetry::{SEND_TARGET, continue_carried, is_exporting, mark_failed};
 use tracing::{Span, debug_span, field};
 
 /// Creates a span from the send of the record to its acknowledgement. It belongs to the trace that
@@ -63,8 +63,7 @@ pub(super) fn end(span: &Span, outcome: Result<&(i32, i64), &Failure>) {
                 Failure::Unknown(_) => "unknown",
                 Failure::Fatal(_) => "fatal",
             };
-            span.record("error.type", kind);
-            span.record("otel.status_code", "error");
+            mark_failed(span, kind);
         }
     }
 }

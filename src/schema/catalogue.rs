@@ -117,11 +117,7 @@ impl Catalogue {
     /// Returns [`ValidationError::UnknownType`], or the first [`Violation`](super::Violation) found.
     #[cfg(feature = "json-schema")]
     pub fn validate(&self, ty: &str, data: &Value) -> Result<(), ValidationError> {
-        let schema = self
-            .schemas
-            .get(ty)
-            .ok_or_else(|| ValidationError::UnknownType(ty.to_owned()))?;
-        Ok(schema.compiled.validate(ty, data)?)
+        Ok(self.compiled(ty)?.validate(ty, data)?)
     }
 
     /// Validates a payload, and returns its violations, up to `max`. None if it is valid.
@@ -156,11 +152,14 @@ impl Catalogue {
         data: &Value,
         max: usize,
     ) -> Result<Vec<Violation>, ValidationError> {
-        let schema = self
-            .schemas
-            .get(ty)
-            .ok_or_else(|| ValidationError::UnknownType(ty.to_owned()))?;
-        Ok(schema.compiled.violations(ty, data, max))
+        Ok(self.compiled(ty)?.violations(ty, data, max))
+    }
+
+    #[cfg(feature = "json-schema")]
+    fn compiled(&self, ty: &str) -> Result<&CompiledSchema, ValidationError> {
+        let schema = self.schemas.get(ty);
+        let schema = schema.ok_or_else(|| ValidationError::UnknownType(ty.to_owned()))?;
+        Ok(&schema.compiled)
     }
 
     fn add_dir(&mut self, dir: &Path) -> Result<(), SchemaError> {

@@ -51,4 +51,4 @@ pub(crate) use propagation::{continue_carried, is_exporting};
 pub use propagation::{continue_trace, current_trace, trace_of};
 pub(crate) use reporter::{Beating, Reporter};
 pub use span::{PROCESS_TARGET, process_span};
-pub(crate) use span::{SEND_TARGET, batch_span, commit_span, poll_span};
+pub(crate) use span::{SEND_TARGET, batch_span, commit_span, mark_failed, poll_span};

@@ -161,6 +161,12 @@ pub(crate) fn commit_span(group: &str, partitions: usize) -> Span {
     )
 }
 
+/// Marks a span as failed, by this kind of error.
+pub(crate) fn mark_failed(span: &Span, kind: &str) {
+    span.record("error.type", kind);
+    span.record("otel.status_code", "error");
+}
+
 /// Id, source and type as in the headers: the last one of a name counts, and values that are not
 /// UTF-8 are omitted. A structured event has them in its value, which is not parsed for a span.
 fn event_attributes(record: &Record) -> [Option<&str>; 3] {

@@ -184,27 +184,28 @@ pub async fn run<H: Handle>(
     let consuming = beside(consuming, until_stop);
     let relay = Relay::new(outbox, publisher.clone()).with_health(daemon.health.clone());
     let consuming = Box::pin(async { Ok(consuming.await?) });
-    let ran = with_relay(relay, &deadline, consuming).await;
-    if ran.is_err() {
-        daemon.finish_spans().await;
+    let ended = async {
+        let report = with_relay(relay, &deadline, consuming).await?;
+        tracing::info!(
+            stopped = ?report.stopped,
+            received = report.received,
+            settled = report.settled,
+            duplicates = report.duplicates,
+            ignored = report.ignored,
+            dead_letters = report.dead_letters,
+            parked = report.parked,
+            clean = report.clean,
+            "run ended"
+        );
+        let flushed = publisher.flush(deadline.left()).await;
+        inbox.close().await;
+        flushed?;
+        anyhow::Ok((report, signal.get().copied()))
     }
-    let report = ran?;
-    tracing::info!(
-        stopped = ?report.stopped,
-        received = report.received,
-        settled = report.settled,
-        duplicates = report.duplicates,
-        ignored = report.ignored,
-        dead_letters = report.dead_letters,
-        parked = report.parked,
-        clean = report.clean,
-        "run ended"
-    );
-    let flushed = publisher.flush(deadline.left()).await;
-    inbox.close().await;
+    .await;
+    // However it ended: the last spans tell why.
     daemon.finish_spans().await;
-    flushed?;
-    Ok((report, signal.get().copied()))
+    ended
 }
 
 /// The first signal that asks this process to stop, once it has arrived. The daemon acts on it.

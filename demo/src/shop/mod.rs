@@ -1,9 +1,11 @@
 //! The shop's programs that run, with their flags.
 //!
 //! [`services`]: the services and what each must handle; [`build_or_find`]: executables;
+//! [`free_port`]: where they listen;
 //! [`provider`]: the payment provider.
 
 pub(crate) mod build_or_find;
+mod free_port;
 pub(crate) mod provider;
 pub(crate) mod services;
 
@@ -13,13 +15,9 @@ use crate::shop::services::{GATEWAY, SERVICES};
 use crate::supervisor::{Daemon, Program};
 use anyhow::Context;
 use build_or_find::Binaries;
-use rand::RngExt;
-use std::collections::BTreeSet;
+pub(crate) use free_port::free_port;
 use std::ffi::OsString;
-use std::net::TcpListener;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 /// The producer commands.
 const PRODUCERS: [&str; 2] = ["orders", "stock"];
@@ -244,22 +242,4 @@ impl Shop<'_> {
     pub(crate) fn logs(&self) -> PathBuf {
         self.directory.join("logs")
     }
-}
-
-/// The ports that daemons listen on: below those that systems take for outgoing connections, which
-/// could otherwise occupy a daemon's port before it starts, or while it is down.
-const PORTS: Range<u16> = 20_000..32_000;
-
-/// A port of 127.0.0.1 that is free now. A daemon keeps it across restarts. If another program
-/// takes it in between, the daemon logs that and ends, which the run reports.
-pub(crate) fn free_port() -> anyhow::Result<u16> {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
-    for _ in 0..1_000 {
-        let port = rand::rng().random_range(PORTS);
-        if given.insert(port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    anyhow::bail!("no port of {PORTS:?} is free on 127.0.0.1");
 }

@@ -1,6 +1,7 @@
 //! The shop as processes on a mock cluster, whose spans go to the test's collector.
 
 use crate::build_or_find::Binaries;
+use crate::free_port::free_port;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -192,8 +193,7 @@ fn start(binaries: &Binaries, name: &str, flags: &[&str], collector: &str) -> Ch
 
 /// An address of this machine that is free now.
 fn free_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").to_string()
+    format!("127.0.0.1:{}", free_port().expect("a free port"))
 }
 
 /// Serves the provider's entrance until the test ends. Returns its URL.

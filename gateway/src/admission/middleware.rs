@@ -49,25 +49,61 @@ pub async fn admit(State(admission): State<Admission>, request: Request, next: N
     if request.method().is_safe() {
         return next.run(request).await;
     }
-    let request = match upload(&admission, request).await {
-        Ok(request) => request,
-        Err(problem) => return problem.into_response(),
-    };
-    let decided = try_admit(&admission, &request);
-    match decided {
-        Ok((permit, deadline)) => serve(permit, deadline, request, next).await,
+    let bytes_max = admission.settings().body_bytes_max;
+    match AdmittedRequest::read(&admission, request, bytes_max).await {
+        Ok(admitted) => {
+            let outcome = |response: &Response| Outcome::of_status(response.status());
+            let timed_out = || timed_out().into_response();
+            admitted.serve(next, outcome, timed_out).await
+        }
         Err(problem) => problem.into_response(),
     }
 }
 
-/// The request with its whole body, if its caller keeps its rate.
-async fn upload(admission: &Admission, request: Request) -> Result<Request, Problem> {
-    let (parts, body) = request.into_parts();
-    let (principal, context) = caller(&parts.extensions)?;
-    admission.try_rate(principal)?;
-    let bytes_max = admission.settings().body_bytes_max;
-    let read = read_upload(admission, principal, context.deadline, body, bytes_max).await?;
-    Ok(Request::from_parts(parts, read))
+/// A request with its whole body, which has its place.
+pub(crate) struct AdmittedRequest {
+    request: Request,
+    permit: Permit,
+    deadline: Instant,
+}
+
+impl AdmittedRequest {
+    /// Admits a request: the caller's rate by the head, then the body, at most `bytes_max` long,
+    /// then the load. Expects what [`admit`] expects.
+    ///
+    /// # Errors
+    /// Those of [`admit`].
+    pub(crate) async fn read(
+        admission: &Admission,
+        request: Request,
+        bytes_max: usize,
+    ) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let (principal, context) = caller(&parts.extensions)?;
+        admission.try_rate(principal)?;
+        let body = read_upload(admission, principal, context.deadline, body, bytes_max).await?;
+        let permit = admission.try_permit(principal, context, retry_key(&parts.headers))?;
+        Ok(Self {
+            permit,
+            deadline: admission.deadline(context),
+            request: Request::from_parts(parts, body),
+        })
+    }
+
+    /// Serves it until its deadline. The limit learns from the outcome of the answer.
+    pub(crate) async fn serve(
+        self,
+        next: Next,
+        outcome: fn(&Response) -> Outcome,
+        timed_out: fn() -> Response,
+    ) -> Response {
+        let (outcome, response) = match timeout_at(self.deadline, next.run(self.request)).await {
+            Ok(response) => (outcome(&response), response),
+            Err(_) => (Outcome::TimedOut, timed_out()),
+        };
+        self.permit.finish(outcome);
+        response
+    }
 }
 
 /// The whole body, at most `bytes_max` long. A body that declares more is not read. `deadline` is
@@ -76,7 +112,7 @@ async fn upload(admission: &Admission, request: Request) -> Result<Request, Prob
 /// # Errors
 /// A problem whose detail says that nothing was accepted: the body is too large, too slow, or broke
 /// off, or there is no place for it.
-pub(crate) async fn read_upload(
+async fn read_upload(
     admission: &Admission,
     principal: &Principal,
     deadline: Option<Instant>,
@@ -141,24 +177,8 @@ fn caller(extensions: &Extensions) -> Result<(&Principal, &RequestContext), Prob
     })
 }
 
-fn try_admit(admission: &Admission, request: &Request) -> Result<(Permit, Instant), Problem> {
-    let (principal, context) = caller(request.extensions())?;
-    let key = retry_key(request.headers());
-    let permit = admission.try_permit(principal, context, key)?;
-    Ok((permit, admission.deadline(context)))
-}
-
-async fn serve(permit: Permit, deadline: Instant, request: Request, next: Next) -> Response {
-    let (outcome, response) = match timeout_at(deadline, next.run(request)).await {
-        Ok(response) => (Outcome::of_status(response.status()), response),
-        Err(_) => (Outcome::TimedOut, timed_out().into_response()),
-    };
-    permit.finish(outcome);
-    response
-}
-
 /// The key by which a refused request is known when it comes back.
-pub(crate) fn retry_key(headers: &HeaderMap) -> Option<&str> {
+fn retry_key(headers: &HeaderMap) -> Option<&str> {
     KEY_HEADERS
         .iter()
         .find_map(|name| headers.get(*name)?.to_str().ok())

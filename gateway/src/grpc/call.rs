@@ -3,7 +3,7 @@
 
 use super::timeout::grpc_timeout;
 use crate::access::{Authenticator, Principal};
-use crate::admission::{Admission, Outcome, Permit, read_upload, retry_key};
+use crate::admission::{Admission, AdmittedRequest, Outcome};
 use crate::http::{Problem, ProblemKind, RequestContext};
 use crate::post::IdempotencyKey;
 use axum::body::Body;
@@ -97,14 +97,15 @@ pub(super) async fn open(State(calls): State<Calls>, mut request: Request, next:
         Err(problem) => return Status::from(problem).into_http(),
     };
     let deadline = context.deadline;
-    request.extensions_mut().insert(context.clone());
-    request.extensions_mut().insert(principal.clone());
+    request.extensions_mut().insert(context);
+    request.extensions_mut().insert(principal);
     let path = request.uri().path();
     if POSTS.iter().any(|method| path.ends_with(method)) {
-        return match calls.admit(request, &principal, &context).await {
-            Ok((request, permit)) => {
-                let deadline = calls.admission.deadline(&context);
-                post(permit, deadline, request, next).await
+        let (admission, bytes_max) = (&calls.admission, calls.post_bytes_max);
+        return match AdmittedRequest::read(admission, request, bytes_max).await {
+            Ok(admitted) => {
+                let outcome = |response: &Response| outcome(response.headers());
+                admitted.serve(next, outcome, timed_out).await
             }
             Err(problem) => Status::from(problem).into_http(),
         };
@@ -115,40 +116,13 @@ pub(super) async fn open(State(calls): State<Calls>, mut request: Request, next:
     };
     match timeout_at(deadline, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Status::from(deadline_exceeded()).into_http(),
+        Err(_) => timed_out(),
     }
 }
 
-impl Calls {
-    /// Admits a call that posts, in the order of HTTP: the caller's rate by the head, then the body
-    /// within its bounds, then the load. Its message is not decoded yet.
-    async fn admit(
-        &self,
-        request: Request,
-        principal: &Principal,
-        context: &RequestContext,
-    ) -> Result<(Request, Permit), Problem> {
-        self.admission.try_rate(principal)?;
-        let (parts, body) = request.into_parts();
-        let (admission, bytes_max) = (&self.admission, self.post_bytes_max);
-        let body = read_upload(admission, principal, context.deadline, body, bytes_max).await?;
-        let key = retry_key(&parts.headers);
-        let permit = admission.try_permit(principal, context, key)?;
-        Ok((Request::from_parts(parts, body), permit))
-    }
-}
-
-/// Runs a method that posts, until the deadline.
-async fn post(permit: Permit, deadline: Instant, request: Request, next: Next) -> Response {
-    let (outcome, response) = match timeout_at(deadline, next.run(request)).await {
-        Ok(response) => (outcome(response.headers()), response),
-        Err(_) => {
-            let response = Status::from(deadline_exceeded()).into_http();
-            (Outcome::TimedOut, response)
-        }
-    };
-    permit.finish(outcome);
-    response
+/// The answer to a call that was given up at its deadline.
+fn timed_out() -> Response {
+    Status::from(deadline_exceeded()).into_http()
 }
 
 /// The outcome of a call that posts. An error is in the head of the answer; without one, the reply

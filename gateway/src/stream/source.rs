@@ -10,6 +10,7 @@ use crate::http::{Problem, ProblemKind};
 use evenkeel::kafka::admin::Admin;
 use evenkeel::kafka::reader::{LogRecord, Reader, Span};
 use evenkeel::kafka::{ConfigError, KafkaConfig, KafkaError, UnreadableBatch};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -259,12 +260,13 @@ impl Burst {
 impl ReaderState {
     fn burst(&mut self, wait: Duration) -> Burst {
         let mut burst = Burst::default();
+        let mut firsts = FirstOffsets::default();
         let (mut bytes, mut wait) = (0, wait);
         while burst.items.len() < BURST_RECORDS && bytes < BURST_BYTES {
             match self.reader.next(wait) {
                 Ok(Some(record)) => {
                     bytes += record.value.as_ref().map_or(0, Vec::len);
-                    if let Err(trouble) = self.admit(&record, &mut burst.items) {
+                    if let Err(trouble) = self.admit(&record, &mut firsts, &mut burst.items) {
                         burst.trouble = Some(trouble);
                         break;
                     }
@@ -279,21 +281,26 @@ impl ReaderState {
         }
         burst.at_end = self.reader.at_end();
         if burst.at_end && burst.trouble.is_none() {
-            self.close(&mut burst.items);
+            self.close(&mut firsts, &mut burst.items);
         }
         burst
     }
 
     /// Adds a record, and before it what was deleted of the offsets that were passed over. The
     /// others held no record: they are holes of transactions and compaction.
-    fn admit(&mut self, record: &LogRecord, items: &mut Vec<LogEntry>) -> Result<(), Trouble> {
+    fn admit(
+        &mut self,
+        record: &LogRecord,
+        firsts: &mut FirstOffsets,
+        items: &mut Vec<LogEntry>,
+    ) -> Result<(), Trouble> {
         let (partition, offset) = (record.partition, record.offset);
         let at = usize::try_from(partition).unwrap_or_default();
         let Some(next) = self.next.get_mut(at) else {
             return Err(Trouble::WentBack(None));
         };
         if offset != *next {
-            let first = self.reader.first_offset(&record.topic, partition);
+            let first = firsts.of(&self.reader, &record.topic, partition);
             if offset < *next {
                 let diverged = first.is_some_and(|first| first < offset);
                 return Err(Trouble::WentBack(diverged.then_some((partition, offset))));
@@ -311,10 +318,10 @@ impl ReaderState {
     }
 
     /// Adds what was deleted of the last offsets before the ends.
-    fn close(&mut self, items: &mut Vec<LogEntry>) {
+    fn close(&mut self, firsts: &mut FirstOffsets, items: &mut Vec<LogEntry>) {
         for span in self.reader.spans() {
             let at = usize::try_from(span.partition).unwrap_or_default();
-            let first = self.reader.first_offset(&span.topic, span.partition);
+            let first = firsts.of(&self.reader, &span.topic, span.partition);
             if let (Some(next), Some(end), Some(first)) = (self.next.get_mut(at), span.end, first)
                 && let Some(gap) = lost(span.partition, *next, end, Some(first))
             {
@@ -322,6 +329,21 @@ impl ReaderState {
                 items.push(LogEntry::Gap(gap));
             }
         }
+    }
+}
+
+/// The first offsets of partitions during a burst. A partition whose last fetch failed is asked for
+/// once: brokers that do not answer delay the burst by one request for it, not by one for each jump.
+#[derive(Default)]
+struct FirstOffsets(BTreeMap<i32, Option<i64>>);
+
+impl FirstOffsets {
+    fn of(&mut self, reader: &Reader, topic: &str, partition: i32) -> Option<i64> {
+        let known = reader.first_offset(topic, partition);
+        known.or_else(|| {
+            let asked = self.0.entry(partition);
+            *asked.or_insert_with(|| reader.ask_first_offset(topic, partition))
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::consumer::commit::requests::OwnedPartition;
 use crate::consumer::shared::Shared;
 use crate::event::Record;
-use crate::telemetry::Metric;
+use crate::telemetry::{Metric, mark_failed};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use std::time::{Duration, Instant};
 use tracing::Span;
@@ -110,8 +110,7 @@ pub(super) fn commit_ended(span: &Span, committed: &KafkaResult<Vec<Option<Code>
         Err(error) => Some(error.rdkafka_error_code().unwrap_or(Code::Unknown)),
     };
     if let Some(code) = failure {
-        span.record("error.type", format!("{code:?}"));
-        span.record("otel.status_code", "error");
+        mark_failed(span, &format!("{code:?}"));
     }
 }
 

@@ -20,7 +20,7 @@ use crate::event::EventType;
 use crate::inbox::Inbox;
 use crate::kafka::ConfigError;
 use crate::schema::PayloadValidator;
-use crate::telemetry::process_span;
+use crate::telemetry::{mark_failed, process_span};
 use publish::OutcomeFuture;
 use route::{RawRoute, Route};
 use std::any::Any;
@@ -392,9 +392,7 @@ impl tower::Service<Delivery> for Router {
         let observed = async move {
             let delivered = delivered.await;
             if let Some(kind) = delivered.as_ref().ok().and_then(Outcome::error_type) {
-                let span = Span::current();
-                span.record("error.type", kind);
-                span.record("otel.status_code", "error");
+                mark_failed(&Span::current(), kind);
             }
             delivered
         };

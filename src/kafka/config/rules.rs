@@ -13,6 +13,8 @@
 use super::ConfigError;
 use crate::kafka::token::{self, TokenFile};
 use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::types::RDKafkaConfRes;
 use std::collections::BTreeMap;
 
 /// librdkafka's second names for a property, with the name used here.
@@ -219,23 +221,20 @@ pub(super) fn check(name: &str, value: &str) -> Result<(), ConfigError> {
 
 /// Whether librdkafka knows the name and accepts the value: sets it on a configuration that no
 /// client uses.
-fn check_with_librdkafka(name: &str, value: &str) -> Result<(), ConfigError> {
+fn probe(name: &str, value: &str) -> KafkaResult<()> {
     let mut probe = ClientConfig::new();
     probe.set(name, value);
-    probe
-        .create_native_config()
-        .map(drop)
-        .map_err(ConfigError::from_client)
+    probe.create_native_config().map(drop)
+}
+
+fn check_with_librdkafka(name: &str, value: &str) -> Result<(), ConfigError> {
+    probe(name, value).map_err(ConfigError::from_client)
 }
 
 /// Whether librdkafka has a property of this name, whatever its value.
 pub(super) fn is_known(name: &str) -> bool {
-    use rdkafka::{error::KafkaError, types::RDKafkaConfRes};
-    let mut probe = ClientConfig::new();
-    probe.set(name, "");
-    let error = probe.create_native_config().err();
     let unknown = RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN;
-    !matches!(error, Some(KafkaError::ClientConfig(result, ..)) if result == unknown)
+    !matches!(probe(name, ""), Err(KafkaError::ClientConfig(result, ..)) if result == unknown)
 }
 
 /// Whether librdkafka can fetch tokens by itself. The bundled one cannot.

@@ -250,16 +250,19 @@ impl Reader {
     }
 
     /// The first offset that a partition has, as the last fetch told it. Offsets below it were
-    /// deleted, while others that were passed over held no record. Before the first fetch, and after
-    /// one that failed, the brokers are asked, for up to a second; None if they do not answer.
+    /// deleted, while others that were passed over held no record. None before the first fetch, and
+    /// after one that failed, until the next succeeds.
     pub fn first_offset(&self, topic: &str, partition: i32) -> Option<i64> {
-        let cached = cached_watermarks(&self.consumer, topic, partition);
-        let cached = cached.map(|(low, _)| low).filter(|low| *low >= 0);
-        cached.or_else(|| {
-            let within = self.timeout.min(Duration::from_secs(1));
-            let asked = self.consumer.fetch_watermarks(topic, partition, within);
-            asked.ok().map(|(low, _)| low)
-        })
+        let (low, _) = cached_watermarks(&self.consumer, topic, partition)?;
+        (low >= 0).then_some(low)
+    }
+
+    /// The same by a request to the brokers, which blocks for up to a second. None if they do not
+    /// answer.
+    pub fn ask_first_offset(&self, topic: &str, partition: i32) -> Option<i64> {
+        let within = self.timeout.min(Duration::from_secs(1));
+        let asked = self.consumer.fetch_watermarks(topic, partition, within);
+        asked.ok().map(|(low, _)| low)
     }
 
     /// Whether every record up to the end of every partition was returned. Always false without an

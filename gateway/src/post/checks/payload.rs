@@ -121,18 +121,16 @@ mod tests {
     use std::collections::BTreeSet;
 
     const TYPE: &str = "test.step.v1";
-    const SCHEMA: &str = r##"{
+    const SCHEMA: &str = r#"{
         "type": "object",
         "required": ["key", "count"],
         "properties": {
             "key": {"type": "string"},
-            "count": {"$ref": "#/$defs/count"},
-            "price": {"type": "number", "multipleOf": 0.25},
-            "maybe": {"type": ["integer", "null"]},
+            "count": {"type": "integer"},
+            "price": {"type": "number"},
             "list": {"items": {"type": "integer"}}
-        },
-        "$defs": {"count": {"type": "integer", "maximum": 9}}
-    }"##;
+        }
+    }"#;
 
     /// The pointers of all faults, sorted.
     fn faults(data: &str) -> Vec<String> {

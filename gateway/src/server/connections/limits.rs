@@ -29,9 +29,9 @@ pub struct ConnectionLimits {
     /// Bounds the open connections of one address. Default none: behind a balancer, all
     /// connections have its address.
     pub connections_per_ip_max: Option<usize>,
-    /// How long the head of an HTTP/1.1 request may take from its first byte on. Default 8 s: with the check of
-    /// connections each second and the close, none lasts longer than 10 s.
-    /// A head that begins while another request is read or answered is bounded by `idle_max`.
+    /// How long the head of an HTTP/1.1 request may take from its first byte on. Default 8 s: with
+    /// the check of connections each second and the close, none lasts longer than 10 s. A head that
+    /// begins while another request is read or answered is bounded by `idle_max`.
     pub head_within: Duration,
     /// How long a connection may be without a request, from its start or from the end of the last
     /// answer on. Default 60 s. Bounds also what never becomes a request: silence, or an HTTP/2

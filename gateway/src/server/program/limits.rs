@@ -66,22 +66,17 @@ impl AdmissionTable {
             settings.limit_max,
         ) = self.concurrency(&settings)?;
         set(&mut settings.latency_tolerance, self.latency_tolerance);
-        if let Some(events) = self.backlog_events_max {
-            settings.backlog_events_max = Some(events.get());
-        }
-        if self.queue_age_max.is_some() {
-            settings.queue_age_max = self.queue_age_max;
-        }
+        let backlog = self.backlog_events_max.map(NonZeroU64::get);
+        set(&mut settings.backlog_events_max, backlog);
+        set(&mut settings.queue_age_max, self.queue_age_max);
         set(&mut settings.request_time_max, self.request_time_max);
         set(&mut settings.body_time_max, self.body_time_max);
         set(&mut settings.uploads_max, self.uploads_max);
-        if let Some(max) = self.uploads_per_caller_max {
-            settings.uploads_per_caller_max = Some(max.get());
-        }
+        let per_caller = self.uploads_per_caller_max.map(NonZeroUsize::get);
+        set(&mut settings.uploads_per_caller_max, per_caller);
         set(&mut settings.retry_horizon, self.retry_horizon);
-        if let Some(rate) = self.rate_default {
-            settings.rate_default = Some(rate.get());
-        }
+        let rate = self.rate_default.map(NonZeroU32::get);
+        set(&mut settings.rate_default, rate);
         set(&mut settings.principals_max, self.principals_max);
         Ok(settings)
     }
