@@ -47,6 +47,8 @@ pub(crate) async fn check(store: &dyn Store, writer: &dyn Writer) {
         another_row_with_a_deleted_rows_number_is_kept(store, writer).await;
         a_slot_has_one_relay_until_its_lease_ends(store).await;
         a_relay_that_leaves_releases_everything(store).await;
+        a_relay_leaves_only_to_another_one_and_keeps_its_slots(store).await;
+        of_relays_that_leave_at_once_one_remains(store).await;
     };
     tokio::time::timeout(SUITE_LIMIT, run)
         .await
@@ -389,4 +391,63 @@ async fn a_relay_that_leaves_releases_everything(store: &dyn Store) {
     let gone = register(store, "d", LONG_LEASE).await;
     assert_eq!(gone.relays, ["d"], "who does not come back is forgotten");
     store.leave("d").await.expect("left");
+}
+
+async fn leave_to_another(store: &dyn Store, relay: &str) -> bool {
+    store.leave_to_another(relay).await.expect("answered")
+}
+
+/// A relay that hands over still sends from its slots, until it releases them without being
+/// registered.
+async fn a_relay_leaves_only_to_another_one_and_keeps_its_slots(store: &dyn Store) {
+    register(store, "a", LONG_LEASE).await;
+    assert!(!leave_to_another(store, "a").await, "it is the only one");
+    register(store, "b", Duration::ZERO).await;
+    assert!(!leave_to_another(store, "a").await, "the other has expired");
+    assert_eq!(register(store, "a", LONG_LEASE).await.relays, ["a"]);
+    assert_eq!(lease(store, "a", &[1, 2], LONG_LEASE).await, [1, 2]);
+
+    register(store, "b", LONG_LEASE).await;
+    assert!(leave_to_another(store, "a").await);
+    // A relay cannot know whether its first request arrived.
+    assert!(leave_to_another(store, "a").await, "it has left already");
+    assert!(!leave_to_another(store, "b").await, "it is the last one");
+    let registered = register(store, "b", LONG_LEASE).await;
+    assert_eq!(registered.relays, ["b"]);
+    let owners = registered
+        .leases
+        .iter()
+        .map(|lease| (lease.slot, &*lease.owner));
+    assert_eq!(owners.collect::<Vec<_>>(), [(1, "a"), (2, "a")]);
+    assert_eq!(lease(store, "b", &[1, 2], LONG_LEASE).await, [0_i16; 0]);
+    // It may renew the leases of its last rows.
+    assert_eq!(lease(store, "a", &[1, 2], LONG_LEASE).await, [1, 2]);
+
+    store.leave("a").await.expect("left");
+    assert_eq!(lease(store, "b", &[1, 2], LONG_LEASE).await, [1, 2]);
+    store.leave("b").await.expect("left");
+}
+
+/// Each call runs on a connection of its own.
+async fn of_relays_that_leave_at_once_one_remains(store: &dyn Store) {
+    let relays = ["a", "b", "c"];
+    for round in 0..20 {
+        for relay in relays {
+            register(store, relay, LONG_LEASE).await;
+        }
+        let left = relays.map(|relay| leave_to_another(store, relay));
+        let left = futures_util::future::join_all(left).await;
+        let stayed = relays.iter().zip(&left).filter(|(_, left)| !**left);
+        let stayed: Vec<&str> = stayed.map(|(relay, _)| *relay).collect();
+        let status = store.status().await.expect("a status");
+        let registered: Vec<&str> = status.relays.iter().map(|share| &*share.relay).collect();
+        assert_eq!(
+            (stayed.len(), registered),
+            (1, stayed.clone()),
+            "round {round}"
+        );
+        for relay in relays {
+            store.leave(relay).await.expect("left");
+        }
+    }
 }

@@ -34,8 +34,15 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Releases those of `slots` that `relay` has; others are not changed.
     fn release<'a>(&'a self, relay: &'a str, slots: &'a [i16]) -> Answer<'a, ()>;
 
-    /// Removes `relay` from the registered relays, and releases all its slots.
+    /// Removes `relay` from the registered relays, and releases all its slots, also if it is not
+    /// registered any more.
     fn leave<'a>(&'a self, relay: &'a str) -> Answer<'a, ()>;
+
+    /// Removes `relay` from the registered relays if another one is registered, and returns whether
+    /// another one is. One atomic step: of relays that call it at the same time, the last one
+    /// stays. It counts only registrations that have not expired. The slots of `relay` stay leased.
+    /// If `relay` is not registered, the answer is the same and nothing changes.
+    fn leave_to_another<'a>(&'a self, relay: &'a str) -> Answer<'a, bool>;
 
     /// Reads committed rows in the order of their numbers. For each key that is not excluded, it
     /// reads the first rows.

@@ -12,6 +12,8 @@ pub(super) struct FoundEvent {
     pub(super) source: String,
     pub(super) ty: String,
     pub(super) place: LogPlace,
+    /// Whether the brokers set the timestamp of the place. Otherwise its publisher did.
+    pub(super) has_append_time: bool,
 }
 
 /// The positions that were found.
@@ -76,6 +78,7 @@ mod tests {
             source: source.to_owned(),
             ty: "t".to_owned(),
             place: LogPlace::new("topic", 0, offset),
+            has_append_time: false,
         }
     }
 

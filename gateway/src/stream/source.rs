@@ -132,6 +132,45 @@ impl LogSource {
             .await
     }
 
+    /// Whether the log has a record before a place to which a reader went back. A client that is
+    /// reset by its policy goes to the first record, so the logs diverged there only if it has one.
+    ///
+    /// # Errors
+    /// Also if the log does not have the place any more: [`KafkaError::Timeout`].
+    pub(super) async fn has_record_before(
+        &self,
+        topic: &Arc<str>,
+        place: PlaceOfReturn,
+    ) -> Result<bool, KafkaError> {
+        if place.first >= place.offset {
+            return Ok(false);
+        }
+        let span = Span {
+            topic: Arc::clone(topic),
+            partition: place.partition,
+            start: place.first,
+            end: Some(place.offset),
+        };
+        let (kafka, timeout) = (self.catch_up_kafka.clone(), self.timeout);
+        blocking(move || {
+            let what = format!(
+                "reading {}/{} before {}",
+                span.topic, span.partition, place.offset
+            );
+            let mut reader = Reader::of_spans(&kafka, vec![span], timeout)?;
+            match reader.next(timeout) {
+                Ok(Some(_)) | Err(KafkaError::UnreadableBatch(_)) => Ok(true),
+                Ok(None) if reader.at_end() => Ok(false),
+                Ok(None) => Err(KafkaError::Timeout {
+                    what,
+                    seconds: timeout.as_secs(),
+                }),
+                Err(error) => Err(error),
+            }
+        })
+        .await
+    }
+
     /// The offsets of a batch that cannot be read. Takes several requests.
     pub(super) async fn extent(&self, batch: UnreadableBatch) -> Result<Range<i64>, KafkaError> {
         let (kafka, timeout) = (self.kafka.clone(), self.timeout);
@@ -190,13 +229,27 @@ pub(super) struct Burst {
     pub(super) at_end: bool,
 }
 
+/// A place to which a reader went back: that of a record whose offset it had passed.
+///
+/// There are two reasons. The client compared leader epochs, and continues where the logs diverge.
+/// Or its offset was out of range, or its epoch unknown to the log, and it is reset by its policy
+/// to the first record. That one need not be at the first offset: compaction and transactions leave
+/// offsets without a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PlaceOfReturn {
+    pub(super) partition: i32,
+    /// The first offset of the partition.
+    pub(super) first: i64,
+    /// The offset of the record.
+    pub(super) offset: i64,
+}
+
 /// Why a reader cannot simply continue.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// A record of a passed offset came: the log was cut, or the topic created anew. With the
-    /// partition and that offset, if the log diverged there: the client found it by the leader
-    /// epochs. It is none if the client began at the first offset of the partition.
-    WentBack(Option<(i32, i64)>),
+    /// A record of a passed offset came: the log was cut, or the topic created anew. Without the
+    /// place if the first offset of the partition is not known.
+    WentBack(Option<PlaceOfReturn>),
     /// A batch that cannot be read. The reader has left the partition.
     Unreadable(UnreadableBatch),
     /// The brokers do not answer. The reader reconnects by itself.
@@ -302,8 +355,11 @@ impl ReaderState {
         if offset != *next {
             let first = firsts.of(&self.reader, &record.topic, partition);
             if offset < *next {
-                let diverged = first.is_some_and(|first| first < offset);
-                return Err(Trouble::WentBack(diverged.then_some((partition, offset))));
+                return Err(Trouble::WentBack(first.map(|first| PlaceOfReturn {
+                    partition,
+                    first,
+                    offset,
+                })));
             }
             items.extend(lost(partition, *next, offset, first).map(LogEntry::Gap));
         }
@@ -333,7 +389,8 @@ impl ReaderState {
 }
 
 /// The first offsets of partitions during a burst. A partition whose last fetch failed is asked for
-/// once: brokers that do not answer delay the burst by one request for it, not by one for each jump.
+/// once: brokers that do not answer delay the burst by one request for it, not by one for each
+/// jump.
 #[derive(Default)]
 struct FirstOffsets(BTreeMap<i32, Option<i64>>);
 

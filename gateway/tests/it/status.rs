@@ -359,6 +359,12 @@ async fn an_event_of_another_publisher_is_found_by_its_id() {
         .await;
     assert_eq!(code, StatusCode::NOT_FOUND, "{problem}");
 
+    // The clock of its publisher is wrong: the time in its id is far in the future.
+    let wrong = "ffffffff-ffff-7cc3-98c4-dc0c0c07398f";
+    let receipt = world.publish(wrong, "k").await;
+    let (status, _) = world.status(wrong).await;
+    assert_eq!(status["log"]["offset"], receipt.offset, "{status}");
+
     // What a caller may not see is not there.
     let mut rights = Rights::default();
     rights.status = true;

@@ -49,6 +49,19 @@ const LEAVE: &str = "
     WITH gone AS (DELETE FROM evenkeel_outbox_relay WHERE id = $1)
     UPDATE evenkeel_outbox_lease SET owner = NULL, expires_at = NULL WHERE owner = $1";
 
+/// Removes the registration of this relay, if another one is registered. It locks all registrations
+/// in one order: of two relays that leave at once, the second waits, and a row that the first has
+/// deleted meanwhile is then not read, although the statement's snapshot has it. A lock of another
+/// kind would need a statement of its own before the snapshot. They are counted, because a search
+/// for one would end at the first and lock no more.
+const LEAVE_TO_ANOTHER: &str = "
+    WITH live AS MATERIALIZED (
+        SELECT id FROM evenkeel_outbox_relay WHERE expires_at > clock_timestamp() ORDER BY id FOR UPDATE
+    ), gone AS (
+        DELETE FROM evenkeel_outbox_relay WHERE id = $1 AND (SELECT count(*) FROM live WHERE id <> $1) > 0
+    )
+    SELECT count(*) > 0 FROM live WHERE id <> $1";
+
 /// Sums the sizes in the order of the rows, and takes the rows that begin within the limit.
 const READ: &str = "
     SELECT * FROM (
@@ -173,6 +186,20 @@ impl Store for PostgresOutbox {
 
     fn leave<'a>(&'a self, relay: &'a str) -> Answer<'a, ()> {
         self.execute("release slots", sqlx::query(LEAVE).bind(relay))
+    }
+
+    fn leave_to_another<'a>(&'a self, relay: &'a str) -> Answer<'a, bool> {
+        Box::pin(async move {
+            let failed = OutboxError::during("hand over");
+            let mut session = self.database.session().await.map_err(&failed)?;
+            let left = sqlx::query_scalar(LEAVE_TO_ANOTHER)
+                .bind(relay)
+                .fetch_one(&mut *session)
+                .await
+                .map_err(&failed)?;
+            session.done().await.map_err(&failed)?;
+            Ok(left)
+        })
     }
 
     fn read<'a>(&'a self, page: &'a Page) -> Answer<'a, ReadPage> {

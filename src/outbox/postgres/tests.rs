@@ -250,6 +250,42 @@ async fn a_commit_notifies_the_relay() {
     heard.expect("a commit is heard of");
 }
 
+/// The second began while the first was still registered, and would leave too if it relied on its
+/// snapshot.
+#[tokio::test]
+async fn a_relay_waits_for_one_that_hands_over_at_once() {
+    let Some(url) = database().await else { return };
+    let outbox = outbox(&url).await;
+    for relay in ["a", "b"] {
+        let registered = outbox.register(relay, Duration::from_secs(600)).await;
+        registered.expect("registered");
+    }
+    let mut first = outbox.pool().begin().await.expect("a transaction begins");
+    let leave = sqlx::query("DELETE FROM evenkeel_outbox_relay WHERE id = 'a'");
+    let left = leave.execute(&mut *first).await;
+    left.expect("the statement succeeds");
+
+    let mut second = outbox.leave_to_another("b");
+    let waits = "SELECT count(*) > 0 FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually("the second waits", WITHIN, || {
+        assert!((&mut second).now_or_never().is_none(), "it did not wait");
+        async {
+            let waits: bool = sqlx::query_scalar(waits)
+                .fetch_one(outbox.pool())
+                .await
+                .expect("the query returns a row");
+            waits.then_some(())
+        }
+    })
+    .await;
+    first.commit().await.expect("the transaction commits");
+    assert!(!second.await.expect("an answer"), "it is the last one");
+    let status = outbox.status().await.expect("a status");
+    let registered: Vec<_> = status.relays.iter().map(|share| &*share.relay).collect();
+    assert_eq!(registered, ["b"]);
+}
+
 #[tokio::test]
 async fn only_an_open_transaction_that_wrote_is_named() {
     let Some(url) = database().await else { return };

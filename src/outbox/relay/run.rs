@@ -7,9 +7,13 @@
 //! Every deadline derives from the lease: renewed after a third, each call of the store within a
 //! quarter, given up a tenth before its end. A call that fails at its limit leaves time to try it
 //! once more: 1/3 + 1/4 + 1/4 of the lease is less than 9/10.
+//!
+//! A stop interrupts a call, which the store must endure, so that the end has a bound: the drain
+//! timeout, then a quarter of the lease for the last results.
 
 use super::super::OutboxError;
-use super::super::store::{Answer, RowId, Store};
+use super::super::store::{RowId, Store};
+use super::answer_limit::AnswerLimit;
 use super::in_flight_rows::{InFlightRows, RowSettled, SendOutcome};
 use super::slot_leases::{self, SlotLeases};
 use super::{RelayReport, RelaySettings, telemetry};
@@ -21,7 +25,7 @@ use futures_util::{FutureExt, StreamExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// The component's name in health.
@@ -29,6 +33,9 @@ const COMPONENT: &str = "relay";
 
 /// Pause after the store did not answer.
 const STORE_RETRY: Duration = Duration::from_millis(500);
+
+/// The same at the end of the relay, where the time is short.
+const LAST_RETRY: Duration = Duration::from_millis(50);
 
 /// Pause after each round of calls to the store: events that are committed and acknowledged
 /// meanwhile are read and deleted together, and each call delays the writers.
@@ -39,31 +46,6 @@ const LEASE_CHECK_DELAY: Duration = Duration::from_millis(20);
 
 /// The key of a row and the result of its send; `None` if it was not sent.
 type Sent = (i64, Option<Result<(), PublishError>>);
-
-/// Bounds the wait for the store's answer. At the bound the call is dropped, which leaves the store
-/// consistent.
-#[derive(Clone, Copy)]
-struct AnswerLimit(Duration);
-
-impl AnswerLimit {
-    /// Waits for an answer. `doing` completes "the outbox cannot …".
-    ///
-    /// # Errors
-    /// The store's error, or [`OutboxError::NoAnswer`].
-    async fn wait_for<T>(
-        self,
-        doing: &'static str,
-        answer: Answer<'_, T>,
-    ) -> Result<T, OutboxError> {
-        match timeout(self.0, answer).await {
-            Ok(answer) => answer,
-            Err(_) => Err(OutboxError::NoAnswer {
-                doing,
-                seconds: self.0.as_secs(),
-            }),
-        }
-    }
-}
 
 /// A running relay: the state of its task. Nothing else holds a part of it, so nothing is locked.
 pub(super) struct RelayTask {
@@ -83,6 +65,10 @@ pub(super) struct RelayTask {
     marks: BTreeMap<RowId, String>,
     /// Some rows may not have been read.
     may_have_more: bool,
+    /// Whether this relay drains, so that it leaves the rest to another one if there is one.
+    hands_over: bool,
+    /// It is not registered any more: it sends nothing more, and must not register again.
+    has_handed_over: bool,
     /// When the leases are renewed next.
     renew_at: Instant,
     /// When the backlog is measured next.
@@ -115,6 +101,8 @@ impl RelayTask {
             sends: FuturesUnordered::new(),
             marks: BTreeMap::new(),
             may_have_more: true,
+            hands_over: false,
+            has_handed_over: false,
             renew_at: now,
             measure_at: now,
             store_down_until: None,
@@ -135,8 +123,8 @@ impl RelayTask {
         ended.map(|()| self.report)
     }
 
-    /// Publishes until `stop`, then until nothing is left that can be published, or until
-    /// `drain_stop`.
+    /// Publishes until `stop`, then until another relay is registered, which publishes the rest, or
+    /// until nothing is left that can be published, or until `drain_stop`.
     pub(super) async fn run_then_drain(
         mut self,
         stop: &CancellationToken,
@@ -145,6 +133,9 @@ impl RelayTask {
         let mut ended = self.publish_until(stop, false).await;
         if ended.is_ok() && !drain_stop.is_cancelled() {
             self.may_have_more = true;
+            self.hands_over = true;
+            // The hand-over is part of a renewal.
+            self.renew_at = Instant::now();
             ended = self.publish_until(drain_stop, true).await;
         }
         self.finish().await;
@@ -158,7 +149,8 @@ impl RelayTask {
         self.reporter.end(failure.as_deref());
     }
 
-    /// The loop: publishes until `stop`, or until drained if `until_empty`.
+    /// The loop: publishes until `stop`, until it has handed over, or until drained if
+    /// `until_empty`. `stop` also interrupts a call of the store.
     ///
     /// # Errors
     /// [`OutboxError::Producer`] only.
@@ -171,9 +163,12 @@ impl RelayTask {
         let mut committed = store.committed();
         let mut poll_at = Instant::now();
         loop {
-            self.call_store().await;
+            let called = stop.run_until_cancelled(self.call_store()).await;
+            if called.is_none() || self.has_handed_over {
+                return Ok(());
+            }
             self.send();
-            if stop.is_cancelled() || until_empty && self.is_drained().await {
+            if until_empty && stop.run_until_cancelled(self.is_drained()).await != Some(false) {
                 return Ok(());
             }
             let wake_at = self.wake_at().min(poll_at);
@@ -230,7 +225,8 @@ impl RelayTask {
             return;
         }
         let was_down = self.store_down_until.take().is_some();
-        let called = self.run_store_calls(now).await;
+        // Boxed, because the future of this function is moved into one that can be interrupted.
+        let called = Box::pin(self.run_store_calls(now)).await;
         self.next_round_at = Instant::now() + ROUND_PAUSE;
         match called {
             Ok(()) if was_down => {
@@ -258,6 +254,9 @@ impl RelayTask {
     /// The first error ends the round; the remaining work stays pending.
     async fn run_store_calls(&mut self, now: Instant) -> Result<(), OutboxError> {
         if now >= self.renew_at {
+            if self.hands_over && self.hand_over().await? {
+                return Ok(());
+            }
             self.renew().await?;
         }
         self.delete().await?;
@@ -293,6 +292,25 @@ impl RelayTask {
         self.renew_at = Instant::now() + recheck.map_or(renew_after, |at| at.min(renew_after));
         self.set_ready(Ok(()));
         Ok(())
+    }
+
+    /// Leaves the rest to another relay, if one is registered. Returns whether there is one.
+    ///
+    /// This relay keeps its slots until [`RelayTask::finish`] releases them, after the rows in
+    /// flight were deleted: the other relay repeats none of them.
+    async fn hand_over(&mut self) -> Result<bool, OutboxError> {
+        let left = self.store.leave_to_another(&self.name);
+        let left = self.answer_limit.wait_for("hand over", left).await?;
+        if !left {
+            return Ok(false);
+        }
+        self.has_handed_over = true;
+        telemetry::handed_over();
+        // The leases must outlast the acknowledgements.
+        let slots: Vec<i16> = self.leases.slots().into_iter().collect();
+        let kept = self.store.lease(&self.name, &slots, self.settings.lease);
+        self.answer_limit.wait_for("lease slots", kept).await?;
+        Ok(true)
     }
 
     /// Deletes the acknowledged rows.
@@ -465,8 +483,8 @@ impl RelayTask {
         is_drained.await.unwrap_or(false)
     }
 
-    /// Waits for the sent rows, records their results, and releases all slots, within the drain
-    /// timeout and the time of the store's calls.
+    /// Waits for the sent rows, up to the drain timeout. Then records their results and releases
+    /// all slots, in this order, within one limit of the store's answers.
     async fn finish(&mut self) {
         let deadline = Instant::now() + self.settings.drain_timeout;
         self.in_flight.close();
@@ -483,19 +501,35 @@ impl RelayTask {
         }
         self.report.unacknowledged = self.sends.len();
         self.report.held_keys = self.in_flight.held_keys();
-        let left = async {
-            self.delete().await?;
-            self.mark().await?;
-            self.answer_limit
-                .wait_for("release slots", self.store.leave(&self.name))
-                .await
-        };
-        if let Err(error) = left.await {
+        if let Err(error) = self.write_last_results().await {
             tracing::warn!(
                 %error,
                 "the relay stops without a last update of the outbox: published events that are \
                  not deleted are published again, and other relays take over when its leases expire"
             );
+        }
+    }
+
+    /// Deletes the published rows, marks the refused ones, then releases all slots. A step that
+    /// fails is tried again: a row that is published and not deleted is published twice.
+    ///
+    /// # Errors
+    /// The store's last error, or [`OutboxError::NoAnswer`], after the limit of one answer.
+    async fn write_last_results(&mut self) -> Result<(), OutboxError> {
+        let deadline = Instant::now() + self.answer_limit.0;
+        loop {
+            let results = async {
+                self.delete().await?;
+                self.mark().await?;
+                self.answer_limit
+                    .wait_for("release slots", self.store.leave(&self.name))
+                    .await
+            };
+            match timeout_at(deadline, results).await {
+                Ok(Err(_)) if Instant::now() + LAST_RETRY < deadline => sleep(LAST_RETRY).await,
+                Ok(written) => return written,
+                Err(_) => return Err(self.answer_limit.exceeded("record the last results")),
+            }
         }
     }
 }

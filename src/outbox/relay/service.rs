@@ -43,7 +43,8 @@ use tokio_util::sync::CancellationToken;
 /// let (stop, drain_stop) = (CancellationToken::new(), CancellationToken::new());
 /// let relay = Relay::new(store, publisher).run_then_drain(stop.clone(), drain_stop.clone());
 /// let relay = tokio::spawn(relay);
-/// // The handlers have ended: publish what they have written, for ten seconds at most.
+/// // The handlers have ended: publish what they have written, for ten seconds at most. If another
+/// // relay is registered, it does so, and this one ends at once.
 /// stop.cancel();
 /// tokio::spawn(async move {
 ///     tokio::time::sleep(std::time::Duration::from_secs(10)).await;
@@ -96,7 +97,7 @@ impl Relay {
     }
 
     /// Publishes until `stop`, then waits for acknowledgements, up to the drain timeout, and
-    /// releases its slots.
+    /// releases its slots. It ends within [`RelaySettings::stop_within`] after `stop`.
     ///
     /// If the store or the brokers do not answer, the relay waits for them without a limit.
     /// Dropping the future ends the relay at once: its slots are free when their leases expire, and
@@ -122,12 +123,20 @@ impl Relay {
     }
 
     /// Publishes until `stop`, then the remaining events except those of held keys, until
-    /// `drain_stop`. Then nothing more is sent, and the acknowledgements of what was sent are
-    /// awaited for up to [`RelaySettings::drain_timeout`].
+    /// `drain_stop`. Then nothing more is sent, the acknowledgements of what was sent are awaited,
+    /// and their rows deleted, within [`RelaySettings::stop_within`].
+    ///
+    /// If another relay is registered in the store when `stop` is cancelled, or at a renewal after
+    /// it, this one hands over: it sends nothing more, deletes what is acknowledged, releases its
+    /// slots and ends, and the other publishes the rest. It logs that. Relays that stop at the same
+    /// time do not all hand over: the last one publishes the rest. A relay that was killed counts
+    /// as registered until its registration expires, up to a lease later; the rest then waits for
+    /// the next start.
     ///
     /// Use it in a service that runs a relay beside its handlers: the events of the last handlers
-    /// are still published. Other instances may write to the outbox faster than it empties, so
-    /// cancel `drain_stop` before your deadline, by the `drain_timeout`.
+    /// are still published. Without another relay, other writers may fill the outbox faster than it
+    /// empties, so cancel `drain_stop` before your deadline, by `stop_within`. A process that ends
+    /// before the relay leaves published events in the outbox, and they are published again.
     ///
     /// # Errors
     /// The errors of [`Relay::run`].

@@ -55,7 +55,7 @@ pub struct RelaySettings {
     pub retry: Backoff,
     /// Bounds how long a stop waits for acknowledgements. Default 10 s. At the bound,
     /// unacknowledged events stay in the outbox and are published again; the report counts them.
-    /// Writing the results to the store comes on top, with the limits of the store's calls.
+    /// Writing the results to the store comes on top: see [`RelaySettings::stop_within`].
     pub drain_timeout: Duration,
     /// How often the backlog is measured and open transactions are looked for. Default 5 s; 0 is
     /// refused. The metrics of the outbox are as old as that. It counts up to 10,000 rows each
@@ -136,6 +136,23 @@ impl RelaySettings {
         self
     }
 
+    /// The longest time in which a relay ends once it may publish no more: the
+    /// [`drain_timeout`](Self::drain_timeout) for acknowledgements, then a quarter of the
+    /// [`lease`](Self::lease) for the last results in the store. A process that ends earlier leaves
+    /// published events in the outbox, and they are published again.
+    ///
+    /// ```
+    /// use evenkeel::outbox::RelaySettings;
+    /// use std::time::Duration;
+    ///
+    /// let settings = RelaySettings::default().with_drain_timeout(Duration::from_secs(5));
+    /// assert_eq!(settings.stop_within(), Duration::from_millis(8_750));
+    /// ```
+    #[must_use]
+    pub fn stop_within(&self) -> Duration {
+        self.drain_timeout.saturating_add(self.answer_within())
+    }
+
     /// Bounds the durations to values that can be added to a time; [`Duration::MAX`] means for
     /// ever.
     pub(super) fn bounded(mut self) -> Self {
@@ -175,7 +192,8 @@ impl RelaySettings {
         self.lease / 3
     }
 
-    /// Bounds the store's answer: a renewal that fails must leave time for another one.
+    /// Bounds the store's answer: a renewal that fails must leave time for another one. Also bounds
+    /// the calls at the end of a relay, together.
     pub(super) fn answer_within(&self) -> Duration {
         self.lease / 4
     }

@@ -201,10 +201,28 @@ impl World {
         relay.may_have_more |= !published.is_empty();
     }
 
-    /// A kill, a lost or regained slot, a row deleted by an operator, or a late arrival of a killed
-    /// relay's row.
+    /// A relay that hands over sends nothing more, waits for its sends and deletes. Only then may
+    /// another one have the slot. A new relay takes its place.
+    fn hand_over(&mut self, relay: usize) {
+        self.relays[relay].in_flight.close();
+        while !self.relays[relay].under_way.is_empty() {
+            self.end_one(relay, true);
+            assert!(self.relays[relay].in_flight.next(|_| true).is_none());
+        }
+        self.delete(relay);
+        let in_flight = InFlightRows::new(&self.settings);
+        let left = std::mem::replace(&mut self.relays[relay].in_flight, in_flight);
+        assert!(
+            left.is_empty() && !left.is_busy(SLOT),
+            "it takes rows along"
+        );
+        self.relays[relay].may_have_more = true;
+    }
+
+    /// A kill, a hand-over, a lost or regained slot, a row deleted by an operator, or a late
+    /// arrival of a killed relay's row.
     fn fault(&mut self, relay: usize) {
-        match self.random.random_range(0..5) {
+        match self.random.random_range(0..6) {
             0 => {
                 // A killed relay: its sends may still land.
                 let in_flight = InFlightRows::new(&self.settings);
@@ -218,7 +236,8 @@ impl World {
                 self.relays[relay].in_flight.lose_slots(&[SLOT]);
             }
             2 => self.relays[relay].has_slot = true,
-            3 => {
+            3 => self.hand_over(relay),
+            4 => {
                 // An operator gives an event up: the first row of a key that no relay is sending or
                 // has published.
                 let free = |row: &&StoredRow| {

@@ -14,7 +14,7 @@
 //! an owner whose lease holds.
 
 use crate::outbox::row::SLOTS;
-use crate::outbox::store::RelaysAndLeases;
+use crate::outbox::store::{RelaysAndLeases, SlotLease};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -26,9 +26,14 @@ pub(super) struct SlotPlan {
     pub(super) wanted: Vec<i16>,
     /// Release these, once none of their rows is being sent.
     pub(super) surplus: Vec<i16>,
-    /// When a lease of another relay expires, unless it is renewed: decide again then.
+    /// When a lease of another relay expires, unless it is renewed, or is about to be released:
+    /// decide again then.
     pub(super) recheck_after: Option<Duration>,
 }
+
+/// When the slots of a relay that has handed over are checked again. It has deregistered and keeps
+/// its slots until its last rows are acknowledged, which usually takes less.
+const RELEASE_CHECK: Duration = Duration::from_millis(200);
 
 /// Decides for `me`. `mine` are the slots that it considers its own.
 ///
@@ -37,11 +42,15 @@ pub(super) struct SlotPlan {
 /// the rest, so that slots move only when relays join or leave.
 pub(super) fn plan_slots(me: &str, registered: &RelaysAndLeases, mine: &BTreeSet<i16>) -> SlotPlan {
     let share = share_of(me, &registered.relays);
+    let until_free = |lease: &SlotLease| match registered.relays.contains(&lease.owner) {
+        true => lease.expires_in,
+        false => lease.expires_in.min(RELEASE_CHECK),
+    };
     let others: BTreeMap<i16, Duration> = registered
         .leases
         .iter()
         .filter(|lease| lease.owner != me)
-        .map(|lease| (lease.slot, lease.expires_in))
+        .map(|lease| (lease.slot, until_free(lease)))
         .collect();
     let held = mine.iter().filter(|slot| !others.contains_key(*slot));
     let free = (0..SLOTS).filter(|slot| !mine.contains(slot) && !others.contains_key(slot));
@@ -138,7 +147,6 @@ impl SlotLeases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outbox::store::SlotLease;
 
     /// Runs the decisions of these relays in turn, for some rounds. Returns the slots of each at
     /// the end.
@@ -186,18 +194,31 @@ mod tests {
         check(&["a", "b", "c"], all_of("c"), &[22, 21, 21]);
     }
 
-    #[test]
-    fn a_lease_of_another_relay_is_checked_when_it_ends() {
+    /// The plan of `a`, which has no slot, while slot 3 belongs to `owner` for 7 s.
+    fn plan_beside(owner: &str, relays: &[&str]) -> SlotPlan {
         let registered = RelaysAndLeases {
-            relays: vec!["a".to_owned()],
+            relays: relays.iter().map(|relay| (*relay).to_owned()).collect(),
             leases: vec![SlotLease {
                 slot: 3,
-                owner: "killed".to_owned(),
+                owner: owner.to_owned(),
                 expires_in: Duration::from_secs(7),
             }],
         };
-        let shares = plan_slots("a", &registered, &BTreeSet::new());
+        plan_slots("a", &registered, &BTreeSet::new())
+    }
+
+    #[test]
+    fn a_lease_of_another_relay_is_checked_when_it_ends() {
+        let shares = plan_beside("killed", &["a", "killed"]);
         assert_eq!(shares.recheck_after, Some(Duration::from_secs(7)));
+        assert_eq!(shares.wanted.len(), 32);
+        assert!(!shares.wanted.contains(&3));
+    }
+
+    #[test]
+    fn a_slot_of_a_relay_that_handed_over_is_checked_soon() {
+        let shares = plan_beside("leaving", &["a"]);
+        assert_eq!(shares.recheck_after, Some(RELEASE_CHECK));
         assert_eq!(shares.wanted.len(), 63);
         assert!(!shares.wanted.contains(&3));
     }

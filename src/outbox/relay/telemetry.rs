@@ -57,6 +57,11 @@ fn failed(topic: &str, result: &'static str) {
         .increment(1);
 }
 
+/// Logs that this relay leaves the rest to another one.
+pub(super) fn handed_over() {
+    tracing::info!("another relay is registered: it publishes the rest");
+}
+
 /// Reports the size of the backlog.
 pub(super) fn backlog_measured(reporter: &Reporter, backlog: &Backlog) {
     let oldest = backlog.oldest.unwrap_or_default();

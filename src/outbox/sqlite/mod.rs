@@ -23,7 +23,7 @@ use super::{OutboxError, OutboxSettings, OutboxStore};
 use crate::event::{Event, EventType, OutgoingRecord};
 use crate::sqlite::path_in;
 use append::append_numbered;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool};
 use std::path::Path;
 use std::sync::Arc;
@@ -38,6 +38,10 @@ const CONNECTIONS_MAX: u32 = 2;
 /// It writes through the caller's connection and needs none of its own for that. In SQLite a
 /// writing transaction locks the whole file, so keep it short: relays and other writers wait for
 /// it.
+///
+/// The caller's connection decides whether an event survives a power failure (`synchronous`). The
+/// outbox's own connections do not wait for the disk: a power failure may take back their last
+/// deletions, and these events are published again.
 ///
 /// # Examples
 /// For the events that handlers publish, beside an inbox:
@@ -157,11 +161,17 @@ impl SqliteOutbox {
     }
 
     /// The outbox without a connection yet. SQLite's own waiting for the write lock is off: it
-    /// favours the last owner of the lock.
+    /// favours the last owner of the lock. No event is written on these connections, only what a
+    /// relay can repeat: each wait for the disk would delay the writers, who need the same lock.
     fn with_options(options: SqliteConnectOptions) -> Self {
+        let options = options
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(Duration::ZERO);
         let pool = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
-            .connect_lazy_with(options.busy_timeout(Duration::ZERO));
+            // A file has no connection that could break.
+            .test_before_acquire(false)
+            .connect_lazy_with(options);
         Self {
             pool,
             settings: OutboxSettings::default(),

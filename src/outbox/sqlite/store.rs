@@ -88,6 +88,23 @@ const RELEASE_ALL: &str =
 /// Removes the registration of this relay.
 const LEAVE: &str = "DELETE FROM evenkeel_outbox_relay WHERE id = ?1";
 
+/// Removes the registration of this relay, if another one is registered. Statements that write run
+/// one after the other, so of two relays that leave at once the second sees that the first has left.
+const LEAVE_TO_ANOTHER: &str = concat!(
+    "DELETE FROM evenkeel_outbox_relay WHERE id = ?1 AND EXISTS
+         (SELECT 1 FROM evenkeel_outbox_relay WHERE id <> ?1 AND expires_at > ",
+    now!(),
+    ")"
+);
+
+/// Whether another relay is registered and this one is not.
+const HAS_LEFT_TO_ANOTHER: &str = concat!(
+    "SELECT NOT EXISTS (SELECT 1 FROM evenkeel_outbox_relay WHERE id = ?1) AND EXISTS
+         (SELECT 1 FROM evenkeel_outbox_relay WHERE id <> ?1 AND expires_at > ",
+    now!(),
+    ")"
+);
+
 /// Sums the sizes in the order of the rows, and takes the rows that begin within the limit.
 const READ: &str = "
     SELECT * FROM (
@@ -232,6 +249,17 @@ impl Store for SqliteOutbox {
                 Ok(())
             }),
         )
+    }
+
+    /// The second statement needs no transaction: a relay that is not registered any more was not
+    /// the last one, whichever are registered now.
+    fn leave_to_another<'a>(&'a self, relay: &'a str) -> Answer<'a, bool> {
+        Box::pin(self.retry_while_locked("hand over", move || async move {
+            let left = sqlx::query(LEAVE_TO_ANOTHER).bind(relay);
+            left.execute(&self.pool).await?;
+            let has_left = sqlx::query_scalar(HAS_LEFT_TO_ANOTHER).bind(relay);
+            has_left.fetch_one(&self.pool).await
+        }))
     }
 
     fn read<'a>(&'a self, page: &'a Page) -> Answer<'a, ReadPage> {

@@ -37,6 +37,19 @@ async fn sqlite_keeps_the_contract() {
     conformance::check(&outbox, &outbox).await;
 }
 
+/// A delete that is taken back repeats an event; a wait for the disk would delay all writers.
+#[tokio::test]
+async fn a_relay_does_not_wait_for_the_disk() {
+    let directory = tempfile::tempdir().expect("a temporary folder is created");
+    let outbox = SqliteOutbox::open(&directory.path().join("outbox.db")).await;
+    let outbox = outbox.expect("an outbox");
+    let synchronous: u32 = sqlx::query_scalar("PRAGMA synchronous")
+        .fetch_one(&outbox.pool)
+        .await
+        .expect("the query returns a row");
+    assert_eq!(synchronous, 1, "1 is NORMAL");
+}
+
 #[tokio::test]
 async fn records_are_numbered_in_their_order() {
     let directory = tempfile::tempdir().expect("a temporary folder is created");

@@ -3,6 +3,7 @@
 //! Pure but for a lock: the clock comes in as an argument. Decides when a connection is closed.
 
 use super::limits::ConnectionLimits;
+use super::message_end::MessageEnd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
@@ -45,6 +46,8 @@ struct State {
     /// The bytes of the preface that have arrived. All of them: it is HTTP/2.
     preface_len: usize,
     is_h1: bool,
+    /// The end of the request of HTTP/1.1 among the bytes that have arrived.
+    message: MessageEnd,
     /// Requests whose answers are not completely written.
     requests: usize,
     /// Whether the socket belongs to a WebSocket, which has its own limits.
@@ -54,8 +57,9 @@ struct State {
     write_stalled_since: Option<Instant>,
     /// Answers of which a part waits to be written.
     waiting: usize,
-    /// Since when that is so for all answers: the client gives HTTP/2 no room for any.
-    all_waiting_since: Option<Instant>,
+    /// Since when no part was written, from a moment on at which one of every answer waited: the
+    /// client gives HTTP/2 no room for any. A new request does not end it.
+    unread_since: Option<Instant>,
     /// Whether it is closed without regard for its requests.
     is_cut: bool,
     /// Whether the body of the last request was not read to its end.
@@ -68,13 +72,14 @@ impl Activity {
         Self(Mutex::new(State {
             preface_len: 0,
             is_h1: false,
+            message: MessageEnd::default(),
             requests: 0,
             upgraded: false,
             idle_since: now,
             head_since: None,
             write_stalled_since: None,
             waiting: 0,
-            all_waiting_since: None,
+            unread_since: None,
             is_cut: false,
             is_unread: false,
         }))
@@ -96,6 +101,9 @@ impl Activity {
             this.preface_len += equal;
             this.is_h1 = equal < rest.len().min(bytes.len());
         }
+        if this.is_h1 && !this.upgraded {
+            this.message.received(bytes);
+        }
         if this.requests == 0 && !this.upgraded && !this.is_unread {
             this.head_since.get_or_insert(now);
         }
@@ -111,21 +119,23 @@ impl Activity {
         }
     }
 
-    /// Notes a request whose head was read.
-    pub(super) fn request_started(&self) {
+    /// Notes a request whose head was read. Without `body_len` its body is sent in chunks.
+    pub(super) fn request_started(&self, body_len: Option<u64>) {
         let mut this = self.lock();
         this.requests += 1;
         this.head_since = None;
         this.is_unread = false;
-        // Its answer does not wait yet.
-        this.all_waiting_since = None;
+        this.message.begun(body_len);
     }
 
-    /// Notes the end of a request's answer.
+    /// Notes the end of a request's answer. Bytes behind the request are the head of the next one.
     pub(super) fn request_ended(&self, now: Instant) {
         let mut this = self.lock();
         this.requests = this.requests.saturating_sub(1);
         this.idle_since = now;
+        if this.is_h1 && this.message.is_followed() && !this.is_unread {
+            this.head_since.get_or_insert(now);
+        }
         this.note_waiting(now);
     }
 
@@ -136,11 +146,20 @@ impl Activity {
         this.note_waiting(now);
     }
 
-    /// Notes that the part was written, or given up.
-    pub(super) fn part_left(&self) {
+    /// Notes that the part was written.
+    pub(super) fn part_written(&self) {
         let mut this = self.lock();
         this.waiting = this.waiting.saturating_sub(1);
-        this.all_waiting_since = None;
+        this.unread_since = None;
+    }
+
+    /// Notes that the part was given up, as the client reset its request: it has read nothing.
+    pub(super) fn part_given_up(&self) {
+        let mut this = self.lock();
+        this.waiting = this.waiting.saturating_sub(1);
+        if this.waiting == 0 {
+            this.unread_since = None;
+        }
     }
 
     /// Notes that the body of a request was given up before its end.
@@ -191,10 +210,14 @@ impl Activity {
         let is_over = |since: Option<Instant>, max| {
             since.is_some_and(|since| now.saturating_duration_since(since) >= max)
         };
-        let stalled = [this.write_stalled_since, this.all_waiting_since];
-        if stalled
-            .into_iter()
-            .any(|since| is_over(since, limits.write_stalled_max))
+        // A request that is not answered yet may belong to a client that reads. It puts off the end
+        // once, and not for ever.
+        let unread_max = match this.all_wait() {
+            true => limits.write_stalled_max,
+            false => limits.write_stalled_max.saturating_mul(2),
+        };
+        if is_over(this.write_stalled_since, limits.write_stalled_max)
+            || is_over(this.unread_since, unread_max)
         {
             return Some(CloseReason::SlowReader);
         }
@@ -216,11 +239,14 @@ impl Activity {
 }
 
 impl State {
+    /// Whether a part of every answer waits to be written.
+    fn all_wait(&self) -> bool {
+        self.requests > 0 && self.waiting >= self.requests
+    }
+
     fn note_waiting(&mut self, now: Instant) {
-        if self.requests > 0 && self.waiting >= self.requests {
-            self.all_waiting_since.get_or_insert(now);
-        } else {
-            self.all_waiting_since = None;
+        if self.all_wait() {
+            self.unread_since.get_or_insert(now);
         }
     }
 }
@@ -247,6 +273,7 @@ mod tests {
     #[test]
     fn silent_slow_and_stalled_connections_are_closed_in_time() {
         let part: Step = |activity, now| activity.received(b"GET / HT", now);
+        let head: Step = |activity, now| activity.received(b"GET / HTTP/1.1\r\n\r\n", now);
         let h2: Step = |activity, now| {
             let (first, rest) = H2_PREFACE.split_at(10);
             activity.received(first, now);
@@ -255,13 +282,13 @@ mod tests {
         };
         let part_of_h2: Step = |activity, now| activity.received(b"PRI * HTTP/2", now);
         let like_h2: Step = |activity, now| activity.received(b"PRIVATE / HTTP/1.1", now);
-        let started: Step = |activity, _| activity.request_started();
+        let started: Step = |activity, _| activity.request_started(Some(0));
         let ended: Step = |activity, now| activity.request_ended(now);
         let stalled: Step = |activity, now| activity.wrote(false, now);
         let resumed: Step = |activity, now| activity.wrote(true, now);
         let upgraded: Step = |activity, _| activity.upgraded();
         let waits: Step = |activity, now| activity.part_waits(now);
-        let left: Step = |activity, _| activity.part_left();
+        let written: Step = |activity, _| activity.part_written();
         check(&[], 59, None);
         check(&[], 60, Some(CloseReason::Idle));
         check(&[part], 7, None);
@@ -270,33 +297,110 @@ mod tests {
         check(&[like_h2], 8, Some(CloseReason::SlowHead));
         check(&[h2], 8, None);
         check(&[h2], 60, Some(CloseReason::Idle));
-        check(&[part, started], 3_600, None);
-        check(&[part, started, ended], 59, None);
-        check(&[part, started, ended], 60, Some(CloseReason::Idle));
+        check(&[head, started], 3_600, None);
+        check(&[head, started, ended], 59, None);
+        check(&[head, started, ended], 60, Some(CloseReason::Idle));
         check(
-            &[part, started, ended, part],
+            &[head, started, ended, part],
             8,
             Some(CloseReason::SlowHead),
         );
-        check(&[part, started, stalled], 60, Some(CloseReason::SlowReader));
-        check(&[part, started, stalled, resumed], 60, None);
-        check(&[part, started, ended, upgraded], 3_600, None);
+        check(&[head, started, stalled], 60, Some(CloseReason::SlowReader));
+        check(&[head, started, stalled, resumed], 60, None);
+        check(&[head, started, ended, upgraded], 3_600, None);
         let slow = Some(CloseReason::SlowReader);
         check(&[h2, started, waits], 59, None);
         check(&[h2, started, waits], 60, slow);
-        check(&[h2, started, waits, left], 3_600, None);
+        check(&[h2, started, waits, written], 3_600, None);
         // The client reads another answer, or waits for it.
         check(&[h2, started, started, waits], 3_600, None);
-        check(&[h2, started, waits, started], 3_600, None);
         check(&[h2, started, started, waits, waits], 60, slow);
         check(&[h2, started, started, waits, ended], 60, slow);
     }
 
     #[test]
+    fn requests_that_read_nothing_do_not_put_off_the_end() {
+        let limits = ConnectionLimits::default();
+        let start = Instant::now();
+        let activity = Activity::new(start);
+        let check = |after, expected| {
+            let now = start + Duration::from_secs(after);
+            assert_eq!(activity.verdict(&limits, now), expected, "after {after} s");
+        };
+        activity.received(H2_PREFACE, start);
+        activity.request_started(Some(0));
+        activity.part_waits(start);
+        // Another one is not answered yet.
+        activity.request_started(Some(0));
+        check(119, None);
+        check(120, Some(CloseReason::SlowReader));
+        // Its answer waits, too.
+        activity.part_waits(start + Duration::from_secs(50));
+        check(59, None);
+        check(60, Some(CloseReason::SlowReader));
+        // One of them is reset.
+        activity.part_given_up();
+        activity.request_ended(start + Duration::from_secs(50));
+        check(60, Some(CloseReason::SlowReader));
+        // Another one is read.
+        activity.request_started(Some(0));
+        activity.part_waits(start + Duration::from_secs(55));
+        activity.part_written();
+        activity.request_ended(start + Duration::from_secs(55));
+        check(114, None);
+        check(115, Some(CloseReason::SlowReader));
+        // Nothing waits any more.
+        activity.part_given_up();
+        activity.request_ended(start + Duration::from_secs(60));
+        check(119, None);
+        check(120, Some(CloseReason::Idle));
+    }
+
+    #[test]
+    fn a_head_behind_a_request_has_its_time_from_the_answer_on() {
+        let head: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+        let posted: &[u8] = b"POST / HTTP/1.1\r\ncontent-length: 4\r\n\r\nabcd";
+        let next: &[u8] = b"GET / HT";
+        let limits = ConnectionLimits::default();
+        for (first, later, body_len, expected) in [
+            (head.to_vec(), &b""[..], Some(0), None),
+            (posted.to_vec(), b"", Some(4), None),
+            (
+                [head, next].concat(),
+                b"",
+                Some(0),
+                Some(CloseReason::SlowHead),
+            ),
+            (
+                [posted, next].concat(),
+                b"",
+                Some(4),
+                Some(CloseReason::SlowHead),
+            ),
+            (head.to_vec(), next, Some(0), Some(CloseReason::SlowHead)),
+            (posted.to_vec(), next, Some(4), Some(CloseReason::SlowHead)),
+        ] {
+            let start = Instant::now();
+            let activity = Activity::new(start);
+            activity.received(&first, start);
+            activity.request_started(body_len);
+            activity.received(later, start);
+            let ended = start + Duration::from_secs(30);
+            activity.request_ended(ended);
+            let name = String::from_utf8_lossy(&first);
+            let before = ended + Duration::from_secs(7);
+            assert_eq!(activity.verdict(&limits, before), None, "{name} {later:?}");
+            let after = ended + limits.head_within;
+            let found = activity.verdict(&limits, after);
+            assert_eq!(found, expected, "{name} {later:?}");
+        }
+    }
+
+    #[test]
     fn only_what_is_still_sent_delays_a_close() {
-        let bytes: Step = |activity, now| activity.received(b"POST / HT", now);
+        let bytes: Step = |activity, now| activity.received(b"POST / HTTP/1.1\r\n\r\n", now);
         let h2: Step = |activity, now| activity.received(H2_PREFACE, now);
-        let started: Step = |activity, _| activity.request_started();
+        let started: Step = |activity, _| activity.request_started(Some(0));
         let unread: Step = |activity, _| activity.left_unread();
         let ended: Step = |activity, now| activity.request_ended(now);
         let upgraded: Step = |activity, _| activity.upgraded();

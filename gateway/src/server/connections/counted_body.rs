@@ -17,9 +17,9 @@ pub(super) struct RequestGuard {
 }
 
 impl RequestGuard {
-    /// Notes the start of a request.
-    pub(super) fn start(activity: Arc<Activity>) -> Self {
-        activity.request_started();
+    /// Notes the start of a request. Without `body_len` its body is sent in chunks.
+    pub(super) fn start(activity: Arc<Activity>, body_len: Option<u64>) -> Self {
+        activity.request_started(body_len);
         Self {
             activity,
             waits: false,
@@ -35,33 +35,50 @@ impl RequestGuard {
         }
     }
 
-    fn part_left(&mut self) {
+    fn part_written(&mut self) {
         if self.waits {
             self.waits = false;
-            self.activity.part_left();
+            self.activity.part_written();
         }
     }
 }
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.part_left();
+        if self.waits {
+            self.activity.part_given_up();
+        }
         self.activity.request_ended(Instant::now());
     }
 }
 
 /// A body with the guard of its request. From when a part is handed out until the next one is asked
-/// for, it waits to be written; so does the head of the answer.
+/// for, it waits to be written; so does the head of the answer. The last one is written when the
+/// body is dropped: HTTP has taken it over. One that is dropped before was given up.
 #[derive(Debug)]
 pub(super) struct CountedBody {
     inner: Body,
     guard: RequestGuard,
+    /// Whether trailers were handed out. Nothing comes after them.
+    has_trailers: bool,
 }
 
 impl CountedBody {
     pub(super) fn new(inner: Body, mut guard: RequestGuard) -> Self {
         guard.part_waits();
-        Self { inner, guard }
+        Self {
+            inner,
+            guard,
+            has_trailers: false,
+        }
+    }
+}
+
+impl Drop for CountedBody {
+    fn drop(&mut self) {
+        if self.has_trailers || self.inner.is_end_stream() {
+            self.guard.part_written();
+        }
     }
 }
 
@@ -74,9 +91,10 @@ impl HttpBody for CountedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = self.get_mut();
-        this.guard.part_left();
+        this.guard.part_written();
         let polled = Pin::new(&mut this.inner).poll_frame(cx);
-        if matches!(polled, Poll::Ready(Some(Ok(_)))) {
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            this.has_trailers = frame.is_trailers();
             this.guard.part_waits();
         }
         polled
@@ -105,7 +123,7 @@ mod tests {
         let limits = ConnectionLimits::default();
         let activity = Arc::new(Activity::new(Instant::now()));
         let verdict = || activity.verdict(&limits, Instant::now() + limits.write_stalled_max);
-        let guard = RequestGuard::start(Arc::clone(&activity));
+        let guard = RequestGuard::start(Arc::clone(&activity), Some(0));
         assert_eq!(verdict(), None, "the handler works");
         let part = stream::once(async { Ok::<_, Infallible>("part") });
         let inner = Body::from_stream(part.chain(stream::pending()));
@@ -119,5 +137,32 @@ mod tests {
         assert_eq!(verdict(), None, "the client waits for the next part");
         drop(body);
         assert_eq!(activity.requests(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_an_answer_that_was_taken_over_counts_as_read() {
+        let limits = ConnectionLimits::default();
+        let max = limits.write_stalled_max;
+        for (second, expected) in [
+            // Its client reset it.
+            (
+                Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()),
+                true,
+            ),
+            (Body::empty(), false),
+        ] {
+            let activity = Arc::new(Activity::new(Instant::now()));
+            let open = |body| {
+                let guard = RequestGuard::start(Arc::clone(&activity), Some(0));
+                CountedBody::new(body, guard)
+            };
+            let first = open(Body::from("never read"));
+            tokio::time::advance(max / 2).await;
+            drop(open(second));
+            tokio::time::advance(max / 2).await;
+            let found = activity.verdict(&limits, Instant::now());
+            assert_eq!(found == Some(CloseReason::SlowReader), expected);
+            drop(first);
+        }
     }
 }

@@ -31,7 +31,9 @@ pub struct ConnectionLimits {
     pub connections_per_ip_max: Option<usize>,
     /// How long the head of an HTTP/1.1 request may take from its first byte on. Default 8 s: with
     /// the check of connections each second and the close, none lasts longer than 10 s. A head that
-    /// begins while another request is read or answered is bounded by `idle_max`.
+    /// begins while another request is read or answered has this time from the end of that answer
+    /// on. After a post that is sent behind another request without a wait for its answer, the
+    /// connection has no more than this until its next request.
     pub head_within: Duration,
     /// How long a connection may be without a request, from its start or from the end of the last
     /// answer on. Default 60 s. Bounds also what never becomes a request: silence, or an HTTP/2
@@ -40,7 +42,8 @@ pub struct ConnectionLimits {
     pub idle_max: Duration,
     /// How long a client may read nothing although an answer waits for it. Default 60 s. Of several
     /// answers on an HTTP/2 connection it must read one: a client behind a balancer that reads
-    /// nothing does not end the answers of others.
+    /// nothing does not end the answers of others. New requests do not begin this time again; one
+    /// that is not answered yet at its end doubles it.
     pub write_stalled_max: Duration,
     /// How long a TLS handshake may take. Default 10 s.
     pub handshake_within: Duration,

@@ -6,6 +6,7 @@
 //!
 //! - [`ConnectionLimits`]: the bounds
 //! - `activity`: what one connection does, and when it is closed
+//! - `message_end`: whether the next request of HTTP/1.1 has begun
 //! - `open`: the table of connections, and which make room for others
 //! - `socket`, `request_body`, `counted_body`: what notes the activity
 //! - [`Server`]: the accept loop, and the settings of HTTP
@@ -13,6 +14,7 @@
 mod activity;
 mod counted_body;
 mod limits;
+mod message_end;
 mod open;
 mod request_body;
 mod serve;

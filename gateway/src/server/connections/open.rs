@@ -238,7 +238,7 @@ mod tests {
         assert!(first.close.is_cancelled());
         assert!(!second.close.is_cancelled());
         for busy in [&second, &third] {
-            busy.activity.request_started();
+            busy.activity.request_started(Some(0));
         }
         assert!(admit().is_none(), "all have requests");
         drop(first);
@@ -286,7 +286,7 @@ mod tests {
             !first.activity.is_cut(),
             "a request may have come meanwhile"
         );
-        first.activity.request_started();
+        first.activity.request_started(Some(0));
         first.activity.wrote(false, later);
         let latest = later + Duration::from_secs(60);
         assert_eq!(open.sweep(latest), [(CloseReason::SlowReader, 1)]);

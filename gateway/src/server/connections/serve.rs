@@ -12,7 +12,7 @@ use super::request_body::RequestBody;
 use super::socket::Socket;
 use crate::server::tls::Tls;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::serve::Listener;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -204,7 +204,9 @@ impl Connection {
         let (activity, close) = (Arc::clone(&admitted.activity), admitted.close.clone());
         let (router, counted) = (self.router, Arc::clone(&activity));
         let service = service_fn(move |request: Request<Incoming>| {
-            let (router, guard) = (router.clone(), RequestGuard::start(Arc::clone(&counted)));
+            let body_len = request.body().size_hint().exact();
+            let guard = RequestGuard::start(Arc::clone(&counted), body_len);
+            let router = router.clone();
             let request = request.map(|body| RequestBody::wrap(body, &counted));
             async move {
                 let response = router.oneshot(request).await?;

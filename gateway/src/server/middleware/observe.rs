@@ -14,7 +14,7 @@
 use super::request_span;
 use crate::http::TRACE_ID_HEADER;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,7 +63,8 @@ pub(in crate::server) async fn observe(
     let caller = Caller::default();
     request.extensions_mut().insert(caller.clone());
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let method = method_name(request.method());
+    // Invented methods share one label.
+    let method = request_span::known_method(request.method()).unwrap_or("other");
     let route = route.as_ref().map(MatchedPath::as_str);
     let span = request_span::begin(&request, route, scheme);
     let response = next.run(request).instrument(span.clone()).await;
@@ -128,17 +129,6 @@ fn status_of(status: StatusCode, headers: &HeaderMap) -> StatusCode {
     }
 }
 
-/// A method of a request is any text that its client likes.
-fn method_name(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::POST => "POST",
-        Method::HEAD => "HEAD",
-        Method::OPTIONS => "OPTIONS",
-        _ => "other",
-    }
-}
-
 /// Whether the line has the level info: errors of the gateway always, refusals now and then.
 fn is_logged_at_info(status: StatusCode, refusals: &AtomicU64) -> bool {
     let is_refusal = matches!(
@@ -156,13 +146,6 @@ fn is_logged_at_info(status: StatusCode, refusals: &AtomicU64) -> bool {
 mod tests {
     use super::*;
     use axum::http::HeaderValue;
-
-    #[test]
-    fn invented_methods_share_one_label() {
-        let invented = Method::from_bytes(b"STEAL").expect("a token");
-        assert_eq!(method_name(&invented), "other");
-        assert_eq!(method_name(&Method::POST), "POST");
-    }
 
     #[test]
     fn refusals_of_grpc_have_their_status() {

@@ -59,7 +59,7 @@ fn name(method: Option<&str>, route: Option<&str>) -> String {
 }
 
 /// The method, if it is one of the standard: any other text is the client's invention.
-fn known_method(method: &Method) -> Option<&'static str> {
+pub(super) fn known_method(method: &Method) -> Option<&'static str> {
     Some(match *method {
         Method::GET => "GET",
         Method::POST => "POST",

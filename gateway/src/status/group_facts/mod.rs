@@ -11,7 +11,7 @@ mod group_list;
 use self::group_list::{GroupList, GroupLists};
 use super::answer::GroupStatus;
 use super::brokers::{Brokers, unavailable};
-use super::log_search::{self, DeadLetterPlace, SearchLimits};
+use super::log_search::{self, DeadLetterPlace, SearchLimits, Since};
 use super::settings::StatusSettings;
 use super::shared_cache::SharedCache;
 use super::verdict::{DeadLetterSearch, Facts, Members, Parked, parked_in, unknown, verdict};
@@ -42,20 +42,25 @@ pub(super) struct EventIdentity {
     pub(super) ty: String,
     /// The position of its record.
     pub(super) at: RecordPosition,
-    /// A time before any group read its record, in milliseconds since 1970, if it is known.
-    pub(super) written_ms: Option<i64>,
+    /// A time before any group read its record. `None` if nothing is known.
+    pub(super) written: Option<Since>,
 }
 
-/// A time before any group read a record. Its timestamp may be any time that its publisher set:
-/// one in the future says nothing.
-pub(super) fn written_ms(
+/// A time before any group read a record. The timestamp that its publisher set may be any time, and
+/// one in the future may be over by now: it is no more than a claim.
+pub(super) fn written(
     accepted_ms: Option<i64>,
     timestamp_ms: Option<i64>,
+    has_append_time: bool,
     now_ms: i64,
-) -> Option<i64> {
-    let latest_ms = now_ms.saturating_add(CLOCK_SKEW_MS);
-    let timestamp_ms = timestamp_ms.filter(|ms| *ms <= latest_ms);
-    accepted_ms.or(timestamp_ms.map(|ms| ms.min(now_ms)))
+) -> Option<Since> {
+    let of_timestamp = |ms: i64| match has_append_time {
+        true => Since::Known(ms),
+        false => Since::Claimed(ms.min(now_ms)),
+    };
+    accepted_ms
+        .map(Since::Known)
+        .or(timestamp_ms.map(of_timestamp))
 }
 
 /// A group and a partition that it reads.
@@ -234,7 +239,7 @@ impl Groups {
             topic: topic.unwrap_or_default().of(group, &event.at.topic),
             group: group.to_owned(),
             origin: event.at.clone(),
-            from_ms: event.written_ms.map(|ms| ms.saturating_sub(CLOCK_SKEW_MS)),
+            since: event.written.map(|since| since.before(CLOCK_SKEW_MS)),
         };
         let search =
             move |kafka: &KafkaConfig, limits| log_search::dead_letter(kafka, &place, limits);
@@ -353,16 +358,17 @@ mod tests {
     }
 
     #[test]
-    fn a_timestamp_in_the_future_says_nothing() {
+    fn a_timestamp_of_a_publisher_is_a_claim() {
         let now = 1_000_000;
-        for (accepted, timestamp, expected) in [
-            (Some(5), Some(7), Some(5)),
-            (None, Some(7), Some(7)),
-            (None, Some(now + 1), Some(now)),
-            (None, Some(now + CLOCK_SKEW_MS + 1), None),
-            (None, None, None),
+        for (accepted, timestamp, has_append_time, expected) in [
+            (Some(5), Some(7), false, Some(Since::Known(5))),
+            (None, Some(7), true, Some(Since::Known(7))),
+            (None, Some(7), false, Some(Since::Claimed(7))),
+            (None, Some(now + 1), false, Some(Since::Claimed(now))),
+            (None, None, false, None),
         ] {
-            assert_eq!(written_ms(accepted, timestamp, now), expected);
+            let found = written(accepted, timestamp, has_append_time, now);
+            assert_eq!(found, expected);
         }
     }
 

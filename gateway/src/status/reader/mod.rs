@@ -9,8 +9,8 @@ use self::viewer::Viewer;
 use super::answer::{EventState, EventStatus, GroupStatus, LogPlace, OutboxPlace};
 use super::brokers::Brokers;
 use super::event_id::{StatusQuery, check, not_found, not_found_without_hints, uuid_v7_ms};
-use super::group_facts::{EventIdentity, Groups, written_ms};
-use super::log_search::{self, Hit, Searched, Wanted};
+use super::group_facts::{EventIdentity, Groups, written};
+use super::log_search::{self, Hit, Searched, Since, Wanted};
 use super::positions::{FoundEvent, Positions};
 use super::settings::StatusSettings;
 use super::shared_cache::SharedCache;
@@ -18,6 +18,7 @@ use super::verdict::unknown;
 use crate::access::{AllowList, Principal};
 use crate::http::{Problem, ProblemKind, RequestContext};
 use crate::store::{AcceptError, AcceptStore, EventPlace};
+use evenkeel::kafka::reader::TimestampKind;
 use evenkeel::kafka::{KafkaConfig, RecordPosition};
 use futures_util::StreamExt;
 use jiff::Timestamp;
@@ -29,8 +30,8 @@ use tokio::time::{Instant, timeout_at};
 /// An accepted event is searched from this long before its acceptance, in milliseconds: the clocks
 /// of gateway and brokers differ.
 const ACCEPTED_SKEW_MS: i64 = 5_000;
-/// An event is searched from this long before the time in its id, in milliseconds: its publisher
-/// may have any clock.
+/// An event is searched from this long before the time in its id, in milliseconds. Its publisher
+/// may have any clock: if it is not there, the records before are searched, too.
 const ID_SKEW_MS: i64 = 600_000;
 /// The most searches whose results are kept.
 const SEARCHES_KEPT_MAX: usize = 256;
@@ -40,8 +41,8 @@ const ANSWER_MARGIN: Duration = Duration::from_millis(100);
 /// How long a request waits for the first list of the groups of a topic.
 const FIRST_LIST_WAIT: Duration = Duration::from_secs(1);
 
-/// Topics, start in milliseconds, and the event of a search.
-type SearchKey = (Vec<String>, i64, Wanted);
+/// Topics, start, and the event of a search.
+type SearchKey = (Vec<String>, Since, Wanted);
 
 /// Answers where events are. Cheap to clone: clones share the caches and the clients.
 ///
@@ -208,13 +209,13 @@ impl Shared {
             (None, Some(position)) => Some(self.at_position(&place, position).await),
             (None, None) => {
                 let topics = vec![place.topic.clone()];
-                let from_ms = place.accepted_ms.saturating_sub(ACCEPTED_SKEW_MS);
+                let since = Since::Known(place.accepted_ms).before(ACCEPTED_SKEW_MS);
                 let wanted = Wanted {
                     id: place.id.clone(),
                     source: Some(place.source.clone()),
                     visible: None,
                 };
-                let searched = self.search(topics, from_ms, wanted).await?;
+                let searched = self.search(topics, since, wanted).await?;
                 status.note = Some(note(&searched).to_owned());
                 self.remember(&place.id, searched.hits.iter())
             }
@@ -240,6 +241,8 @@ impl Shared {
             source: place.source.clone(),
             ty: place.ty.clone(),
             place: LogPlace::new(&*place.topic, partition, offset),
+            // The time of the acceptance is known, which is better.
+            has_append_time: false,
         };
         // Without it the answer is as good: the next one tries again.
         if let Ok(timestamp_ms) = read {
@@ -263,16 +266,16 @@ impl Shared {
             return Ok(self.published(id, found, None, deadline).await);
         }
         let id_ms = uuid_v7_ms(id);
-        let from_ms = match (query.since, id_ms) {
-            (Some(since), _) => since.as_millisecond(),
-            (None, Some(ms)) => ms.saturating_sub(ID_SKEW_MS),
+        let since = match (query.since, id_ms) {
+            (Some(since), _) => Since::Known(since.as_millisecond()),
+            (None, Some(ms)) => Since::Claimed(ms).before(ID_SKEW_MS),
             (None, None) => return Err(not_found_without_hints()),
         };
         if query.ty.is_none() && id_ms.is_none() {
             return Err(not_found_without_hints());
         }
         let topics = viewer.topics(query.ty.as_deref());
-        let is_future = from_ms > Timestamp::now().as_millisecond();
+        let is_future = query.since.is_some_and(|since| since > Timestamp::now());
         if topics.is_empty() || is_future {
             return Err(not_found());
         }
@@ -281,7 +284,7 @@ impl Shared {
             source: query.source.clone(),
             visible: viewer.visible(),
         };
-        let searched = self.search(topics, from_ms, wanted).await?;
+        let searched = self.search(topics, since, wanted).await?;
         match self.remember(id, searched.hits.iter()) {
             Some(found) => Ok(self.published(id, found, None, deadline).await),
             None => {
@@ -299,12 +302,12 @@ impl Shared {
     async fn search(
         &self,
         topics: Vec<String>,
-        from_ms: i64,
+        since: Since,
         wanted: Wanted,
     ) -> Result<Arc<Searched>, Problem> {
-        let key = (topics.clone(), from_ms, wanted.clone());
+        let key = (topics.clone(), since, wanted.clone());
         let read = self.brokers.read(move |kafka, limits| {
-            log_search::event(kafka, &topics, from_ms, &wanted, limits).map(Arc::new)
+            log_search::event(kafka, &topics, since, &wanted, limits).map(Arc::new)
         });
         self.searches.get(key, read).await
     }
@@ -326,6 +329,7 @@ impl Shared {
             source: first.source.clone(),
             ty: first.ty.clone(),
             place,
+            has_append_time: first.timestamp_kind == TimestampKind::LogAppend,
         };
         self.positions.add(id, found.clone());
         Some(found)
@@ -339,10 +343,16 @@ impl Shared {
         accepted_ms: Option<i64>,
         deadline: Instant,
     ) -> EventStatus {
-        let FoundEvent { source, ty, place } = found;
+        let FoundEvent {
+            source,
+            ty,
+            place,
+            has_append_time,
+        } = found;
         let mut status = EventStatus::new(id, &*source, &*ty);
         status.state = EventState::Published;
         let timestamp_ms = place.timestamp.map(Timestamp::as_millisecond);
+        let now_ms = Timestamp::now().as_millisecond();
         let event = EventIdentity {
             id: id.to_owned(),
             source,
@@ -352,7 +362,7 @@ impl Shared {
                 partition: place.partition,
                 offset: place.offset,
             },
-            written_ms: written_ms(accepted_ms, timestamp_ms, Timestamp::now().as_millisecond()),
+            written: written(accepted_ms, timestamp_ms, has_append_time, now_ms),
         };
         status.log = Some(place);
         let until = deadline.checked_sub(ANSWER_MARGIN).unwrap_or(deadline);

@@ -15,18 +15,22 @@
 //! by an end below the ring, or by the client, which compares leader epochs when the leader changes
 //! and goes back to where the logs diverge. It is not noticed if the log grew again while no
 //! gateway read the topic: a cursor has no leader epoch. Nor if the reader had read no record since
-//! it was opened, or if the log was replaced from its first offset on.
+//! it was opened, or if the log was replaced from its first record on.
+//!
+//! A client whose offset is out of range goes back, too: to the first record of the log. That is no
+//! divergence, and the ends tell what was cut. It is told from one by the records before the place:
+//! there are none.
 
 mod facts;
 mod shared_log;
 
 pub(super) use self::shared_log::{LogEnd, TopicLog};
 
-use self::shared_log::{LogState, ended, is_beyond};
+use self::shared_log::{LogState, ended, is_at_end, is_beyond};
 use crate::http::{Problem, ProblemKind};
 use crate::stream::ring::{LogGap, Ring};
 use crate::stream::settings::StreamSettings;
-use crate::stream::source::{LogReader, LogSource, TopicFacts, Trouble, problem_of};
+use crate::stream::source::{LogReader, LogSource, PlaceOfReturn, TopicFacts, Trouble, problem_of};
 use crate::stream::telemetry;
 use evenkeel::kafka::KafkaError;
 use std::collections::BTreeMap;
@@ -242,7 +246,7 @@ impl Follower<'_> {
                 }]);
                 must_reopen = true;
             }
-            Some(Trouble::WentBack(cut)) => return self.go_back(cut).await,
+            Some(Trouble::WentBack(place)) => return self.go_back(place).await,
             Some(Trouble::Failed(error @ KafkaError::Refused { .. })) => return Err(error),
             Some(Trouble::Failed(error)) => {
                 telemetry::retrying(&self.log.topic, &error, FACTS_PAUSE);
@@ -293,20 +297,39 @@ impl Follower<'_> {
 
     /// Replaces the reader, which went back to a passed offset. Nothing is read before it is known
     /// what the positions mean now.
-    async fn go_back(&mut self, cut: Option<(i32, i64)>) -> Result<(), KafkaError> {
+    async fn go_back(&mut self, place: Option<PlaceOfReturn>) -> Result<(), KafkaError> {
         // Its positions are those of the log before.
         self.request = None;
         let before = self.log.positions();
-        let facts = loop {
-            match confirmed_facts(self.logs, self.log, &before).await? {
-                Some(facts) => break facts,
-                None => sleep(FACTS_PAUSE).await,
+        let (facts, is_cut) = loop {
+            if let Some(facts) = confirmed_facts(self.logs, self.log, &before).await?
+                && let Some(found) = is_divergence(self.logs, self.log, place, &facts).await?
+            {
+                break (facts, found);
             }
+            sleep(FACTS_PAUSE).await;
         };
+        let cut = place.filter(|_| is_cut);
+        let cut = cut.map(|place| (place.partition, place.offset));
         self.checked = Instant::now();
         let replaced = self.log.reconcile(&before, cut, &facts);
         let from = replaced.unwrap_or_else(|| self.log.positions());
         self.reopen(&from).await
+    }
+}
+
+/// Whether a reader went back because the logs diverge there. None if the brokers do not answer.
+async fn is_divergence(
+    logs: &TopicLogs,
+    log: &TopicLog,
+    place: Option<PlaceOfReturn>,
+    facts: &TopicFacts,
+) -> Result<Option<bool>, KafkaError> {
+    match place {
+        Some(place) if !is_at_end(place, facts) => {
+            answered(log, logs.source.has_record_before(&log.topic, place).await)
+        }
+        _ => Ok(Some(false)),
     }
 }
 
@@ -324,8 +347,13 @@ async fn confirmed_facts(logs: &TopicLogs, log: &TopicLog, positions: &[i64]) ->
 
 /// The facts of a topic. None if the brokers do not answer.
 async fn facts_of(logs: &TopicLogs, log: &TopicLog) -> FactsAnswer {
-    match logs.facts(log, Duration::ZERO).await {
-        Ok(facts) => Ok(Some(facts)),
+    answered(log, logs.facts(log, Duration::ZERO).await)
+}
+
+/// The answer to a request. None if the brokers do not give one, which is logged.
+fn answered<T>(log: &TopicLog, answer: Result<T, KafkaError>) -> Result<Option<T>, KafkaError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
         Err(error @ (KafkaError::UnknownTopic { .. } | KafkaError::Refused { .. })) => Err(error),
         Err(error) => {
             telemetry::brokers_unreachable(&log.topic, &error);

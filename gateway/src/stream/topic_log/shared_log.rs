@@ -7,7 +7,7 @@ use crate::http::{Problem, ProblemKind};
 use crate::stream::cursor::TopicIdentity;
 use crate::stream::frame::StreamedEvent;
 use crate::stream::ring::{Joined, LogEntry, Place, Restart, Ring, Taken};
-use crate::stream::source::TopicFacts;
+use crate::stream::source::{PlaceOfReturn, TopicFacts};
 use crate::stream::telemetry;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -204,6 +204,13 @@ impl TopicLog {
 pub(super) fn is_beyond(positions: &[i64], facts: &TopicFacts) -> bool {
     let mut ends = positions.iter().zip(&facts.partitions);
     ends.any(|(next, bounds)| bounds.high.is_some_and(|high| *next > high))
+}
+
+/// Whether the log of a partition ends at this place or before it: it was cut once more since.
+pub(super) fn is_at_end(place: PlaceOfReturn, facts: &TopicFacts) -> bool {
+    let bounds = usize::try_from(place.partition).ok();
+    let bounds = bounds.and_then(|at| facts.partitions.get(at));
+    bounds.is_none_or(|bounds| bounds.high.is_some_and(|high| high <= place.offset))
 }
 
 /// The answer if a log ends between two calls.

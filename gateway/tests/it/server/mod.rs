@@ -99,6 +99,27 @@ async fn a_second_request_on_a_connection_has_its_own_time() {
 }
 
 #[tokio::test]
+async fn a_head_behind_another_request_has_its_own_time() {
+    // No other bound ends a connection before the client has waited for too long.
+    let gateway = TestGateway::start_with(&no_kafka(), |settings| {
+        let limits = ConnectionLimits::default().with_head_within(Duration::from_millis(300));
+        settings.with_connections(limits)
+    })
+    .await;
+    let read = "GET /problems/gone HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned();
+    let posted = format!(
+        "POST /events/{PLACED} HTTP/1.1\r\nhost: localhost\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{ORDER}",
+        ORDER.len()
+    );
+    for (first, expected) in [(read, 200), (posted, 202)] {
+        let bytes = format!("{first}GET /problems/gone HTTP/1.1\r\nhost: lo");
+        let (answer, _) = cut(&gateway, bytes.as_bytes()).await;
+        assert_eq!(answer.status, expected, "{}", answer.text);
+    }
+}
+
+#[tokio::test]
 async fn a_thousand_idle_connections_hinder_nobody() {
     let gateway = TestGateway::start_with(&no_kafka(), |settings| {
         settings.with_connections(ConnectionLimits::default().with_connections_max(500))

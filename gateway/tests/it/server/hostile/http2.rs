@@ -6,6 +6,7 @@
 
 use super::super::{impatient, no_kafka};
 use crate::support::{TestGateway, WITHIN, request};
+use evenkeel_gateway::server::ConnectionLimits;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -160,4 +161,34 @@ async fn pings_do_not_keep_a_connection() {
     let _ = read.expect("the gateway closes the connection");
     assert!(received.len() > 9, "it answered some pings");
     pings.abort();
+}
+
+#[tokio::test]
+async fn requests_do_not_keep_a_connection_that_reads_nothing() {
+    let gateway = TestGateway::start_with(&no_kafka(), |settings| {
+        let limits = ConnectionLimits::default().with_write_stalled_max(Duration::from_millis(500));
+        settings.with_connections(limits)
+    })
+    .await;
+    let stream = TcpStream::connect(gateway.address).await;
+    let (mut reads, mut writes) = stream.expect("a connection").into_split();
+    // No stream has room for a byte of its answer.
+    let no_window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let begin = [PREFACE, &no_window].concat();
+    writes.write_all(&begin).await.expect("it is open");
+    let requests = tokio::spawn(async move {
+        let mut due = tokio::time::interval(Duration::from_millis(100));
+        for number in 0..100 {
+            due.tick().await;
+            let stream = 2 * number + 1;
+            let begun = frame(HEADERS, END_STREAM | END_HEADERS, stream, &head());
+            if writes.write_all(&begun).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut received = Vec::new();
+    let read = timeout(Duration::from_secs(9), reads.read_to_end(&mut received)).await;
+    let _ = read.expect("the gateway closes the connection");
+    requests.abort();
 }

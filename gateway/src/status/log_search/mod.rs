@@ -2,11 +2,15 @@
 //! its thread, within the limits that it is given.
 //!
 //! A limit is not an error: the result says whether everything was read.
+//!
+//! A time that a publisher set may be wrong, in the future for example, and be over by now. So it
+//! is only where a search begins: what is not found from there on is searched among the records
+//! before.
 
 use super::verdict::{DeadLetterSearch, FoundDeadLetter};
 use evenkeel::event::decode;
 use evenkeel::handler::Stage;
-use evenkeel::kafka::reader::{LogRecord, Reader, Reading, Start};
+use evenkeel::kafka::reader::{LogRecord, Reader, Reading, Span, Start, TimestampKind};
 use evenkeel::kafka::{KafkaConfig, KafkaError, RecordPosition, is_topic_name};
 use evenkeel::recovery::{DeadLetter, ReplayLogEntry, replay_topic};
 use std::collections::BTreeSet;
@@ -20,6 +24,9 @@ const REQUEST_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const HITS_MAX: usize = 16;
 /// How many records are read after the event was found, in search of duplicates.
 const DUPLICATES_RECORDS: u64 = 10_000;
+/// How many records before the time in an id are searched, the latest ones. A client that polls for
+/// an event that is not there yet pays for them with each request.
+const EARLIER_RECORDS: u64 = 10_000;
 /// The header with the operator of a skip, in a dead letter.
 const SKIPPED_BY: &str = "evenkeel.dlq.skipped-by";
 
@@ -44,9 +51,41 @@ impl SearchLimits {
         self.until.saturating_duration_since(Instant::now())
     }
 
+    /// The same time for fewer records.
+    fn with_records_max(self, records_max: u64) -> Self {
+        Self {
+            records_max: records_max.min(self.records_max),
+            ..self
+        }
+    }
+
     /// The timeout of the next request.
     pub(super) fn request_timeout(&self) -> Duration {
         self.left().max(REQUEST_TIMEOUT_MIN)
+    }
+}
+
+/// From when on a log is searched, in milliseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Since {
+    /// What is searched is not older, by a clock of gateway or brokers or by the caller's word.
+    Known(i64),
+    /// Its publisher set this time. It may be older.
+    Claimed(i64),
+}
+
+impl Since {
+    /// This long before.
+    pub(super) fn before(self, ms: i64) -> Self {
+        match self {
+            Self::Known(at) => Self::Known(at.saturating_sub(ms)),
+            Self::Claimed(at) => Self::Claimed(at.saturating_sub(ms)),
+        }
+    }
+
+    fn start(self) -> Start {
+        let (Self::Known(ms) | Self::Claimed(ms)) = self;
+        Start::Time(ms.max(0))
     }
 }
 
@@ -73,6 +112,8 @@ pub(super) struct Wanted {
 pub(super) struct Hit {
     pub(super) at: RecordPosition,
     pub(super) timestamp_ms: Option<i64>,
+    /// Who set `timestamp_ms`.
+    pub(super) timestamp_kind: TimestampKind,
     pub(super) source: String,
     pub(super) ty: String,
 }
@@ -82,39 +123,41 @@ pub(super) struct Hit {
 pub(super) struct Searched {
     /// Its records, the earliest first.
     pub(super) hits: Vec<Hit>,
-    /// Whether every record from the time on was read, or the event was found.
+    /// Whether every record that it may be was read, or the event was found.
     pub(super) is_complete: bool,
     /// Whether records at the beginning of a topic were deleted, perhaps this one. Known only if
     /// nothing was found.
     pub(super) may_be_deleted: bool,
 }
 
-/// Searches topics for an event from a time on, in milliseconds since 1970. Topics that do not
-/// exist are empty.
+/// Searches topics for an event from a time on. Topics that do not exist are empty.
 ///
 /// # Errors
 /// If a request to the cluster fails.
 pub(super) fn event(
     kafka: &KafkaConfig,
     topics: &[String],
-    from_ms: i64,
+    since: Since,
     wanted: &Wanted,
     limits: SearchLimits,
 ) -> Result<Searched, KafkaError> {
     let (mut hits, mut since_hit) = (Vec::new(), 0);
-    let (existing, is_whole) = read(
-        kafka,
-        topics,
-        Start::Time(from_ms.max(0)),
-        limits,
-        |record| {
-            if let Some(hit) = hit(&record, wanted) {
-                hits.push(hit);
-            }
-            since_hit += u64::from(!hits.is_empty());
-            hits.len() < HITS_MAX && since_hit < DUPLICATES_RECORDS
-        },
-    )?;
+    let mut add = |record: LogRecord| {
+        if let Some(hit) = hit(&record, wanted) {
+            hits.push(hit);
+        }
+        since_hit += u64::from(!hits.is_empty());
+        hits.len() < HITS_MAX && since_hit < DUPLICATES_RECORDS
+    };
+    let (existing, mut is_whole) = read(kafka, topics, since.start(), limits, &mut add)?;
+    if hits.is_empty() && is_whole && matches!(since, Since::Claimed(_)) {
+        let mut add = |record: LogRecord| {
+            hits.extend(hit(&record, wanted));
+            hits.len() < HITS_MAX
+        };
+        let limits = limits.with_records_max(EARLIER_RECORDS);
+        is_whole = read_before(kafka, &existing, since.start(), limits, &mut add)?;
+    }
     // A key has one partition, but records of an event without a key may be in several.
     hits.sort_by_key(|hit| (hit.timestamp_ms, hit.at.partition, hit.at.offset));
     let may_be_deleted = hits.is_empty() && were_records_deleted(kafka, &existing, limits)?;
@@ -148,6 +191,7 @@ fn hit(record: &LogRecord, wanted: &Wanted) -> Option<Hit> {
     (id == wanted.id && is_source && is_visible).then(|| Hit {
         at: position(record),
         timestamp_ms: record.timestamp_ms,
+        timestamp_kind: record.timestamp_kind,
         source,
         ty,
     })
@@ -212,8 +256,8 @@ pub(super) struct DeadLetterPlace {
     pub(super) group: String,
     /// The record.
     pub(super) origin: RecordPosition,
-    /// A time before the dead letter was written, in milliseconds since 1970, if it is known.
-    pub(super) from_ms: Option<i64>,
+    /// A time before the dead letter was written. `None` if nothing is known.
+    pub(super) since: Option<Since>,
 }
 
 /// The last dead letter of a record.
@@ -225,17 +269,26 @@ pub(super) fn dead_letter(
     place: &DeadLetterPlace,
     limits: SearchLimits,
 ) -> Result<DeadLetterSearch, KafkaError> {
-    let start = place
-        .from_ms
-        .map_or(Start::Beginning, |ms| Start::Time(ms.max(0)));
+    let start = place.since.map_or(Start::Beginning, Since::start);
     let mut last = None;
     let topics = [place.topic.clone()];
-    let (_, is_whole) = read(kafka, &topics, start, limits, |record| {
-        if let Some(found) = dead_letter_of(&record, place) {
-            last = Some((found, record.timestamp_ms));
-        }
-        true
-    })?;
+    let (existing, mut is_whole) = read(
+        kafka,
+        &topics,
+        start,
+        limits,
+        &mut keep_last(place, &mut last),
+    )?;
+    // An absence is a statement about all records.
+    if last.is_none() && is_whole && matches!(place.since, Some(Since::Claimed(_))) {
+        is_whole = read_before(
+            kafka,
+            &existing,
+            start,
+            limits,
+            &mut keep_last(place, &mut last),
+        )?;
+    }
     let Some((mut found, written_ms)) = last else {
         return Ok(match is_whole {
             true => DeadLetterSearch::Nothing,
@@ -246,6 +299,19 @@ pub(super) fn dead_letter(
     found.is_replayed = is_replayed;
     found.is_last = is_whole && are_marks_whole;
     Ok(DeadLetterSearch::Found(found))
+}
+
+/// Keeps the last dead letter of the record, with its timestamp.
+fn keep_last(
+    place: &DeadLetterPlace,
+    last: &mut Option<(FoundDeadLetter, Option<i64>)>,
+) -> impl FnMut(LogRecord) -> bool {
+    move |record| {
+        if let Some(found) = dead_letter_of(&record, place) {
+            *last = Some((found, record.timestamp_ms));
+        }
+        true
+    }
 }
 
 /// The record as a dead letter of the group and the record that is looked for.
@@ -287,7 +353,7 @@ fn is_replayed(
         return Ok((false, true));
     };
     let mut is_marked = false;
-    let (_, is_whole) = read(kafka, &[marks], Start::Beginning, limits, |record| {
+    let mut add = |record: LogRecord| {
         let entry = ReplayLogEntry::read(record.key.as_deref(), record.value.as_deref());
         if let Some(ReplayLogEntry::DeadLetter {
             partition,
@@ -299,7 +365,8 @@ fn is_replayed(
             is_marked = replayed.is_some_and(|replayed| replayed.is_of(written_ms));
         }
         true
-    })?;
+    };
+    let (_, is_whole) = read(kafka, &[marks], Start::Beginning, limits, &mut add)?;
     Ok((is_marked, is_whole))
 }
 
@@ -311,7 +378,7 @@ fn read(
     topics: &[String],
     start: Start,
     limits: SearchLimits,
-    mut each: impl FnMut(LogRecord) -> bool,
+    each: &mut dyn FnMut(LogRecord) -> bool,
 ) -> Result<(Vec<String>, bool), KafkaError> {
     let mut existing: Vec<String> = topics.to_vec();
     existing.retain(|topic| is_topic_name(topic));
@@ -328,19 +395,73 @@ fn read(
             Err(error) => return Err(error),
         }
     };
+    let is_whole = drain(&mut reader, limits, each)?;
+    Ok((existing, is_whole))
+}
+
+/// As [`read`] for the records before `end`, of existing topics: the latest ones of each partition,
+/// in offset order. Returns whether these are all, and were read.
+fn read_before(
+    kafka: &KafkaConfig,
+    topics: &[String],
+    end: Start,
+    limits: SearchLimits,
+    each: &mut dyn FnMut(LogRecord) -> bool,
+) -> Result<bool, KafkaError> {
+    if topics.is_empty() {
+        return Ok(true);
+    }
+    if limits.left().is_zero() {
+        return Ok(false);
+    }
+    // An empty extent: it is opened for its bounds only.
+    let reading = Reading::whole(topics)
+        .with_start(end)
+        .with_end(Start::Beginning);
+    let bounds = Reader::open(kafka, &reading, limits.request_timeout())?;
+    let bounds: Vec<Span> = bounds.spans().cloned().collect();
+    let (spans, are_all) = latest_before(bounds, limits.records_max);
+    let mut reader = Reader::of_spans(kafka, spans, limits.request_timeout())?;
+    Ok(drain(&mut reader, limits, each)? && are_all)
+}
+
+/// The last offsets before the start of each of these empty extents, which end at the first offset
+/// of their partition, and whether these are all. They share the number of records equally.
+fn latest_before(bounds: Vec<Span>, records_max: u64) -> (Vec<Span>, bool) {
+    let partitions = u64::try_from(bounds.len()).unwrap_or(u64::MAX).max(1);
+    let each = i64::try_from(records_max / partitions).unwrap_or(i64::MAX);
+    let mut are_all = true;
+    let spans = bounds.into_iter().map(|bounds| {
+        let (first, end) = (bounds.end.unwrap_or(0), bounds.start);
+        let start = end.saturating_sub(each).max(first);
+        are_all &= start == first;
+        Span {
+            start,
+            end: Some(end),
+            ..bounds
+        }
+    });
+    (spans.collect(), are_all)
+}
+
+/// Passes the records to `each` until it returns false or a limit is reached. Returns whether all
+/// were read.
+fn drain(
+    reader: &mut Reader,
+    limits: SearchLimits,
+    each: &mut dyn FnMut(LogRecord) -> bool,
+) -> Result<bool, KafkaError> {
     let (mut records, mut is_whole) = (0, true);
     while !reader.at_end() {
         let left = limits.left();
         if left.is_zero() || records >= limits.records_max {
-            is_whole = false;
-            break;
+            return Ok(false);
         }
         match reader.next(left.min(POLL_TIMEOUT)) {
             Ok(Some(record)) => {
                 records += 1;
                 if !each(record) {
-                    is_whole = false;
-                    break;
+                    return Ok(false);
                 }
             }
             Ok(None) => {}
@@ -349,114 +470,8 @@ fn read(
             Err(error) => return Err(error),
         }
     }
-    Ok((existing, is_whole))
+    Ok(is_whole)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use evenkeel::event::Headers;
-    use evenkeel::kafka::reader::TimestampKind;
-
-    fn record(headers: &[(&str, &str)], value: Option<&str>) -> LogRecord {
-        let mut packed = Headers::new();
-        for (name, value) in headers {
-            packed.push(name, Some(value.as_bytes()));
-        }
-        LogRecord {
-            topic: "shop.orders".into(),
-            partition: 3,
-            offset: 17,
-            timestamp_kind: TimestampKind::Create,
-            timestamp_ms: Some(5),
-            key: None,
-            value: value.map(|value| value.as_bytes().to_vec()),
-            headers: packed,
-        }
-    }
-
-    fn wanted(id: &str, source: Option<&str>) -> Wanted {
-        Wanted {
-            id: id.to_owned(),
-            source: source.map(str::to_owned),
-            visible: None,
-        }
-    }
-
-    #[test]
-    fn an_event_is_recognised_in_both_content_modes() {
-        let binary = [
-            ("ce_specversion", "1.0"),
-            ("ce_id", "o-1"),
-            ("ce_source", "/web"),
-            ("ce_type", "shop.order-placed.v1"),
-        ];
-        let structured = r#"{"specversion":"1.0","id":"o-1","source":"/web",
-            "type":"shop.order-placed.v1","data":{}}"#;
-        let mode = [("content-type", "application/cloudevents+json")];
-        for record in [record(&binary, Some("{}")), record(&mode, Some(structured))] {
-            for (id, source, is_hit) in [
-                ("o-1", None, true),
-                ("o-1", Some("/web"), true),
-                ("o-1", Some("/other"), false),
-                ("o-2", None, false),
-            ] {
-                let found = hit(&record, &wanted(id, source));
-                assert_eq!(found.is_some(), is_hit, "{id} {source:?}");
-                if let Some(found) = found {
-                    assert_eq!(
-                        (&*found.source, &*found.ty),
-                        ("/web", "shop.order-placed.v1")
-                    );
-                    assert_eq!(found.at.to_string(), "shop.orders/3@17");
-                }
-            }
-        }
-        assert_eq!(hit(&record(&[], Some("noise")), &wanted("o-1", None)), None);
-        assert_eq!(
-            hit(&record(&[("ce_id", "o-1")], None), &wanted("o-1", None)),
-            None
-        );
-    }
-
-    #[test]
-    fn only_a_dead_letter_of_this_record_and_group_counts() {
-        let mut headers = vec![
-            ("__dlq.errors.topic", "shop.orders"),
-            ("__dlq.errors.partition", "3"),
-            ("__dlq.errors.offset", "90"),
-            ("__dlq.errors.group", "payments"),
-            ("__dlq.errors.delivery.count", "4"),
-            ("__dlq.errors.message", "no such customer"),
-            ("evenkeel.dlq.error.class", "permanent"),
-            ("evenkeel.dlq.error.stage", "handler"),
-        ];
-        let place = |group: &str, topic: &str, partition, offset| DeadLetterPlace {
-            topic: "dlq.payments.shop.orders".to_owned(),
-            group: group.to_owned(),
-            origin: RecordPosition {
-                topic: topic.to_owned(),
-                partition,
-                offset,
-            },
-            from_ms: None,
-        };
-        let own = place("payments", "shop.orders", 3, 90);
-        let found = dead_letter_of(&record(&headers, None), &own).expect("it is this one");
-        assert_eq!(found.message.as_deref(), Some("no such customer"));
-        assert_eq!((found.attempts, found.skipped_by), (Some(4), None));
-        for other in [
-            place("stock", "shop.orders", 3, 90),
-            place("payments", "shop.stock", 3, 90),
-            place("payments", "shop.orders", 2, 90),
-            place("payments", "shop.orders", 3, 91),
-        ] {
-            assert_eq!(dead_letter_of(&record(&headers, None), &other), None);
-        }
-        headers.retain(|(name, _)| *name != "evenkeel.dlq.error.stage");
-        headers.push(("evenkeel.dlq.error.stage", "skipped"));
-        headers.push((SKIPPED_BY, "ada"));
-        let skipped = dead_letter_of(&record(&headers, None), &own).expect("it is this one");
-        assert_eq!(skipped.skipped_by.as_deref(), Some("ada"));
-    }
-}
+mod tests;

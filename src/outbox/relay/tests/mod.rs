@@ -1,4 +1,7 @@
-//! The rules of the rows in memory, one by one.
+//! The rules of the rows in memory, one by one; and relays that stop beside others, in
+//! `hand_over.rs`.
+
+mod hand_over;
 
 use super::super::store::{ReadPage, RowId, StoredRow};
 use super::blocked_keys::UNFIT_KEYS_MAX;
