@@ -1,9 +1,18 @@
 //! The fake payment provider; see [`shop_consumers::provider`].
 
 use clap::Parser;
+use evenkeel::telemetry::daemon::{Daemon, DaemonSettings};
 use shop_consumers::provider::server::{ProviderArgs, serve};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    serve(&ProviderArgs::parse()).await
+    let args = ProviderArgs::parse();
+    let settings = DaemonSettings::new("payment-provider").without_recorder();
+    let daemon = Daemon::start(settings).await?;
+    tokio::select! {
+        served = serve(&args) => served?,
+        () = daemon.stop.cancelled() => {}
+    }
+    daemon.finish_spans().await;
+    Ok(())
 }

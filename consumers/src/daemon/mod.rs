@@ -243,9 +243,14 @@ impl StopDeadline {
         *self.begun.get_or_init(Instant::now) + self.within
     }
 
-    /// The part of it that is left to the acknowledgements of what the relay has sent.
+    /// The part of it that is left to the acknowledgements of what was sent.
     fn for_acknowledgements(&self) -> Duration {
         (self.within / 5).min(ACKNOWLEDGEMENTS_MAX)
+    }
+
+    /// The part of it in which the relay publishes no more and ends.
+    fn for_relay_end(&self, relay: &RelaySettings) -> Duration {
+        relay.stop_within().min(self.within * 2 / 5)
     }
 
     /// The remaining time.
@@ -266,8 +271,9 @@ async fn with_relay<T>(
     run: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     let (stop, drain_stop) = (CancellationToken::new(), CancellationToken::new());
-    let acknowledging = deadline.for_acknowledgements();
-    let relay = relay.with_settings(RelaySettings::default().with_drain_timeout(acknowledging));
+    let settings = RelaySettings::default().with_drain_timeout(deadline.for_acknowledgements());
+    let for_relay = deadline.for_relay_end(&settings);
+    let relay = relay.with_settings(settings);
     let relaying = Box::pin(relay.run_then_drain(stop.clone(), drain_stop.clone()));
     let relaying = async { relaying.await.context("the outbox's relay failed") };
     let running = async {
@@ -277,7 +283,7 @@ async fn with_relay<T>(
     };
     let limit = async {
         stop.cancelled().await;
-        tokio::time::sleep_until(deadline.begin() - acknowledging).await;
+        tokio::time::sleep_until(deadline.begin() - for_relay).await;
         drain_stop.cancel();
         tracing::warn!(
             "the stop ends although the outbox still has events: another instance or the next \

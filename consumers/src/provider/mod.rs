@@ -3,9 +3,10 @@
 //! Owns the wire format and the stored answers: two requests with the same key have one answer.
 //! Independent of Kafka and the shop's events.
 //!
-//! - [`behaviour`]: the behaviours; [`server`]: its two addresses
+//! - [`behaviour`]: the behaviours; [`server`]: its two addresses; `payment_span`: a request's span
 
 pub mod behaviour;
+mod payment_span;
 pub mod server;
 
 use serde::{Deserialize, Serialize};

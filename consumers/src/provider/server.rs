@@ -2,10 +2,11 @@
 //! while the first refuses connections.
 
 use super::behaviour::Behaviour;
-use super::{Answer, IDEMPOTENCY_KEY, PaymentRequest};
+use super::{Answer, IDEMPOTENCY_KEY, PaymentRequest, payment_span};
 use anyhow::Context;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::from_fn;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use clap::Parser;
@@ -70,7 +71,7 @@ pub async fn serve(args: &ProviderArgs) -> anyhow::Result<()> {
         .route("/behaviour", get(tell).put(be_told))
         .with_state(Arc::clone(&provider));
     let payments = Router::new()
-        .route("/payments", post(pay))
+        .route("/payments", post(pay).layer(from_fn(payment_span::record)))
         .with_state(Arc::clone(&provider));
     let admin_listener = listen(args.admin).await?;
     tokio::try_join!(

@@ -258,6 +258,17 @@ fn assert_retry(trace: &Trace, asked: &[String]) {
         "what the provider received"
     );
 
+    let served = trace.named("payment-provider", "POST /payments");
+    assert_eq!(served.len(), queries.len(), "in\n{trace}");
+    for (query, served) in queries.iter().zip(served) {
+        assert_eq!(
+            served.span.parent_span_id, query.span.span_id,
+            "in\n{trace}"
+        );
+        assert_eq!(served.span.kind, SpanKind::Server as i32);
+        assert_eq!(served.has_failed(), query.has_failed(), "in\n{trace}");
+    }
+
     let parked = trace.only("payments", "send retry.payments.shop.orders");
     assert_eq!(parked.span.parent_span_id, request.span.span_id);
     let retried = trace.only("payments", "process shop.orders");

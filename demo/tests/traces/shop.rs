@@ -30,7 +30,6 @@ pub(crate) struct Shop {
     gateway: String,
     provider_admin: String,
     services: Vec<(&'static str, ChildProcess)>,
-    _provider: ChildProcess,
     _stores: TempDir,
 }
 
@@ -94,6 +93,9 @@ impl Shop {
         flags.extend(["--listen", listen.as_str(), "--no-auth"]);
         services.push((GATEWAY, start(&binaries, GATEWAY, &flags, collector)));
 
+        // It exports what it recorded when it ends, as the others do.
+        services.push((PROVIDER, provider));
+
         let shop = Self {
             kafka,
             client,
@@ -101,7 +103,6 @@ impl Shop {
             gateway: format!("http://{listen}"),
             provider_admin: format!("http://{admin}/behaviour"),
             services,
-            _provider: provider,
             _stores: stores,
         };
         eventually("the payment provider listens", WITHIN, || async {
@@ -217,7 +218,8 @@ async fn pass_on(
         let value = headers.get(name)?;
         value.to_str().ok().map(str::to_owned)
     };
-    if let Some(traceparent) = text("traceparent") {
+    let traceparent = text("traceparent");
+    if let Some(traceparent) = traceparent.clone() {
         let mut asked = entrance
             .asked
             .0
@@ -225,7 +227,7 @@ async fn pass_on(
             .unwrap_or_else(PoisonError::into_inner);
         asked.push(traceparent);
     }
-    let request = entrance
+    let mut request = entrance
         .client
         .post(&entrance.provider)
         .header(
@@ -234,6 +236,9 @@ async fn pass_on(
         )
         .header(header::CONTENT_TYPE, "application/json")
         .body(body);
+    if let Some(traceparent) = traceparent {
+        request = request.header("traceparent", traceparent);
+    }
     let answer = request.send().await.map_err(|_| StatusCode::BAD_GATEWAY)?;
     let status = answer.status();
     let body = answer.bytes().await.map_err(|_| StatusCode::BAD_GATEWAY)?;

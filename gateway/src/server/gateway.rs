@@ -18,7 +18,7 @@ use crate::store::AcceptStore;
 use crate::stream::Streams;
 use anyhow::{Context, Result, anyhow};
 use axum::Router;
-use evenkeel::outbox::{OutboxError, Relay, RelaySettings};
+use evenkeel::outbox::{OutboxError, Relay};
 use evenkeel::publisher::{Publisher, PublisherSettings};
 use evenkeel::telemetry::Health;
 use std::net::SocketAddr;
@@ -143,9 +143,8 @@ impl Gateway {
         let outbox = store.outbox.take();
         let has_outbox = outbox.is_some();
         let relay = outbox.map(|outbox| {
-            let acknowledging = deadline.for_acknowledgements();
             Relay::new(outbox, publisher.clone())
-                .with_settings(RelaySettings::default().with_drain_timeout(acknowledging))
+                .with_settings(deadline.relay_settings())
                 .with_health(health.clone())
         });
         let relaying = Box::pin(async {

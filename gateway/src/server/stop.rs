@@ -12,12 +12,13 @@
 
 use super::connections::Server;
 use crate::stream::Streams;
+use evenkeel::outbox::RelaySettings;
 use std::sync::OnceLock;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// The most time that is kept for the relay at the end of a stop.
-const RELAY_TIME_MAX: Duration = Duration::from_secs(5);
+const RELAY_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long cut connections may take to close.
 const CUT_WITHIN: Duration = Duration::from_secs(2);
 
@@ -93,14 +94,14 @@ impl StopDeadline {
         *self.begun.get_or_init(Instant::now) + self.within
     }
 
-    /// The part of it that is kept for the relay, and of that for acknowledgements.
+    /// The part of it that is kept for the relay.
     fn for_relay(&self) -> Duration {
-        (self.within / 5).min(RELAY_TIME_MAX)
+        (self.within * 2 / 5).min(RELAY_TIME_MAX)
     }
 
-    /// The part of the relay's share in which it sends nothing more and awaits acknowledgements.
-    pub(super) fn for_acknowledgements(&self) -> Duration {
-        self.for_relay() / 2
+    /// The settings of the relay: a quarter of its share is for acknowledgements.
+    pub(super) fn relay_settings(&self) -> RelaySettings {
+        RelaySettings::default().with_drain_timeout(self.for_relay() / 4)
     }
 
     /// When requests are cut.
@@ -108,9 +109,10 @@ impl StopDeadline {
         self.begin() - self.for_relay()
     }
 
-    /// When the relay sends nothing more.
+    /// When the relay sends nothing more, so that it has ended at the deadline.
     pub(super) fn relay_ends(&self) -> Instant {
-        self.begin() - self.for_acknowledgements()
+        let ends = self.begin() - self.relay_settings().stop_within();
+        ends.max(self.requests_end())
     }
 
     /// The remaining time.
@@ -157,9 +159,9 @@ mod tests {
     async fn all_parts_of_a_stop_share_one_deadline() {
         let deadline = StopDeadline::within(Duration::from_secs(25));
         let began = Instant::now();
-        assert_eq!(deadline.requests_end() - began, Duration::from_secs(20));
+        assert_eq!(deadline.requests_end() - began, Duration::from_secs(15));
         tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!(deadline.relay_ends() - began, Duration::from_millis(22_500));
+        assert_eq!(deadline.relay_ends() - began, Duration::from_millis(18_750));
         assert_eq!(deadline.left(), Duration::from_secs(15));
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(deadline.left(), Duration::ZERO);
