@@ -20,8 +20,6 @@ pub(super) struct Brokers {
     timeout: Duration,
     records_max: u64,
     slots: Arc<Semaphore>,
-    /// For reads that belong to no request: one at a time.
-    aside: Arc<Semaphore>,
     admin: OnceCell<Admin>,
 }
 
@@ -33,7 +31,6 @@ impl Brokers {
             timeout: settings.search_timeout,
             records_max: settings.search_records_max,
             slots: Arc::new(Semaphore::new(settings.searches_max.max(1))),
-            aside: Arc::new(Semaphore::new(1)),
             admin: OnceCell::new(),
         }
     }
@@ -88,19 +85,6 @@ impl Brokers {
         work: impl FnOnce(&KafkaConfig, SearchLimits) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, Problem> {
         let slot = self.free_slot().await?;
-        self.run(slot, work).await
-    }
-
-    /// Runs a blocking read that belongs to no request, and takes no slot of theirs. One runs at a
-    /// time; `work` gets the timeout of a request to the brokers.
-    pub(super) async fn read_aside<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&KafkaConfig, Duration) -> Result<T, KafkaError> + Send + 'static,
-    ) -> Result<T, Problem> {
-        let slot = Arc::clone(&self.aside).acquire_owned().await;
-        let slot = slot.map_err(|_| stopping())?;
-        let work =
-            move |kafka: &KafkaConfig, limits: SearchLimits| work(kafka, limits.request_timeout());
         self.run(slot, work).await
     }
 

@@ -43,7 +43,7 @@ pub struct StatusSettings {
     /// How long facts about a group are reused, so that many polls cost little. Default 500 ms.
     pub snapshot_ttl: Duration,
     /// How long the list of groups of a topic is reused, if the brokers were asked for it. Default
-    /// 30 s. It is read in the background, at about 0.1 s for each group of the cluster; until the
+    /// 30 s. It is read in the background, by a request for each group of the cluster; until the
     /// new list is there, answers have the old one.
     pub groups_ttl: Duration,
     /// The most groups that are reported of a topic. Default 32, in the order of their names.

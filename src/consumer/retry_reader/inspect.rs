@@ -5,7 +5,8 @@
 //! metadata, and applies the entries to the same [`ParkedSet`] as a member does. So the tool shows
 //! what a member that starts now would find.
 
-use crate::consumer::state::commit_metadata::{self, SettledAbove, Tag};
+use crate::consumer::state::commit_metadata::{self, Tag};
+use crate::kafka::admin::Admin;
 use crate::kafka::error::failed;
 use crate::kafka::log::LoggingContext;
 use crate::kafka::native::{Committed, committed, logged_in};
@@ -14,7 +15,7 @@ use crate::kafka::{KafkaConfig, KafkaError};
 use crate::recovery::parking::ParkedSet;
 use crate::recovery::{Owner, ParkedReason as Why, RetryState, RetryTopicEntry, retry_topic};
 use rdkafka::TopicPartitionList;
-use rdkafka::error::KafkaError as ClientError;
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -91,12 +92,20 @@ pub fn parked_keys(
     topic: &str,
     timeout: Duration,
 ) -> Result<Vec<ParkedKey>, KafkaError> {
-    keys_in(kafka, group, topic, &[], timeout, None)
+    let limit = ReadLimit {
+        timeout,
+        until: None,
+    };
+    let parts = unsettled_parts(kafka, group, topic, timeout)?;
+    keys_in(kafka, Owner { group, topic }, parts, limit)
 }
 
-/// Returns the keys that `group` has parked in these partitions of `topic`, or in all of them if
-/// `partitions` is empty. As [`parked_keys`], which reads all partitions: one is read faster.
-/// Reading the records ends `timeout` after the call.
+/// Returns the keys of `topic` that `group` has parked, in some partitions of its retry topic. As
+/// [`parked_keys`], which reads all partitions: one is read faster. Reading the records ends
+/// `timeout` after the call.
+///
+/// `progress` is that of the group on the retry topic, by [`group_progress`]. It names the
+/// partitions, and where the unsettled entries begin.
 ///
 /// # Errors
 /// As for [`parked_keys`], [`KafkaError::UnknownPartition`] for a partition that the retry topic
@@ -104,44 +113,55 @@ pub fn parked_keys(
 ///
 /// # Examples
 /// ```no_run
-/// use evenkeel::consumer::parked_keys_in;
+/// use evenkeel::consumer::{group_progress, parked_keys_in};
 /// use evenkeel::kafka::KafkaConfig;
+/// use evenkeel::kafka::admin::Admin;
+/// use evenkeel::recovery::retry_topic;
 /// use std::time::Duration;
 ///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// // Does the record at offset 17 of partition 3 wait in the retry topic?
-/// let kafka = KafkaConfig::from_env()?;
-/// let keys = parked_keys_in(&kafka, "payments", "shop.orders", &[3], Duration::from_secs(10))?;
+/// let (kafka, limit) = (KafkaConfig::from_env()?, Duration::from_secs(10));
+/// let admin = Admin::connect(&kafka, limit).await?;
+/// let retry = retry_topic("payments", "shop.orders");
+/// let progress = group_progress(&admin, "payments", &retry, &[3]).await?;
+/// let read = move || parked_keys_in(&kafka, "payments", "shop.orders", &progress, limit);
+/// let keys = tokio::task::spawn_blocking(read).await??;
 /// let waits = keys.iter().any(|key| key.source_offsets.contains(&Some(17)));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok(())
+/// # }
 /// ```
 pub fn parked_keys_in(
     kafka: &KafkaConfig,
     group: &str,
     topic: &str,
-    partitions: &[i32],
+    progress: &[PartitionProgress],
     timeout: Duration,
 ) -> Result<Vec<ParkedKey>, KafkaError> {
     let until = Instant::now().checked_add(timeout);
-    keys_in(kafka, group, topic, partitions, timeout, until)
+    let limit = ReadLimit { timeout, until };
+    let partitions: Vec<i32> = progress.iter().map(|part| part.partition).collect();
+    if partitions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let spans = spans_of(kafka, &retry_topic(group, topic), &partitions, timeout)?;
+    let parts = unsettled(spans, progress.to_vec());
+    keys_in(kafka, Owner { group, topic }, parts, limit)
 }
 
-/// The parked keys. Reading the records ends at `until`, if there is one.
+/// The parked keys in the unsettled parts of partitions.
 fn keys_in(
     kafka: &KafkaConfig,
-    group: &str,
-    topic: &str,
-    partitions: &[i32],
-    timeout: Duration,
-    until: Option<Instant>,
+    owner: Owner<'_>,
+    parts: Vec<Unsettled>,
+    limit: ReadLimit,
 ) -> Result<Vec<ParkedKey>, KafkaError> {
-    let limit = ReadLimit { timeout, until };
     let mut keys = Vec::new();
-    for part in unsettled_parts(kafka, group, topic, partitions, timeout)? {
-        let reader = Reader::of_spans(kafka, vec![part.span.clone()], timeout)?;
-        let owner = Owner { group, topic };
-        let mut own = read(reader, owner, part.span.start, &part.settled_above, limit)?;
+    for part in parts {
+        let reader = Reader::of_spans(kafka, vec![part.span.clone()], limit.timeout)?;
+        let mut own = read(reader, owner, &part, limit)?;
         for key in &mut own {
-            topic.clone_into(&mut key.topic);
+            owner.topic.clone_into(&mut key.topic);
             key.partition = part.span.partition;
         }
         own.sort_by_key(|key| key.offsets.first().copied());
@@ -194,39 +214,51 @@ impl PartitionProgress {
 }
 
 /// Returns the progress of `group` on these partitions of `topic`, by the committed offsets and
-/// their metadata. Blocks the calling thread, for at most `timeout`.
+/// their metadata. A topic that does not exist has none.
+///
+/// One client of the admin asks for all groups. Offsets that a transaction has not committed yet do
+/// not count: they are awaited, up to the timeout of the admin.
 ///
 /// It joins no group and reads no record. So it does not notice that a log was truncated or created
 /// again since the commit; a member does, and then handles the records again.
 ///
 /// # Errors
-/// Returns an error if the cluster cannot be reached or refuses to show the group's offsets.
+/// Returns [`KafkaError::Refused`] if this client may not describe the group or the topic, and an
+/// error if the cluster cannot be reached or offsets of a transaction stay pending.
 ///
 /// # Examples
 /// ```no_run
 /// use evenkeel::consumer::group_progress;
-/// use evenkeel::kafka::KafkaConfig;
-/// use std::time::Duration;
+/// use evenkeel::kafka::admin::Admin;
 ///
-/// // Blocks: call it on a thread of its own, or in `spawn_blocking`.
-/// let kafka = KafkaConfig::from_env()?;
-/// let limit = Duration::from_secs(10);
-/// for part in group_progress(&kafka, "payments", "shop.orders", &[0, 1], limit)? {
+/// # async fn example(admin: Admin) -> Result<(), evenkeel::kafka::KafkaError> {
+/// for part in group_progress(&admin, "payments", "shop.orders", &[0, 1]).await? {
 ///     println!("{}: {:?}, and {:?}", part.partition, part.committed, part.settled_above);
 /// }
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok(())
+/// # }
 /// ```
-pub fn group_progress(
-    kafka: &KafkaConfig,
+pub async fn group_progress(
+    admin: &Admin,
     group: &str,
     topic: &str,
     partitions: &[i32],
-    timeout: Duration,
 ) -> Result<Vec<PartitionProgress>, KafkaError> {
-    let committed = committed_of(kafka, group, topic, partitions, timeout)?;
+    let committed = admin.committed(group, topic, partitions).await?;
+    decoded(group, topic, committed)
+}
+
+/// The progress by committed offsets and their metadata.
+fn decoded(
+    group: &str,
+    topic: &str,
+    committed: Vec<Committed>,
+) -> Result<Vec<PartitionProgress>, KafkaError> {
     let progress = committed.into_iter().map(|found| {
-        if let Some(code) = found.error {
-            return Err(failed(OFFSETS, ClientError::OffsetFetch(code)));
+        match found.error {
+            // Brokers answer so, or that there is no offset.
+            None | Some(Code::UnknownTopicOrPartition) => {}
+            Some(code) => return Err(failed(OFFSETS, ClientError::OffsetFetch(code))),
         }
         let partition = found.partition;
         let tag = Tag {
@@ -264,12 +296,12 @@ pub fn parked_records<E: From<KafkaError>>(
     mut drain: impl FnMut(Reader, &mut dyn FnMut(LogRecord) -> Result<(), E>) -> Result<(), E>,
     each: &mut dyn FnMut(LogRecord) -> Result<(), E>,
 ) -> Result<(), E> {
-    for part in unsettled_parts(kafka, group, topic, &[], timeout)? {
+    for part in unsettled_parts(kafka, group, topic, timeout)? {
         let reader = Reader::of_spans(kafka, vec![part.span], timeout)?;
         drain(reader, &mut |record| {
             let entry = RetryTopicEntry::read(record.headers.iter(), Owner { group, topic });
             let is_parked = matches!(entry, RetryTopicEntry::Parked { .. });
-            match is_parked && !part.settled_above.contains(record.offset) {
+            match is_parked && !part.progress.is_settled(record.offset) {
                 true => each(record),
                 false => Ok(()),
             }
@@ -282,52 +314,52 @@ pub fn parked_records<E: From<KafkaError>>(
 /// offsets that are settled above it.
 struct Unsettled {
     span: Span,
-    settled_above: SettledAbove,
+    progress: PartitionProgress,
 }
 
-/// The unsettled part of these partitions of the retry topic, or of all if there are none.
+/// The unsettled parts of all partitions of the retry topic.
 fn unsettled_parts(
     kafka: &KafkaConfig,
     group: &str,
     topic: &str,
-    partitions: &[i32],
     timeout: Duration,
 ) -> Result<Vec<Unsettled>, KafkaError> {
     let retry = retry_topic(group, topic);
-    let mut spans: Vec<Span> = {
-        let partitions = partitions.iter().copied();
-        let reading = Reading::whole([retry.clone()]).with_partitions(partitions);
-        let reader = Reader::open(kafka, &reading, timeout)?;
-        reader.spans().cloned().collect()
-    };
+    let spans = spans_of(kafka, &retry, &[], timeout)?;
     let partitions: Vec<i32> = spans.iter().map(|span| span.partition).collect();
-    let mut parts = Vec::with_capacity(spans.len());
-    for found in committed_of(kafka, group, &retry, &partitions, timeout)? {
-        let tag = Tag {
-            group,
-            topic: &retry,
-            partition: found.partition,
-        };
-        let Some(at) = spans
-            .iter()
-            .position(|span| span.partition == found.partition)
-        else {
-            continue;
-        };
+    let committed = committed_of(kafka, group, &retry, &partitions, timeout)?;
+    Ok(unsettled(spans, decoded(group, &retry, committed)?))
+}
+
+/// The offsets of these partitions of a topic, or of all if there are none.
+fn spans_of(
+    kafka: &KafkaConfig,
+    topic: &str,
+    partitions: &[i32],
+    timeout: Duration,
+) -> Result<Vec<Span>, KafkaError> {
+    let partitions = partitions.iter().copied();
+    let reading = Reading::whole([topic.to_owned()]).with_partitions(partitions);
+    let reader = Reader::open(kafka, &reading, timeout)?;
+    Ok(reader.spans().cloned().collect())
+}
+
+/// The unsettled parts of those partitions whose offsets and progress are known.
+fn unsettled(mut spans: Vec<Span>, progress: Vec<PartitionProgress>) -> Vec<Unsettled> {
+    let parts = progress.into_iter().filter_map(|progress| {
+        let mut all = spans.iter();
+        let at = all.position(|span| span.partition == progress.partition)?;
         let span = spans.swap_remove(at);
-        let settled_above = found
-            .offset
-            .map(|start| commit_metadata::decode(tag, start, &found.metadata).settled_above);
-        parts.push(Unsettled {
+        Some(Unsettled {
             span: Span {
                 // Deleted entries are settled.
-                start: found.offset.unwrap_or(0).max(span.start),
+                start: progress.committed.unwrap_or(0).max(span.start),
                 ..span
             },
-            settled_above: settled_above.unwrap_or_default(),
-        });
-    }
-    Ok(parts)
+            progress,
+        })
+    });
+    parts.collect()
 }
 
 /// The request for committed offsets, in errors.
@@ -380,13 +412,13 @@ impl ReadLimit {
 fn read(
     mut reader: Reader,
     owner: Owner<'_>,
-    start: i64,
-    settled_above: &SettledAbove,
+    part: &Unsettled,
     limit: ReadLimit,
 ) -> Result<Vec<ParkedKey>, KafkaError> {
     let mut known: HashMap<i64, Known> = HashMap::new();
     // Waits are as long as their headers tell: the group's policy is unknown here.
-    let mut set = ParkedSet::new(start, 0, settled_above.runs(), i64::MAX, false);
+    let settled_above = &part.progress.settled_above;
+    let mut set = ParkedSet::new(part.span.start, 0, settled_above, i64::MAX, false);
     while !reader.at_end() {
         let Some(record) = reader.next(limit.next()?)? else {
             continue;

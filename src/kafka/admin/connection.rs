@@ -12,6 +12,7 @@
 //! reported cause after each. A rejected login ends the wait at once: a further attempt might lock
 //! the account.
 
+use super::offset_client::{OffsetClient, OffsetClients};
 use crate::durations::CALL_MAX;
 use crate::kafka::error::connection_fault::{LastFault, serve_events};
 use crate::kafka::error::{broken, explained, failed, unreachable};
@@ -37,6 +38,8 @@ struct Handles {
     login: Option<Login>,
     /// Creates topics and reads their settings. Started at first use.
     admin: OnceLock<AdminHandle>,
+    /// Requests committed offsets of groups. Started at first use.
+    offsets: OffsetClients,
 }
 
 /// An admin client. The bindings never poll it.
@@ -51,7 +54,8 @@ impl Drop for Handles {
         // Ending the clients waits for their threads, which must not block a task of the runtime.
         // If no thread can be started, it does.
         drop(self.login.take());
-        let clients = (self.client.take(), self.admin.take());
+        let offsets = std::mem::take(&mut self.offsets);
+        let clients = (self.client.take(), self.admin.take(), offsets);
         let _ = std::thread::Builder::new()
             .name("evenkeel-admin-end".to_owned())
             .spawn(move || drop(clients));
@@ -76,6 +80,7 @@ impl Connection {
             client: Some(client),
             login: Some(login),
             admin: OnceLock::new(),
+            offsets: OffsetClients::default(),
         };
         let connection = Self {
             handles: Arc::new(handles),
@@ -118,6 +123,16 @@ impl Connection {
             client,
         };
         Ok(&self.handles.admin.get_or_init(|| admin).client)
+    }
+
+    /// The client for committed offsets of any group, `group` among them.
+    pub(super) fn offset_client(&self, group: &str) -> Result<Arc<OffsetClient>, KafkaError> {
+        self.handles.offsets.get(self.config(), group)
+    }
+
+    /// Makes the next request for committed offsets use another client than this one.
+    pub(super) fn discard_offset_client(&self, client: &Arc<OffsetClient>) {
+        self.handles.offsets.discard(client);
     }
 
     /// The rest of the time, for the next request `what`.

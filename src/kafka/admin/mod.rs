@@ -16,10 +16,12 @@
 //! its deadline on its thread. A creation or a deletion may thus still take effect.
 
 mod assignment;
+mod committed;
 mod connection;
 mod descriptions;
 mod group_descriptions;
 mod group_offsets;
+mod offset_client;
 mod records;
 mod settings;
 mod topics;
@@ -35,6 +37,7 @@ pub use descriptions::{
 pub(crate) use settings::Setting;
 pub(crate) use settings::Settings;
 
+use super::native::Committed;
 use super::{KafkaConfig, KafkaError};
 use connection::Connection;
 use std::collections::BTreeMap;
@@ -403,6 +406,23 @@ impl Admin {
         let (group, topics) = (group.to_owned(), topics.to_vec());
         self.run("reading lag", move |connection| {
             group_offsets::of_group(connection, &group, &topics)
+        })
+        .await
+    }
+
+    /// The committed offsets of `group` for these partitions, with their metadata. One client asks
+    /// for all groups. While a transaction has pending offsets of a partition, the request is
+    /// repeated; if they stay pending, the partition has an error.
+    pub(crate) async fn committed(
+        &self,
+        group: &str,
+        topic: &str,
+        partitions: &[i32],
+    ) -> Result<Vec<Committed>, KafkaError> {
+        let (group, topic) = (group.to_owned(), topic.to_owned());
+        let partitions = partitions.to_vec();
+        self.run("reading the group's offsets", move |connection| {
+            committed::of_group(connection, &group, &topic, &partitions)
         })
         .await
     }

@@ -240,6 +240,42 @@ async fn a_group_that_may_not_be_read_is_refused() {
 }
 
 #[tokio::test]
+async fn committed_offsets_are_read_again_when_the_coordinator_moves() {
+    let fixture = fixture().await;
+    let topic = fixture.topic(2);
+    fixture.commit("one", &topic, 1, 7);
+    fixture.commit("two", &topic, 0, 8);
+    for (group, expected) in [("one", [None, Some(7)]), ("two", [Some(8), None])] {
+        fixture.cluster.request_errors(
+            RDKafkaApiKey::OffsetFetch,
+            &[
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR,
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS,
+            ],
+        );
+        let found = fixture.admin.committed(group, &topic, &[0, 1]).await;
+        let found = found.expect("the coordinator answers in the end");
+        let offsets: Vec<_> = found.iter().map(|part| part.offset).collect();
+        assert_eq!(offsets, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_of_offsets_names_the_missing_right() {
+    let fixture = fixture().await;
+    let topic = fixture.topic(1);
+    fixture.cluster.request_errors(
+        RDKafkaApiKey::OffsetFetch,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED],
+    );
+    let error = fixture.admin.committed("payments", &topic, &[0]).await;
+    let error = error.expect_err("not allowed");
+    assert!(matches!(error, KafkaError::Refused { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("DESCRIBE on the group payments"), "{text}");
+}
+
+#[tokio::test]
 async fn brokers_that_do_not_answer_are_named_with_the_cause() {
     let started = std::time::Instant::now();
     // Nothing listens on port 1.

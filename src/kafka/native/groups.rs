@@ -1,16 +1,18 @@
 //! Descriptions of groups of any consumer protocol, KIP-848 among them, as rust-rdkafka asks by the
-//! classic protocol only; and the membership of a client.
+//! classic protocol only; committed offsets of any group; and the membership of a client.
 //!
-//! The request is one of librdkafka's asynchronous admin requests. Its answer goes to a queue that
-//! is made for it, so that the calling thread can wait for it with a timeout. If the wait ends
+//! The requests are some of librdkafka's asynchronous admin requests. An answer goes to a queue
+//! that is made for it, so that the calling thread can wait for it with a timeout. If the wait ends
 //! first, the queue is destroyed and a late answer is dropped with it.
 
-use super::sys;
+use super::offsets::{Committed, copied};
+use super::{error_code, sys};
+use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaRespErr;
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr::{self, NonNull};
 use std::time::Duration;
 
@@ -76,18 +78,125 @@ pub(crate) fn describe_groups<C: ConsumerContext>(
     if pointers.is_empty() {
         return Ok(Vec::new());
     }
+    let client = consumer.client().native_ptr();
+    let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
+    // SAFETY: client and names are alive during the whole call. The data that the answer lends is
+    // copied before it is dropped.
+    unsafe {
+        let answer = ask(client, operation, timeout, |options, queue| {
+            sys::rd_kafka_DescribeConsumerGroups(
+                client,
+                pointers.as_mut_ptr(),
+                pointers.len(),
+                options,
+                queue,
+            );
+            Ok(())
+        })?;
+        let result = sys::rd_kafka_event_DescribeConsumerGroups_result(answer.event.get());
+        if result.is_null() {
+            return Err(RDKafkaErrorCode::Fail);
+        }
+        let mut count = 0;
+        let described = sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count);
+        Ok((0..count)
+            .map(|index| group(*described.add(index)))
+            .collect())
+    }
+}
+
+/// The committed offsets of any group, with their metadata; blocks up to `timeout`. A fault of one
+/// partition is in its element ([`Committed::error`]). While a transaction has a pending offset of
+/// a partition, its error is `UnstableOffsetCommit`.
+///
+/// The answer may be `NotCoordinator`, and then stays so: librdkafka keeps the coordinators that a
+/// client has found, and looks none up again while the old one is connected. Only a new client
+/// does.
+///
+/// The client must have a group of its own, of any name: when a coordinator has moved, librdkafka
+/// 2.12 notifies the client's group without a check that it has one, which ends the process.
+/// Without a group the result is `UnknownGroup`.
+pub(crate) fn committed_by<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    group: &str,
+    partitions: &TopicPartitionList,
+    timeout: Duration,
+) -> Result<Vec<Committed>, RDKafkaErrorCode> {
+    if partitions.count() == 0 {
+        return Ok(Vec::new());
+    }
+    let group = CString::new(group).map_err(|_| RDKafkaErrorCode::InvalidGroupId)?;
+    if !has_group(consumer) {
+        return Err(RDKafkaErrorCode::UnknownGroup);
+    }
+    let client = consumer.client().native_ptr();
+    let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS;
+    // SAFETY: client, name and list are alive during the whole call, and the client has a group.
+    // The request copies name and list; it is owned here and freed when it is dropped, and so is an
+    // error of the options. The data that the answer lends is copied before it is dropped.
+    unsafe {
+        let request = sys::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), partitions.ptr());
+        let request = Owned::new(request, sys::rd_kafka_ListConsumerGroupOffsets_destroy)
+            .ok_or(RDKafkaErrorCode::Fail)?;
+        let mut requests = [request.get()];
+        let answer = ask(client, operation, timeout, |options, queue| {
+            let error = sys::rd_kafka_AdminOptions_set_require_stable_offsets(options, 1);
+            if let Some(error) = Owned::new(error, sys::rd_kafka_error_destroy) {
+                return Err(code_of(error.get()));
+            }
+            sys::rd_kafka_ListConsumerGroupOffsets(
+                client,
+                requests.as_mut_ptr(),
+                requests.len(),
+                options,
+                queue,
+            );
+            Ok(())
+        })?;
+        let result = sys::rd_kafka_event_ListConsumerGroupOffsets_result(answer.event.get());
+        if result.is_null() {
+            return Err(RDKafkaErrorCode::Fail);
+        }
+        let mut count = 0;
+        let groups = sys::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &mut count);
+        if count == 0 || groups.is_null() {
+            return Err(RDKafkaErrorCode::Fail);
+        }
+        let error = sys::rd_kafka_group_result_error(*groups);
+        if !error.is_null() {
+            return Err(code_of(error));
+        }
+        Ok(copied(sys::rd_kafka_group_result_partitions(*groups)))
+    }
+}
+
+/// The answer to an admin request. Fields drop in order: the event before its queue.
+struct Answer {
+    event: Owned<sys::rd_kafka_event_t>,
+    _queue: Owned<sys::rd_kafka_queue_t>,
+}
+
+/// Makes an admin request, and waits up to `timeout` for its answer.
+///
+/// # Safety
+/// The client is alive during the call and the life of the answer. `send` sends one request of
+/// this operation, with the options and the queue that it is passed.
+unsafe fn ask(
+    client: *mut sys::rd_kafka_t,
+    operation: sys::rd_kafka_admin_op_t,
+    timeout: Duration,
+    send: impl FnOnce(
+        *mut sys::rd_kafka_AdminOptions_t,
+        *mut sys::rd_kafka_queue_t,
+    ) -> Result<(), RDKafkaErrorCode>,
+) -> Result<Answer, RDKafkaErrorCode> {
     let timeout_ms = i32::try_from(timeout.as_millis())
         .unwrap_or(i32::MAX)
         .max(1);
-    let client = consumer.client().native_ptr();
-    // SAFETY: the client is alive during the whole call. Options, queue and event are owned here
-    // and freed when they are dropped, the event before the queue. The data that the event's result
-    // lends is copied before that.
+    // SAFETY: the caller guarantees that the client is alive. Options, queue and event are owned
+    // and freed when they are dropped, the event before the queue.
     unsafe {
-        let options = sys::rd_kafka_AdminOptions_new(
-            client,
-            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
-        );
+        let options = sys::rd_kafka_AdminOptions_new(client, operation);
         let options = Owned::new(options, sys::rd_kafka_AdminOptions_destroy)
             .ok_or(RDKafkaErrorCode::Fail)?;
         let error = sys::rd_kafka_AdminOptions_set_request_timeout(
@@ -101,30 +210,27 @@ pub(crate) fn describe_groups<C: ConsumerContext>(
         }
         let queue = Owned::new(sys::rd_kafka_queue_new(client), sys::rd_kafka_queue_destroy)
             .ok_or(RDKafkaErrorCode::Fail)?;
-        sys::rd_kafka_DescribeConsumerGroups(
-            client,
-            pointers.as_mut_ptr(),
-            pointers.len(),
-            options.get(),
-            queue.get(),
-        );
+        send(options.get(), queue.get())?;
         let event = sys::rd_kafka_queue_poll(queue.get(), timeout_ms);
         let event = Owned::new(event, sys::rd_kafka_event_destroy)
             .ok_or(RDKafkaErrorCode::OperationTimedOut)?;
-        let error = sys::rd_kafka_event_error(event.get());
-        if error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(error.into());
+        match error_code(rd_kafka_event_error(event.get())) {
+            Some(error) => Err(error),
+            None => Ok(Answer {
+                event,
+                _queue: queue,
+            }),
         }
-        let result = sys::rd_kafka_event_DescribeConsumerGroups_result(event.get());
-        if result.is_null() {
-            return Err(RDKafkaErrorCode::Fail);
-        }
-        let mut count = 0;
-        let described = sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count);
-        Ok((0..count)
-            .map(|index| group(*described.add(index)))
-            .collect())
     }
+}
+
+/// The code of an error.
+///
+/// # Safety
+/// `error` is valid during the call.
+unsafe fn code_of(error: *const sys::rd_kafka_error_t) -> RDKafkaErrorCode {
+    // SAFETY: the caller guarantees that the error is valid.
+    error_code(unsafe { rd_kafka_error_code(error) }).unwrap_or(RDKafkaErrorCode::Fail)
 }
 
 /// Copies a group's description.
@@ -135,7 +241,7 @@ unsafe fn group(description: *const sys::rd_kafka_ConsumerGroupDescription_t) ->
     // SAFETY: the caller guarantees that the description is valid. All lent data is copied.
     unsafe {
         let error = sys::rd_kafka_ConsumerGroupDescription_error(description);
-        let error = (!error.is_null()).then(|| sys::rd_kafka_error_code(error).into());
+        let error = (!error.is_null()).then(|| code_of(error));
         let state = sys::rd_kafka_ConsumerGroupDescription_state(description);
         let state = match state {
             sys::rd_kafka_consumer_group_state_t::RD_KAFKA_CONSUMER_GROUP_STATE_UNKNOWN => None,
@@ -225,6 +331,15 @@ pub(crate) fn is_member<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool 
     }
 }
 
+/// Whether the client has a group, which it need not have joined.
+fn has_group<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool {
+    // SAFETY: the client is alive. The result is null, or owned here and freed once.
+    unsafe {
+        let metadata = sys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
+        Owned::new(metadata, sys::rd_kafka_consumer_group_metadata_destroy).is_some()
+    }
+}
+
 /// The id that the group assigned to this member. None before it has joined.
 pub(crate) fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<String> {
     // SAFETY: the client is alive. The result is null, or a C string that is owned here and freed
@@ -239,4 +354,12 @@ pub(crate) fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Optio
         sys::rd_kafka_mem_free(client, id.cast());
         Some(copy).filter(|id| !id.is_empty())
     }
+}
+
+unsafe extern "C" {
+    /// As in the bindings, except for the type of the result, which may be a broker's code.
+    fn rd_kafka_event_error(event: *mut sys::rd_kafka_event_t) -> c_int;
+
+    /// As above.
+    fn rd_kafka_error_code(error: *const sys::rd_kafka_error_t) -> c_int;
 }

@@ -27,7 +27,7 @@
 //! | `message_headers.rs` | headers with names of any bytes |
 //! | `offsets.rs` | commits and committed offsets, with metadata and leader epochs (KIP-320) |
 //! | `topic_ids.rs` | ids that tell a topic from a recreated one (KIP-516) |
-//! | `groups.rs` | descriptions of groups of the newer protocol (KIP-848), and membership |
+//! | `groups.rs` | descriptions (KIP-848) and committed offsets of any group, and membership |
 //! | `login.rs` | tokens for SASL/OAUTHBEARER |
 //! | `reconnect.rs` | clients that have lost all brokers |
 #![allow(unsafe_code)]

@@ -50,16 +50,22 @@ pub(crate) fn committed<C: ConsumerContext>(
     if let Some(error) = error_code(error) {
         return Err(KafkaError::OffsetFetch(error));
     }
-    // SAFETY: `elems` points to `cnt` elements that the list owns. The topic is a C string, the
-    // metadata null or `metadata_size` bytes.
+    // SAFETY: the list is alive during the call.
+    Ok(unsafe { copied(list.ptr()) })
+}
+
+/// Copies the committed offsets of a list.
+///
+/// # Safety
+/// The list is null or valid during the call.
+pub(super) unsafe fn copied(list: *const sys::rd_kafka_topic_partition_list_t) -> Vec<Committed> {
+    // SAFETY: the caller guarantees that the list is valid. `elems` points to `cnt` elements that
+    // the list owns. The topic is a C string, the metadata null or `metadata_size` bytes.
     unsafe {
-        let raw = &*list.ptr();
-        let elements = if raw.cnt > 0 {
-            std::slice::from_raw_parts(raw.elems, raw.cnt as usize)
-        } else {
-            &[]
+        let Some(list) = list.as_ref().filter(|list| list.cnt > 0) else {
+            return Vec::new();
         };
-        Ok(elements
+        std::slice::from_raw_parts(list.elems, list.cnt as usize)
             .iter()
             .map(|element| {
                 let error = error_code(ptr::addr_of!(element.err).cast::<i32>().read());
@@ -75,7 +81,7 @@ pub(crate) fn committed<C: ConsumerContext>(
                         .to_vec(),
                 }
             })
-            .collect())
+            .collect()
     }
 }
 

@@ -227,6 +227,75 @@ async fn committed_metadata_and_watermarks_are_read() {
     assert_eq!(after, [expected]);
 }
 
+/// A client of this group.
+fn member_of(
+    cluster: &MockCluster<'static, DefaultProducerContext>,
+    group: &str,
+) -> BaseConsumer<DefaultConsumerContext> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", cluster.bootstrap_servers());
+    if !group.is_empty() {
+        config.set("group.id", group);
+    }
+    config.create().expect("consumer")
+}
+
+#[tokio::test]
+async fn offsets_of_any_group_are_read_with_their_metadata() {
+    let cluster = cluster(4).await;
+    for (group, next, metadata) in [("one", 3, "above=1"), ("two", 4, "above=2")] {
+        let mut list = TopicPartitionList::new();
+        let mut element = list.add_partition(TOPIC, 0);
+        element.set_offset(Offset::Offset(next)).expect("an offset");
+        element.set_metadata(metadata);
+        let sync = rdkafka::consumer::CommitMode::Sync;
+        let committed = member_of(&cluster, group).commit(&list, sync);
+        committed.expect("the offsets are committed");
+    }
+    let mut list = TopicPartitionList::new();
+    list.add_partition(TOPIC, 0);
+    let client = member_of(&cluster, "other");
+    let read = |group| groups::committed_by(&client, group, &list, LONG).expect("committed");
+    for (group, next, metadata) in [("one", 3, "above=1"), ("two", 4, "above=2")] {
+        let expected = Committed {
+            leader_epoch: Some(0),
+            topic: TOPIC.to_owned(),
+            partition: 0,
+            offset: Some(next),
+            metadata: metadata.into(),
+            error: None,
+        };
+        assert_eq!(read(group), [expected]);
+    }
+    assert_eq!(read("three")[0].offset, None);
+    let nothing = TopicPartitionList::new();
+    assert_eq!(
+        groups::committed_by(&client, "one", &nothing, LONG),
+        Ok(Vec::new())
+    );
+}
+
+#[tokio::test]
+async fn a_moved_coordinator_is_an_error_and_not_the_end() {
+    let cluster = cluster(0).await;
+    let mut list = TopicPartitionList::new();
+    list.add_partition(TOPIC, 0);
+    let without_group = member_of(&cluster, "");
+    assert_eq!(
+        groups::committed_by(&without_group, "one", &list, LONG),
+        Err(RDKafkaErrorCode::UnknownGroup)
+    );
+    cluster.request_errors(
+        rdkafka::types::RDKafkaApiKey::OffsetFetch,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR],
+    );
+    let client = member_of(&cluster, "other");
+    assert_eq!(
+        groups::committed_by(&client, "one", &list, LONG),
+        Err(RDKafkaErrorCode::NotCoordinator)
+    );
+}
+
 #[test]
 fn an_unknown_error_code_is_an_unknown_error() {
     assert_eq!(error_code(0), None);

@@ -1,10 +1,14 @@
-//! A reading to the end ends before an open transaction, and after the marker of a closed one.
+//! A reading to the end ends before an open transaction, and after the marker of a closed one. The
+//! offsets of an open transaction are no progress.
 
 use crate::support::Case;
+use evenkeel::consumer::group_progress;
 use evenkeel::kafka::KafkaConfig;
+use evenkeel::kafka::admin::Admin;
 use evenkeel::kafka::reader::{Reader, Reading};
-use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::time::{Duration, Instant};
 
 /// Time limit of each request.
@@ -71,4 +75,45 @@ async fn a_reading_to_the_end_does_not_wait_for_transactions() {
     tokio::task::spawn_blocking(check)
         .await
         .expect("the task does not panic");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pending_offsets_of_a_transaction_are_no_progress() {
+    let Some(case) = Case::new("it-pending-offsets", 1).await else {
+        return;
+    };
+    let group = format!("{}-pending", case.topic);
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &case.kafka.brokers)
+        .set("transactional.id", &group)
+        .create()
+        .expect("a producer");
+    tokio::task::block_in_place(|| {
+        let member: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &case.kafka.brokers)
+            .set("group.id", &group)
+            .create()
+            .expect("a consumer");
+        let mut offsets = TopicPartitionList::new();
+        let added = offsets.add_partition_offset(&case.topic, 0, Offset::Offset(5));
+        added.expect("an offset");
+        let metadata = member.group_metadata().expect("it has a group");
+        producer.init_transactions(WITHIN).expect("it starts");
+        producer.begin_transaction().expect("it begins");
+        producer
+            .send_offsets_to_transaction(&offsets, &metadata, WITHIN)
+            .expect("the offsets are sent");
+    });
+    let soon = Admin::connect(&case.kafka, Duration::from_secs(2)).await;
+    let soon = soon.expect("it connects");
+    let pending = group_progress(&soon, &group, &case.topic, &[0]).await;
+    pending.expect_err("the offset is pending");
+
+    tokio::task::block_in_place(|| producer.commit_transaction(WITHIN)).expect("it commits");
+    let admin = Admin::connect(&case.kafka, WITHIN)
+        .await
+        .expect("it connects");
+    let progress = group_progress(&admin, &group, &case.topic, &[0]).await;
+    let progress = progress.expect("the offset is committed");
+    assert_eq!(progress[0].committed, Some(5));
 }

@@ -1,4 +1,4 @@
-//! The groups that read a topic, by the brokers. Finding them takes a client for each group of the
+//! The groups that read a topic, by the brokers. Finding them takes a request for each group of the
 //! cluster: it runs as a task of its own, which no request waits for to the end.
 //!
 //! Owns the lists and their age. Knows nothing of events.
@@ -7,7 +7,8 @@ use super::super::brokers::{Brokers, unavailable};
 use super::super::settings::StatusSettings;
 use crate::http::Problem;
 use evenkeel::consumer::group_progress;
-use evenkeel::kafka::{KafkaConfig, KafkaError};
+use evenkeel::kafka::KafkaError;
+use evenkeel::kafka::admin::Admin;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -166,7 +167,7 @@ async fn discover(
     let counts = admin.partition_counts(std::slice::from_ref(&name)).await;
     let counts = counts.map_err(|error| unavailable(&error))?;
     let count = counts.get(topic).copied().unwrap_or(0);
-    let partitions: Arc<[i32]> = (0..i32::try_from(count).unwrap_or(i32::MAX)).collect();
+    let partitions: Vec<i32> = (0..i32::try_from(count).unwrap_or(i32::MAX)).collect();
     let mut found = GroupList::default();
     for group in listed {
         let is_of_consumers = group.protocol.is_empty() || group.protocol.starts_with("consumer");
@@ -177,18 +178,13 @@ async fn discover(
         let is_assigned = members.any(|member| member.assignment.contains_key(topic));
         let is_reader = match is_assigned {
             true => Ok(true),
-            false => {
-                let (group, topic) = (group.group.clone(), name.clone());
-                let partitions = Arc::clone(&partitions);
-                let read = brokers.read_aside(move |kafka, timeout| {
-                    has_committed(kafka, &group, &topic, &partitions, timeout)
-                });
-                read.await
-            }
+            false => has_committed(admin, &group.group, topic, &partitions).await,
         };
-        let is_reader = is_reader.unwrap_or_else(|_| {
+        let is_reader = is_reader.unwrap_or_else(|error| {
+            let group = group.group.as_str();
+            tracing::warn!(group, %error, "the offsets of a group could not be read");
             found.unread += 1;
-            old.names.contains(&group.group)
+            old.names.iter().any(|name| name == group)
         });
         if is_reader {
             found.names.push(group.group);
@@ -197,15 +193,14 @@ async fn discover(
     Ok(found)
 }
 
-/// Whether the group has committed an offset of the topic. Blocks.
-fn has_committed(
-    kafka: &KafkaConfig,
+/// Whether the group has committed an offset of the topic.
+async fn has_committed(
+    admin: &Admin,
     group: &str,
     topic: &str,
     partitions: &[i32],
-    timeout: Duration,
 ) -> Result<bool, KafkaError> {
-    match group_progress(kafka, group, topic, partitions, timeout) {
+    match group_progress(admin, group, topic, partitions).await {
         Ok(progress) => Ok(progress.iter().any(|part| part.committed.is_some())),
         // A group that the gateway may not see is not reported.
         Err(KafkaError::Refused { .. }) => Ok(false),
@@ -217,6 +212,7 @@ fn has_committed(
 mod tests {
     use super::*;
     use crate::http::ProblemKind;
+    use evenkeel::kafka::KafkaConfig;
 
     #[tokio::test(start_paused = true)]
     async fn an_old_list_stays_until_a_new_one_is_there() {

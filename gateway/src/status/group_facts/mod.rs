@@ -181,17 +181,26 @@ impl Groups {
         at: &RecordPosition,
     ) -> Result<(Generation, PartitionProgress), Problem> {
         let key = (group.to_owned(), at.topic.clone(), at.partition);
-        let (group, topic, partition) = key.clone();
-        let read = self.brokers.read_when_free(move |kafka, limits| {
-            let timeout = limits.request_timeout();
-            let progress = group_progress(kafka, &group, &topic, &[partition], timeout)?;
-            let own = progress
-                .into_iter()
-                .find(|part| part.partition == partition);
-            let own = own.unwrap_or_else(|| PartitionProgress::new(partition));
-            Ok((Instant::now(), own))
-        });
+        let read = async {
+            let progress = self.progress_of(group, &at.topic, at.partition).await?;
+            Ok((Instant::now(), progress))
+        };
         self.progress.get(key, read).await
+    }
+
+    /// The progress of a group on a partition of any topic.
+    async fn progress_of(
+        &self,
+        group: &str,
+        topic: &str,
+        partition: i32,
+    ) -> Result<PartitionProgress, Problem> {
+        let _slot = self.brokers.free_slot().await?;
+        let admin = self.brokers.admin().await?;
+        let progress = group_progress(admin, group, topic, &[partition]).await;
+        let mut progress = progress.map_err(|error| unavailable(&error))?.into_iter();
+        let own = progress.find(|part| part.partition == partition);
+        Ok(own.unwrap_or_else(|| PartitionProgress::new(partition)))
     }
 
     async fn members(&self, group: &str) -> Result<Members, Problem> {
@@ -218,9 +227,14 @@ impl Groups {
         let place = (group.to_owned(), at.topic.clone(), at.partition);
         let key = (place.clone(), generation);
         let records_max = self.settings.parked_records_max;
-        let read = self.brokers.read_when_free(move |kafka, limits| {
-            waiting_keys(kafka, &place, records_max, limits).map(Arc::new)
-        });
+        let read = async {
+            let retry = retry_topic(group, &at.topic);
+            let progress = self.progress_of(group, &retry, at.partition).await?;
+            let read = move |kafka: &KafkaConfig, limits| {
+                waiting_keys(kafka, &place, progress, records_max, limits).map(Arc::new)
+            };
+            self.brokers.read_when_free(read).await
+        };
         let waiting = self.waiting.get(key, read).await?;
         Ok(match &*waiting {
             WaitingKeys::Keys(keys) => parked_in(keys, at.offset),
@@ -296,17 +310,19 @@ impl Groups {
     }
 }
 
-/// The waiting keys of a partition, unless they are too many to be kept. Blocks.
+/// The waiting keys of a partition, unless they are too many to be kept, by the group's progress on
+/// its retry topic. Blocks.
 fn waiting_keys(
     kafka: &KafkaConfig,
     (group, topic, partition): &GroupPartition,
+    progress: PartitionProgress,
     records_max: u64,
     limits: SearchLimits,
 ) -> Result<WaitingKeys, KafkaError> {
-    let (retry, partitions) = (retry_topic(group, topic), [*partition]);
+    let retry = retry_topic(group, topic);
     // An empty extent: it is opened for the end of the partition only.
     let reading = Reading::whole([retry.as_str()])
-        .with_partitions(partitions)
+        .with_partitions([*partition])
         .with_start(Start::End);
     let end = match Reader::open(kafka, &reading, limits.request_timeout()) {
         Ok(reader) => reader.spans().map(|span| span.start).max().unwrap_or(0),
@@ -315,17 +331,13 @@ fn waiting_keys(
         }
         Err(error) => return Err(error),
     };
-    let progress = group_progress(kafka, group, &retry, &partitions, limits.request_timeout())?;
-    let committed = progress
-        .first()
-        .and_then(|part| part.committed)
-        .unwrap_or(0);
+    let committed = progress.committed.unwrap_or(0);
     match u64::try_from(end.saturating_sub(committed)).unwrap_or(0) {
         0 => Ok(WaitingKeys::Keys(Vec::new())),
         entries if entries > records_max => Ok(WaitingKeys::TooMany),
         _ => {
             let timeout = limits.request_timeout();
-            let keys = parked_keys_in(kafka, group, topic, &partitions, timeout)?;
+            let keys = parked_keys_in(kafka, group, topic, &[progress], timeout)?;
             Ok(WaitingKeys::Keys(keys))
         }
     }
