@@ -1,6 +1,9 @@
 //! Names that do not collide between tests, runs and machines.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// A name that no other test uses: `prefix`, a hyphen and twelve random hexadecimal digits.
 ///
@@ -16,9 +19,22 @@ pub fn unique(prefix: &str) -> String {
     format!("{prefix}-{digits:012x}")
 }
 
-/// A port that was free at the time of the call. Another process may take it before a server binds
-/// it, so a start that fails for that reason is repeated.
+/// The ports of servers: below those that systems take for outgoing connections, which could occupy
+/// a port between the call and the start of its server.
+const PORTS: Range<u16> = 20_000..32_000;
+
+/// A port that was free at the time of the call. A process gets each one once. Another process may
+/// take it before a server binds it, so a start that fails for that reason is repeated.
 pub(super) fn free_port() -> std::io::Result<u16> {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    for _ in 0..1_000 {
+        let port = PORTS.start + rand::random::<u16>() % (PORTS.end - PORTS.start);
+        if given.insert(port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    // All of them are in use, or were given: the system knows others.
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 

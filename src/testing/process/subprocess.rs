@@ -42,11 +42,15 @@ where
     ))
 }
 
-/// The last line that is not blank, preferably of `first`.
+/// The last line that is not blank, preferably of `first`. Of a Java stack trace, the last cause.
 pub(in crate::testing) fn last_line<'a>(first: &'a str, second: &'a str) -> &'a str {
+    let is_frame = |line: &str| line.starts_with("at ") || line.starts_with("... ");
     [first, second]
         .into_iter()
-        .find_map(|text| text.lines().map(str::trim).rfind(|line| !line.is_empty()))
+        .find_map(|text| {
+            let mut lines = text.lines().map(str::trim);
+            lines.rfind(|line| !line.is_empty() && !is_frame(line))
+        })
         .unwrap_or("it printed nothing")
 }
 
@@ -69,6 +73,13 @@ mod tests {
             sh("exit 3", 5_000).await,
             Err("`sh` failed: it printed nothing".to_owned())
         );
+    }
+
+    #[test]
+    fn a_stack_trace_is_told_by_its_last_cause() {
+        let trace =
+            "Exception: a\n\tat A.b(A.java:1)\nCaused by: b\n\tat C.d(C.java:2)\n\t... 3 more";
+        assert_eq!(last_line(trace, "printed"), "Caused by: b");
     }
 
     #[tokio::test]

@@ -41,13 +41,19 @@ impl RequestGuard {
             self.activity.part_written();
         }
     }
+
+    /// Notes that nothing waits any more, which says nothing of the client.
+    fn part_given_up(&mut self) {
+        if self.waits {
+            self.waits = false;
+            self.activity.part_given_up();
+        }
+    }
 }
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        if self.waits {
-            self.activity.part_given_up();
-        }
+        self.part_given_up();
         self.activity.request_ended(Instant::now());
     }
 }
@@ -55,10 +61,15 @@ impl Drop for RequestGuard {
 /// A body with the guard of its request. From when a part is handed out until the next one is asked
 /// for, it waits to be written; so does the head of the answer. The last one is written when the
 /// body is dropped: HTTP has taken it over. One that is dropped before was given up.
+///
+/// The first part is no sign of a client that reads: in HTTP/2 heads need no room, and hyper asks
+/// for the part behind one before there is room for it.
 #[derive(Debug)]
 pub(super) struct CountedBody {
     inner: Body,
     guard: RequestGuard,
+    /// Whether a part was asked for.
+    is_begun: bool,
     /// Whether trailers were handed out. Nothing comes after them.
     has_trailers: bool,
 }
@@ -69,6 +80,7 @@ impl CountedBody {
         Self {
             inner,
             guard,
+            is_begun: false,
             has_trailers: false,
         }
     }
@@ -91,11 +103,18 @@ impl HttpBody for CountedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = self.get_mut();
-        this.guard.part_written();
+        if this.is_begun {
+            this.guard.part_written();
+        }
+        this.is_begun = true;
         let polled = Pin::new(&mut this.inner).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            this.has_trailers = frame.is_trailers();
-            this.guard.part_waits();
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.has_trailers = frame.is_trailers();
+                this.guard.part_waits();
+            }
+            // The client has the head, and waits.
+            _ => this.guard.part_given_up(),
         }
         polled
     }
