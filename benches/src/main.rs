@@ -58,6 +58,9 @@ struct Arguments {
     /// Number of keys [default: by workload].
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     keys: Option<u64>,
+    /// Contestant to measure, such as evenkeel-process-crash; may be repeated [default: all].
+    #[arg(long = "contestant", value_name = "NAME")]
+    contestants: Vec<String>,
     /// Turns of each contestant [default: by workload].
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     runs: Option<u64>,
@@ -65,7 +68,7 @@ struct Arguments {
     #[arg(long, short, visible_alias = "bootstrap-server")]
     brokers: Option<String>,
     /// A property of the client for every contestant; may be repeated. Not checked for the raw
-    /// ones.
+    /// ones. The daemons of the shop get it as `-X`.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     properties: Vec<String>,
     /// Minimum ratio to raw; exit code 3 if one is less.
@@ -109,6 +112,7 @@ impl ValueEnum for Choice {
             Choice::One(Workload::GatewayOverload),
             Choice::One(Workload::GatewayOutage),
             Choice::One(Workload::GatewayStreams),
+            Choice::One(Workload::Shop),
         ];
         CHOICES
     }
@@ -182,7 +186,7 @@ async fn run_workload(
     arguments: &Arguments,
     cluster: &Cluster,
 ) -> anyhow::Result<Report> {
-    let plan = workload.plan();
+    let plan = workload.plan().only(&arguments.contestants)?;
     eprintln!("{}: {}", workload.name(), plan.title);
     let mut contestants = Vec::with_capacity(plan.contestants.len());
     for contestant in &plan.contestants {

@@ -50,7 +50,7 @@ struct AimResult {
     met: bool,
 }
 
-/// The contestant that represents evenkeel.
+/// The contestant that represents evenkeel. Names of its variants begin with it.
 const EVENKEEL: &str = "evenkeel";
 
 impl Report {
@@ -69,7 +69,8 @@ impl Report {
         let lines: Vec<Line> = results.into_iter().map(Line::new).collect();
         let find = |name: &str| lines.iter().find(|line| line.name == name);
         let first = plan.contestants.first().map(|contestant| contestant.name);
-        let raw = first.filter(|name| *name != EVENKEEL).and_then(find);
+        let raw = first.filter(|name| !name.starts_with(EVENKEEL));
+        let raw = raw.and_then(find);
         let ours = find(EVENKEEL);
         let aim = |aim: &Aim| AimResult::new(aim, find);
         Self {

@@ -2,6 +2,7 @@
 
 use crate::workload::Workload;
 use evenkeel::kafka::KafkaConfig;
+use evenkeel_program::exit::Usage;
 use rdkafka::ClientConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,6 +19,30 @@ pub(crate) struct Plan {
     pub(crate) aims: Vec<Aim>,
     /// Turns of each contestant, unless the user chooses another number.
     pub(crate) runs: usize,
+}
+
+impl Plan {
+    /// The plan of the named contestants, with the aims that need no other. Without names, all of
+    /// it.
+    pub(crate) fn only(mut self, names: &[String]) -> Result<Self, Usage> {
+        if names.is_empty() {
+            return Ok(self);
+        }
+        let is_known = |name: &&String| self.contestants.iter().any(|known| known.name == **name);
+        if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
+            let known: Vec<&str> = self.contestants.iter().map(|known| known.name).collect();
+            let known = known.join(", ");
+            return Err(Usage(format!(
+                "there is no contestant {unknown}: this workload has {known}"
+            )));
+        }
+        let is_named = |name: &str| names.iter().any(|named| named == name);
+        self.contestants
+            .retain(|contestant| is_named(contestant.name));
+        self.aims
+            .retain(|aim| is_named(aim.contestant) && aim.figure.other().is_none_or(is_named));
+        Ok(self)
+    }
 }
 
 /// A contestant of a workload.
@@ -130,6 +155,19 @@ pub(crate) enum Figure {
     DetailRatioTo(&'static str, &'static str),
 }
 
+impl Figure {
+    /// The other contestant that it needs.
+    fn other(&self) -> Option<&'static str> {
+        match self {
+            Self::RatioTo(other)
+            | Self::MoreThan(other)
+            | Self::UsMoreThan(other)
+            | Self::DetailRatioTo(_, other) => Some(*other),
+            Self::Value | Self::UsPerMessage | Self::RssMib | Self::Detail(_) => None,
+        }
+    }
+}
+
 /// Whether the bound is a minimum or a maximum.
 #[derive(Clone, Copy)]
 pub(crate) enum Bound {
@@ -153,5 +191,43 @@ impl Bound {
             Self::AtLeast(least) => measured >= least,
             Self::AtMost(most) => measured <= most,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> Plan {
+        let contestant = |name| Contestant { name, data: None };
+        let at_least = |figure| Aim::new("evenkeel", figure, Bound::AtLeast(1.0));
+        Plan {
+            title: "a test".to_owned(),
+            unit: "messages/s",
+            contestants: ["raw", "evenkeel"].map(contestant).into(),
+            aims: vec![at_least(Figure::RatioTo("raw")), at_least(Figure::Value)],
+            runs: 1,
+        }
+    }
+
+    #[test]
+    fn a_plan_of_named_contestants_has_the_aims_that_need_no_other() {
+        let count = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let plan = plan().only(&names).expect("known names");
+            (plan.contestants.len(), plan.aims.len())
+        };
+        assert_eq!(count(&[]), (2, 2));
+        assert_eq!(count(&["raw", "evenkeel"]), (2, 2));
+        assert_eq!(count(&["evenkeel"]), (1, 1));
+        assert_eq!(count(&["raw"]), (1, 0));
+    }
+
+    #[test]
+    fn an_unknown_contestant_is_named_with_the_known_ones() {
+        let refused = plan().only(&["other".to_owned()]).err();
+        let refused = refused.expect("there is no such contestant").to_string();
+        assert!(refused.contains("other"), "{refused}");
+        assert!(refused.contains("raw, evenkeel"), "{refused}");
     }
 }

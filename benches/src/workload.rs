@@ -41,6 +41,8 @@ pub(crate) enum Workload {
     GatewayOutage,
     /// Stream events to 1, 100 and 5,000 clients.
     GatewayStreams,
+    /// Place orders in the whole shop: rate, processor time an effect, time until dispatch.
+    Shop,
 }
 
 impl Workload {

@@ -69,8 +69,15 @@ impl LatencyTracker {
     pub(crate) fn record_handled(&self, value: Option<&[u8]>) {
         let number = std::str::from_utf8(value.unwrap_or_default())
             .ok()
-            .and_then(|value| value.parse::<usize>().ok());
-        let Some(handled) = number.and_then(|number| self.handled.get(number)) else {
+            .and_then(|value| value.parse().ok());
+        if let Some(number) = number {
+            self.number_handled(number);
+        }
+    }
+
+    /// [`LatencyTracker::record_handled`] for a record whose number is known. Ignores others.
+    pub(crate) fn number_handled(&self, number: u64) {
+        let Some(handled) = self.handled.get(number as usize) else {
             return;
         };
         let now = self.now();
@@ -115,6 +122,11 @@ impl LatencyTracker {
     /// The number of records that were handled more than once.
     pub(crate) fn duplicates(&self) -> u64 {
         self.duplicates.load(Ordering::Relaxed)
+    }
+
+    /// The number of all records, also of those that do not count.
+    pub(crate) fn records(&self) -> u64 {
+        self.sent.len() as u64
     }
 
     /// The number of records in the counted time.

@@ -1,9 +1,10 @@
-//! Resource usage of this process: wall-clock time, processor time, and peak memory. Reads `/proc`.
+//! Resource usage of a process, this one or a child: wall-clock time, processor time, and memory.
+//! Reads `/proc`.
 
 use anyhow::Context;
 use std::time::{Duration, Instant};
 
-/// Ticks per second in `/proc/self/stat`. On Linux it is 100 for programs of every architecture.
+/// Ticks per second in `/proc/PID/stat`. On Linux it is 100 for programs of every architecture.
 const TICKS_PER_SECOND: u64 = 100;
 
 /// A point in time, with the processor time of all threads so far.
@@ -21,9 +22,18 @@ pub(crate) struct Usage {
 }
 
 impl UsageReading {
-    /// The current moment.
+    /// The current moment, and this process.
     pub(crate) fn now() -> Self {
-        let stat = std::fs::read_to_string("/proc/self/stat").ok();
+        Self::of("self")
+    }
+
+    /// The current moment, and the child with this id. It may have ended, but not been waited for.
+    pub(crate) fn of_child(pid: u32) -> Self {
+        Self::of(&pid.to_string())
+    }
+
+    fn of(process: &str) -> Self {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok();
         Self {
             at: Instant::now(),
             processor: stat.as_deref().and_then(processor_time),
@@ -33,7 +43,7 @@ impl UsageReading {
     /// The difference to `earlier`.
     pub(crate) fn since(&self, earlier: &Self) -> anyhow::Result<Usage> {
         let until = self.processor.zip(earlier.processor);
-        let (until, from) = until.context("/proc/self/stat cannot be read: this needs Linux")?;
+        let (until, from) = until.context("/proc/PID/stat cannot be read: this needs Linux")?;
         Ok(Usage {
             wall: self.at.duration_since(earlier.at),
             processor: until.saturating_sub(from),
@@ -55,19 +65,25 @@ fn processor_time(stat: &str) -> Option<Duration> {
 
 /// The peak of this process's resident memory, in MiB.
 pub(crate) fn resident_max_mib() -> anyhow::Result<f64> {
-    memory_mib("VmHWM:")
+    memory_mib("self", "VmHWM:")
+}
+
+/// The peak of the resident memory of the child with this id, in MiB.
+pub(crate) fn resident_max_mib_of_child(pid: u32) -> anyhow::Result<f64> {
+    memory_mib(&pid.to_string(), "VmHWM:")
 }
 
 /// The current resident memory of this process, in MiB.
 pub(crate) fn resident_mib() -> anyhow::Result<f64> {
-    memory_mib("VmRSS:")
+    memory_mib("self", "VmRSS:")
 }
 
-fn memory_mib(name: &str) -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status");
-    let status = status.context("/proc/self/status cannot be read: this needs Linux")?;
+fn memory_mib(process: &str, name: &str) -> anyhow::Result<f64> {
+    let path = format!("/proc/{process}/status");
+    let status = std::fs::read_to_string(&path);
+    let status = status.with_context(|| format!("{path} cannot be read: this needs Linux"))?;
     let kib = memory_kib(&status, name);
-    let kib = kib.with_context(|| format!("/proc/self/status has no {name}"))?;
+    let kib = kib.with_context(|| format!("{path} has no {name}"))?;
     Ok(kib as f64 / 1024.0)
 }
 
@@ -85,6 +101,19 @@ mod tests {
         let stat = "42 (a) b 7 (c)) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 9 0 12345 1 2";
         assert_eq!(processor_time(stat), Some(Duration::from_millis(3_000)));
         assert_eq!(processor_time("nonsense"), None);
+    }
+
+    #[test]
+    fn a_child_has_readings_of_its_own() {
+        let child = std::process::Command::new("sleep").arg("600").spawn();
+        let mut child = child.expect("sleep runs");
+        let reading = UsageReading::of_child(child.id());
+        let memory = resident_max_mib_of_child(child.id());
+        child.kill().expect("a child of ours");
+        child.wait().expect("a child of ours");
+        assert!(reading.processor.is_some());
+        assert!(memory.is_ok());
+        assert_eq!(UsageReading::of_child(child.id()).processor, None);
     }
 
     #[test]

@@ -3,11 +3,12 @@
 //!
 //! - [`throughput`]: events per second; [`timing`]: delays; [`stores`]: effects
 //! - [`backlog`]: memory with many waiting records; [`parked`]: assignment with many parked ones
-//! - [`gateway`]: posts and streams over HTTP
+//! - [`gateway`]: posts and streams over HTTP; [`shop`]: the programs of the shop, end to end
 
 mod backlog;
 mod gateway;
 mod parked;
+mod shop;
 mod stores;
 mod throughput;
 mod timing;
@@ -40,12 +41,16 @@ impl Workload {
             Self::GatewayOverload => overload::plan(),
             Self::GatewayOutage => outage::plan(),
             Self::GatewayStreams => streams::plan(),
+            Self::Shop => shop::plan(),
         }
     }
 
     /// The data that a contestant without prepared data writes, if the workload counts records.
     pub(crate) fn written_data(self) -> Data {
-        consume::DATA
+        match self {
+            Self::Shop => shop::DATA,
+            _ => consume::DATA,
+        }
     }
 
     /// Runs one turn, in this process.
@@ -68,6 +73,7 @@ impl Workload {
             Self::GatewayOverload => overload::turn(spec).await,
             Self::GatewayOutage => outage::turn(spec).await,
             Self::GatewayStreams => streams::turn(spec).await,
+            Self::Shop => Box::pin(shop::turn(spec)).await,
         }
     }
 }

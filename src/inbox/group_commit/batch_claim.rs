@@ -31,8 +31,9 @@ impl<S: GroupStore> Groups<S> {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit = permit.map_err(|_| shutting_down())?;
         let level = self.lock().level(Instant::now());
-        let begun = self.store.begin(keys, level).await;
-        let (open, known) = begun.inspect_err(|error| self.report_collision(keys, level, error))?;
+        let claimed = self.begin_batch(keys, level).await;
+        let (open, known) =
+            claimed.inspect_err(|error| self.report_collision(keys, level, error))?;
         let mut fresh = Vec::with_capacity(keys.len());
         let known = known.into_iter().zip(keys).map(|(known, key)| match known {
             Known::Nothing => {
@@ -62,6 +63,16 @@ impl<S: GroupStore> Groups<S> {
             known,
             claim: Some(Box::new(claim)),
         })
+    }
+
+    /// Begins the transaction of a batch and claims its keys.
+    async fn begin_batch(
+        &self,
+        keys: &[InboxKey],
+        level: Level,
+    ) -> Result<(S::Open, Vec<Known>), InboxError> {
+        let open = self.store.begin().await?;
+        self.store.claim(open, keys, level).await
     }
 
     /// Records whether a transaction of this store lost against another one. Any other error
@@ -127,7 +138,7 @@ impl<S: GroupStore> GroupBatch<S> {
         let mut failed = Vec::new();
         for (key, published) in self.keys.into_iter().zip(published) {
             match published {
-                Some(published) => unsent.push(store.complete(&mut open, &key, published).await?),
+                Some(published) => unsent.push(store.stage(&mut open, &key, published)),
                 None => failed.push(key),
             }
         }

@@ -3,6 +3,9 @@
 //!
 //! Owns the waiting claims and the keys in open transactions. Knows no store, no task and no clock.
 //!
+//! A transaction takes its claims when it has begun: those that arrive meanwhile share it, and none
+//! waits for that.
+//!
 //! The size of a group follows its duration, like a congestion window: it doubles after a full
 //! group that took less than half of the target duration, halves after one that took longer than
 //! the target, and restarts at one after a failure. A claim never waits for company, so a low rate
@@ -36,6 +39,8 @@ pub(super) struct Queue<W> {
     suspects: HashSet<InboxKey, RandomState>,
     /// Open transactions of groups; those of batches are not counted here.
     open: usize,
+    /// How many of them have not taken their claims yet.
+    beginning: usize,
     /// The most transactions that may be open.
     open_max: usize,
     /// The most claims of the next group, from 1 to `size_max`.
@@ -67,6 +72,7 @@ impl<W> Queue<W> {
             claimed: HashSet::default(),
             suspects: HashSet::default(),
             open: 0,
+            beginning: 0,
             open_max: open_max.max(1) as usize,
             size: 1,
             size_max: size_max.max(1) as usize,
@@ -106,25 +112,33 @@ impl<W> Queue<W> {
         self.suspects.insert(key);
     }
 
-    /// Takes the claims of a transaction to be opened now, in the order of their arrival; none if
-    /// no claim can be served, or if the maximum of transactions is open. If it returns claims, the
-    /// caller calls [`Queue::ended`] later.
+    /// Whether a transaction is to be opened now for a waiting claim. If so, the caller calls
+    /// [`Queue::take`] once it has begun, and [`Queue::ended`] at its end.
+    ///
+    /// After collisions one transaction at a time is open.
+    pub(super) fn may_open(&mut self, now: Instant) -> bool {
+        let (open_max, _) = self.limits(now);
+        let mut waiting = self.waiting.iter();
+        let may_open = self.open < open_max && waiting.any(|(key, _)| !self.claimed.contains(key));
+        self.open += usize::from(may_open);
+        self.beginning += usize::from(may_open);
+        may_open
+    }
+
+    /// Takes the claims of a transaction that has begun, in the order of their arrival. None if
+    /// other transactions took them meanwhile.
     ///
     /// Claims are spread over the transactions that may be open. A claim whose key is in an open
     /// transaction waits for its end: it is then a duplicate, or fresh again. A claim that was
-    /// refused together with others is alone. After collisions one transaction at a time is open.
-    pub(super) fn open(&mut self, now: Instant) -> (Vec<(InboxKey, W)>, Level) {
+    /// refused together with others is alone.
+    pub(super) fn take(&mut self, now: Instant) -> (Vec<(InboxKey, W)>, Level) {
+        let (open_max, size_max) = self.limits(now);
         let level = self.level(now);
-        let (open_max, size_max) = match level {
-            Level::Parallel => (self.open_max, self.size),
-            Level::Exclusive => (1, self.size),
-            Level::Single => (1, 1),
-        };
-        if self.waiting.is_empty() || self.open >= open_max {
-            return (Vec::new(), level);
-        }
-        let share = self.waiting.len().div_ceil(open_max - self.open);
-        let size = share.min(size_max);
+        let with_claims = self.open - self.beginning;
+        self.beginning -= 1;
+        // If the level became stricter meanwhile, more are open than its maximum.
+        let sharing = open_max.saturating_sub(with_claims).max(1);
+        let size = self.waiting.len().div_ceil(sharing).min(size_max);
         let mut group = Vec::with_capacity(size);
         let mut later = VecDeque::new();
         while group.len() < size
@@ -144,8 +158,16 @@ impl<W> Queue<W> {
         }
         later.append(&mut self.waiting);
         self.waiting = later;
-        self.open += usize::from(!group.is_empty());
         (group, level)
+    }
+
+    /// The most transactions at the present level, and the most claims of each.
+    fn limits(&mut self, now: Instant) -> (usize, usize) {
+        match self.level(now) {
+            Level::Parallel => (self.open_max, self.size),
+            Level::Exclusive => (1, self.size),
+            Level::Single => (1, 1),
+        }
     }
 
     /// Takes all waiting callers, because the store no longer answers.
@@ -222,8 +244,16 @@ mod tests {
         open_at(queue, Instant::now()).0
     }
 
+    /// Opens a transaction that begins at once.
     fn open_at(queue: &mut Queue<u32>, now: Instant) -> (Vec<u32>, Level) {
-        let (claims, level) = queue.open(now);
+        match queue.may_open(now) {
+            true => take_at(queue, now),
+            false => (Vec::new(), queue.level(now)),
+        }
+    }
+
+    fn take_at(queue: &mut Queue<u32>, now: Instant) -> (Vec<u32>, Level) {
+        let (claims, level) = queue.take(now);
         (claims.into_iter().map(|(_, id)| id).collect(), level)
     }
 
@@ -247,6 +277,42 @@ mod tests {
         assert_eq!(open(&mut queue), [0; 0], "one is open");
         end(&mut queue, &[0], FAST);
         assert_eq!(open(&mut queue), [1, 2, 3]);
+    }
+
+    #[test]
+    fn claims_that_arrive_while_a_transaction_begins_share_it() {
+        let mut queue = queue(1, 64, 0..1);
+        let now = Instant::now();
+        assert!(queue.may_open(now));
+        (1..4).for_each(|id| queue.push(key(id), id));
+        assert!(!queue.may_open(now), "one is open");
+        assert_eq!(take_at(&mut queue, now).0, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn transactions_that_begin_together_share_the_claims() {
+        let mut queue = queue(4, 64, 0..1);
+        let now = Instant::now();
+        assert!(queue.may_open(now));
+        (1..10).for_each(|id| queue.push(key(id), id));
+        assert!(queue.may_open(now));
+        let taken: Vec<usize> = (0..2).map(|_| take_at(&mut queue, now).0.len()).collect();
+        assert_eq!(taken, [3, 3]);
+        let opened: Vec<usize> = (0..3).map(|_| open(&mut queue).len()).collect();
+        assert_eq!(opened, [2, 2, 0]);
+    }
+
+    #[test]
+    fn a_transaction_may_find_that_others_took_all_claims() {
+        let mut queue = queue(2, 64, [1, 1].into_iter());
+        let now = Instant::now();
+        assert!(queue.may_open(now) && queue.may_open(now));
+        assert_eq!(take_at(&mut queue, now).0, [1]);
+        assert_eq!(take_at(&mut queue, now).0, [0; 0], "its key is claimed");
+        end(&mut queue, &[], FAST);
+        assert!(!queue.may_open(now), "nothing changed");
+        end(&mut queue, &[1], FAST);
+        assert_eq!(open(&mut queue), [1]);
     }
 
     #[test]

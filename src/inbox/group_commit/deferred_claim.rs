@@ -3,7 +3,8 @@
 //!
 //! Holds nothing of the store while the handler runs, so that a handler that waits for something
 //! else blocks no other claim. Its effects are outside of the store's transaction in any case; its
-//! row and its published events are inside.
+//! row and its published events are inside. Its turn in a group ends as it begins, without a round
+//! trip.
 //!
 //! The claim at completion decides: if another owner completed the delivery meanwhile, this
 //! completion publishes the other one's events and drops its own, so consumers see one set of

@@ -21,6 +21,7 @@ use std::error::Error;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -85,8 +86,9 @@ impl<S: GroupStore> Groups<S> {
     /// Opens a transaction for the waiting claims, if one may be opened now. Called after each new
     /// claim and at the end of each group, so claims wait only while no transaction may be opened.
     fn open(self: &Arc<Self>) {
-        if let Some(group) = Group::next(self) {
-            tokio::spawn(group.run());
+        let may_open = self.lock().may_open(Instant::now());
+        if may_open {
+            tokio::spawn(Group::new(Arc::clone(self)).run());
         }
     }
 
@@ -122,6 +124,8 @@ impl<S: GroupStore> ForgetReplies for Groups<S> {
 /// next group.
 pub(super) struct Group<S: GroupStore> {
     groups: Arc<Groups<S>>,
+    /// Whether it took its claims from the queue.
+    has_taken: bool,
     /// The claimed keys, in the order of their turns.
     keys: Vec<InboxKey>,
     /// The level at which the transaction was opened.
@@ -133,20 +137,26 @@ pub(super) struct Group<S: GroupStore> {
 }
 
 impl<S: GroupStore> Group<S> {
-    /// The next group, if the queue may open one.
-    fn next(groups: &Arc<Groups<S>>) -> Option<Self> {
-        let (claims, level) = groups.lock().open(Instant::now());
-        if claims.is_empty() {
-            return None;
-        }
-        let (keys, waiting): (Vec<_>, Vec<_>) = claims.into_iter().unzip();
-        Some(Self {
-            groups: Arc::clone(groups),
-            keys,
-            level,
-            pending: PendingAnswers::new(waiting),
+    /// A group that the queue allowed to open; it takes its claims once its transaction has begun.
+    fn new(groups: Arc<Groups<S>>) -> Self {
+        Self {
+            groups,
+            has_taken: false,
+            keys: Vec::new(),
+            level: Level::Parallel,
+            pending: PendingAnswers::new(Vec::new()),
             ended: GroupEnd::Lost,
-        })
+        }
+    }
+
+    /// Takes its claims from the queue. There may be none left.
+    fn take_claims(&mut self) {
+        let (claims, level) = self.groups.lock().take(Instant::now());
+        let (keys, waiting): (Vec<_>, Vec<_>) = claims.into_iter().unzip();
+        self.has_taken = true;
+        self.keys = keys;
+        self.level = level;
+        self.pending = PendingAnswers::new(waiting);
     }
 
     /// Runs the group to its end and answers its callers. Waits for a permit first, because batches
@@ -183,11 +193,19 @@ impl<S: GroupStore> Group<S> {
         }
     }
 
-    /// Claims the keys, gives each claim its turn, and commits.
+    /// Begins the transaction, claims the keys, gives each claim its turn, and commits.
     async fn begin(&mut self) -> Result<GroupEnd, InboxError> {
         let groups = Arc::clone(&self.groups);
         let store = &groups.store;
-        let (mut open, known) = store.begin(&self.keys, self.level).await?;
+        let begun = store.begin().await;
+        // Only now, so that claims that arrived meanwhile need no transaction of their own.
+        self.take_claims();
+        let open = begun?;
+        if self.keys.is_empty() {
+            store.roll_back(open).await?;
+            return Ok(GroupEnd::After(Duration::ZERO));
+        }
+        let (mut open, known) = store.claim(open, &self.keys, self.level).await?;
         // The time spent waiting for other transactions does not limit the size of a group.
         let began = Instant::now();
         let (back, ended) = self.take_turns(open, known).await?;
@@ -212,14 +230,13 @@ impl<S: GroupStore> Group<S> {
     ) -> Result<(S::Open, Option<GroupEnd>), InboxError> {
         let groups = Arc::clone(&self.groups);
         let store = &groups.store;
-        let mut has_savepoint = true;
+        let mut is_first = true;
         let mut recall_timer = pin!(sleep(RECALL_AFTER));
         let mut known = known.into_iter().enumerate();
         while let Some((place, known_of)) = known.next() {
             let is_turn = matches!(known_of, Known::Nothing);
-            // A store sets a savepoint at the begin of the transaction. The undoing of a claim
-            // needs a savepoint after it too; otherwise the next undoing would revert it.
-            if is_turn && !std::mem::take(&mut has_savepoint) {
+            // Also after a turn that was undone: the undoing of a claim must be kept as well.
+            if is_turn && !std::mem::take(&mut is_first) {
                 self.settle_last_turn(&mut open, NextStep::Turn).await?;
             }
             let Some(waiter) = self.pending.waiting.pop() else {
@@ -236,30 +253,19 @@ impl<S: GroupStore> Group<S> {
             let _ = waiter.send(Ok(GroupClaimed::Fresh(handoff)));
             open = match recalled(store, returned, &recall, recall_timer.as_mut()).await? {
                 Returned::Abandoned(mut open) => {
-                    store
-                        .rollback_to_savepoint(&mut open, &self.keys[place])
-                        .await?;
+                    store.undo_turn(&mut open, &self.keys[place]).await?;
                     open
                 }
                 Returned::Collided(mut open, cause) => {
-                    store
-                        .rollback_to_savepoint(&mut open, &self.keys[place])
-                        .await?;
+                    store.undo_turn(&mut open, &self.keys[place]).await?;
                     groups.collided(&self.keys[place..=place], self.level, cause);
                     groups.lock().mark_suspect(self.keys[place].clone());
                     self.return_unused_claims(&mut open, known).await?;
                     return Ok((open, Some(GroupEnd::Collided)));
                 }
                 Returned::Complete(mut open, published, answer) => {
-                    let key = &self.keys[place];
-                    match store.complete(&mut open, key, published).await {
-                        Ok(unsent) => self.pending.last = Some((place, (answer, unsent))),
-                        Err(error) => {
-                            // The caller may have gone meanwhile.
-                            let _ = answer.send(Err(error));
-                            store.rollback_to_savepoint(&mut open, key).await?;
-                        }
-                    }
+                    let unsent = store.stage(&mut open, &self.keys[place], published);
+                    self.pending.last = Some((place, (answer, unsent)));
                     open
                 }
             };
@@ -303,7 +309,7 @@ impl<S: GroupStore> Group<S> {
     ) -> Result<(), InboxError> {
         let groups = Arc::clone(&self.groups);
         let step = async |open: &mut S::Open| match next {
-            NextStep::Turn => groups.store.savepoint(open).await,
+            NextStep::Turn => groups.store.keep_turn(open).await,
             NextStep::Commit => groups.store.prepare(open).await,
         };
         let Err(error) = step(open).await else {
@@ -316,12 +322,8 @@ impl<S: GroupStore> Group<S> {
         let Some((place, completion)) = self.pending.last.take() else {
             return Err(error);
         };
-        if groups
-            .store
-            .rollback_to_savepoint(open, &self.keys[place])
-            .await
-            .is_err()
-        {
+        let undone = groups.store.undo_turn(open, &self.keys[place]).await;
+        if undone.is_err() {
             self.pending.last = Some((place, completion));
             return Err(error);
         }
@@ -354,6 +356,11 @@ pub(super) async fn recalled<S: GroupStore>(
 /// Frees the keys of the group, adapts the size of the next one, and opens it.
 impl<S: GroupStore> Drop for Group<S> {
     fn drop(&mut self) {
+        if !self.has_taken {
+            // A panic or a shutdown ended it before its transaction began. Its claims end with it:
+            // the next group could end in the same way.
+            self.take_claims();
+        }
         let now = Instant::now();
         let mut queue = self.groups.lock();
         let hold = queue.ended(&self.keys, self.ended, self.level, now);

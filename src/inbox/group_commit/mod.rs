@@ -2,10 +2,10 @@
 //! wait for the disk.
 //!
 //! A claim waits in a queue. As soon as a transaction may be opened, it is opened for all waiting
-//! claims. Each handler has it in turn, under a savepoint of its own, so a failure is undone alone.
-//! After the last turn the transaction is committed, and only then are the completions answered:
-//! nothing is reported as completed that a crash could still undo. A claim that arrives alone has a
-//! transaction of its own, at once.
+//! claims, and for those that arrive while it begins. Each handler has it in turn, under a
+//! savepoint of its own, so a failure is undone alone. After the last turn the transaction is
+//! committed, and only then are the completions answered: nothing is reported as completed that a
+//! crash could still undo. A claim that arrives alone has a transaction of its own, at once.
 //!
 //! A collision with another transaction is no failure of the delivery: its group ends early and
 //! commits the finished turns, and the delivery is claimed again. If collisions are frequent, one
@@ -20,12 +20,25 @@
 //! returns it on every path, also on a drop. The task alone begins, undoes and commits.
 //!
 //! # Order of a group
-//! 1. `claim_queue` picks the claims. A key that is in an open transaction waits for its end.
-//! 2. The store begins the transaction and inserts all rows of the group at once.
+//! 1. The store begins the transaction. Then `claim_queue` picks the claims. A key that is in an
+//!    open transaction waits for its end.
+//! 2. The store inserts all rows of the group at once.
 //! 3. Each fresh claim has its turn. A failed turn is rolled back to its savepoint.
-//! 4. The next turn begins only after the savepoint of the one before was released, so a swallowed
-//!    failure is found in its own turn.
-//! 5. The commit. Then the completions are answered, and the group's end opens the next group.
+//! 4. The next turn begins only after the store has confirmed that the transaction is intact, so a
+//!    swallowed failure is found in its own turn.
+//! 5. The events that all turns published are written at once.
+//! 6. The commit. Then the completions are answered, and the group's end opens the next group.
+//!
+//! # Round trips
+//! A turn costs what its handler executes, and in PostgreSQL one more to renew the savepoint and to
+//! confirm the state of the transaction. SQLite's connection reports rollbacks by itself, so its
+//! savepoints need no answer. The turn of a delivery whose handler names no transaction costs none.
+//!
+//! # Why savepoints, and no repetition of a failed group
+//! Without savepoints the failure of one handler would repeat the handlers of all others, and
+//! their work outside of the store. In PostgreSQL the renewal also resets the settings of the
+//! handler before, and shows that the transaction has not ended: after a `ROLLBACK` by a handler
+//! the next one would write outside of it, and its effect would be committed without its row.
 //!
 //! An error of the transaction itself loses the whole group: its deliveries are claimed again, each
 //! alone if the data was refused, which isolates the faulty one without counting an attempt.

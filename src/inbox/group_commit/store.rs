@@ -2,7 +2,7 @@
 
 use super::collision::Cause;
 use super::contention::Level;
-use super::transaction_handoff::{Completed, HandedOut};
+use super::transaction_handoff::HandedOut;
 use crate::event::{ContentDigest, OutgoingRecord};
 use crate::inbox::shared::replies;
 use crate::inbox::shared::sent_replies::Sent;
@@ -18,44 +18,50 @@ use std::time::Duration;
 /// Called by [`Groups`](super::groups::Groups) in the task of a group or batch. For each open
 /// transaction one caller at a time uses it, in the order of the methods below. The futures wait
 /// for the store. A caller that drops a future drops the transaction too, which rolls it back;
-/// `is_silent`, `sent`, `to_handler` and `cause` must not block.
+/// `is_silent`, `sent`, `to_handler`, `stage` and `cause` must not block.
 pub(in crate::inbox) trait GroupStore: Send + Sync + 'static {
     /// An open transaction. Dropping it rolls it back.
     type Open: Send + 'static;
 
-    /// Creates the handler's argument from an open transaction.
+    /// Creates the handler's argument from an open transaction. Begins a turn: what the handler
+    /// writes can be undone alone.
     fn to_handler(handed_out: HandedOut<Self::Open>) -> Box<dyn Any + Send>;
 
     /// Looks up a delivery; a delivery that is claimed, but not completed, is unknown. Does not
     /// wait for other transactions.
     fn find(&self, key: &InboxKey) -> impl Future<Output = Result<Known, InboxError>> + Send;
 
-    /// Begins a transaction at this level, claims these distinct keys in it and sets a savepoint.
-    /// Returns the store's knowledge of each key. May wait for other owners of a key, but not for
-    /// ever.
-    fn begin(
+    /// Begins a transaction. The claims are taken from the queue after it, so those that arrive
+    /// meanwhile share the transaction.
+    fn begin(&self) -> impl Future<Output = Result<Self::Open, InboxError>> + Send;
+
+    /// Claims these distinct keys in a transaction that has just begun, at this level. Returns the
+    /// store's knowledge of each key. May wait for other owners of a key, but not for ever.
+    fn claim(
         &self,
+        open: Self::Open,
         keys: &[InboxKey],
         level: Level,
     ) -> impl Future<Output = Result<(Self::Open, Vec<Known>), InboxError>> + Send;
 
-    /// Releases the savepoint and sets a new one: later writes can be undone alone.
-    fn savepoint(
+    /// Ends a turn: its writes are kept, and later writes can be undone alone. Fails if the
+    /// transaction cannot be used any more.
+    fn keep_turn(
         &self,
         open: &mut Self::Open,
     ) -> impl Future<Output = Result<(), InboxError>> + Send;
 
-    /// Stores the published events of a completed delivery. Returns the events that its caller must
-    /// publish.
-    fn complete(
+    /// Keeps the published events of a delivery that succeeded, to be written by
+    /// [`GroupStore::prepare`]. Returns the events that its caller must publish. Must not block.
+    fn stage(
         &self,
         open: &mut Self::Open,
         key: &InboxKey,
         published: Vec<OutgoingRecord>,
-    ) -> impl Future<Output = Completed> + Send;
+    ) -> Vec<OutgoingRecord>;
 
-    /// Undoes the writes since the last savepoint, and this claim.
-    fn rollback_to_savepoint(
+    /// Undoes the writes and the published events of the present turn, and this claim.
+    fn undo_turn(
         &self,
         open: &mut Self::Open,
         key: &InboxKey,
@@ -68,7 +74,7 @@ pub(in crate::inbox) trait GroupStore: Send + Sync + 'static {
         keys: &[InboxKey],
     ) -> impl Future<Output = Result<(), InboxError>> + Send;
 
-    /// Releases the savepoint and makes the transaction ready to be committed.
+    /// Writes the published events and makes the transaction ready to be committed.
     fn prepare(&self, open: &mut Self::Open)
     -> impl Future<Output = Result<(), InboxError>> + Send;
 

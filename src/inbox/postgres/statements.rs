@@ -78,8 +78,11 @@ const HAS_HANDLER: &str = "
 /// Scans until the first row of the group.
 const HAS_GROUP: &str = "SELECT EXISTS (SELECT 1 FROM evenkeel_inbox WHERE consumer_group = $1)";
 
-/// Stores the replies of a claimed delivery.
-const STORE_REPLIES: &str = "UPDATE evenkeel_inbox SET replies = $2 WHERE digest = $1";
+/// Stores the replies of claimed deliveries.
+const STORE_REPLIES: &str = "
+    UPDATE evenkeel_inbox SET replies = staged.replies
+    FROM unnest($1::bytea[], $2::bytea[]) AS staged (digest, replies)
+    WHERE evenkeel_inbox.digest = staged.digest";
 
 /// If a crash of the server undoes the change, the events are published once more; that is not
 /// worth a wait for the disk.
@@ -366,7 +369,7 @@ pub(super) async fn reset(
 }
 
 /// Undoes the writes since the last savepoint, and the claim.
-pub(super) async fn rollback_to_savepoint(
+pub(super) async fn undo_turn(
     connection: &mut PgConnection,
     key: &InboxKey,
 ) -> Result<(), sqlx::Error> {
@@ -401,14 +404,18 @@ async fn execute_composed(connection: &mut PgConnection, sql: String) -> Result<
     run.execute(connection).await.map(drop)
 }
 
-/// Stores the published events of a claimed delivery.
+/// Stores the published events of claimed deliveries.
 pub(super) async fn store_replies(
     connection: &mut PgConnection,
-    key: &InboxKey,
-    replies: &[u8],
+    staged: &[(InboxKey, Vec<u8>)],
 ) -> Result<(), sqlx::Error> {
-    let keep = sqlx::query(STORE_REPLIES).bind(digest(key)).bind(replies);
-    keep.execute(connection).await?;
+    let digests: Vec<[u8; 32]> = staged.iter().map(|(key, _)| digest(key)).collect();
+    let replies: Vec<&[u8]> = staged
+        .iter()
+        .map(|(_, replies)| replies.as_slice())
+        .collect();
+    let store = sqlx::query(STORE_REPLIES).bind(digests).bind(replies);
+    store.execute(connection).await?;
     Ok(())
 }
 

@@ -17,7 +17,6 @@ use crate::durations::CALL_MAX;
 use crate::event::OutgoingRecord;
 use crate::inbox::group_commit::{Cause, GroupStore, HandedOut, Known, Level, of_outbox};
 use crate::inbox::shared::purge_watermark::PurgeWatermark;
-use crate::inbox::shared::replies;
 use crate::inbox::shared::sent_replies::Sent;
 use crate::inbox::{InboxError, InboxKey};
 use crate::outbox::{self, PostgresOutbox};
@@ -155,41 +154,45 @@ impl Store {
         answered
     }
 
-    /// Begins a transaction. A transaction that sees nothing committed after its first statement
-    /// must not wait for the group's lock, because it would collide with the transactions it waited
-    /// for: it is begun again until the lock is free.
-    async fn begin_transaction(
+    /// Waits for the lock of the keys' groups where the claim must not wait for it: a transaction
+    /// that sees nothing committed after its first statement would collide with the transactions it
+    /// waited for. It is begun again until the lock is free.
+    async fn begin_at_free_lock(
         &self,
+        mut transaction: Transaction<'static, Postgres>,
         keys: &[InboxKey],
         is_exclusive: bool,
     ) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-        loop {
-            let mut transaction = self.database.begin(statements::GUARD).await?;
-            if self.sees_commits.load(Ordering::Relaxed)
-                || statements::try_lock(&mut transaction, keys, is_exclusive).await?
-            {
-                return Ok(transaction);
-            }
+        while !self.sees_commits.load(Ordering::Relaxed)
+            && !statements::try_lock(&mut transaction, keys, is_exclusive).await?
+        {
             transaction.rollback().await?;
             tokio::time::sleep(LOCK_INTERVAL).await;
+            transaction = self.database.begin(statements::GUARD).await?;
         }
+        Ok(transaction)
     }
 
-    /// Writes the published events to the outbox, at the end of a transaction. After the locks of
-    /// their keys only the commit follows, so two groups that publish on the same keys cannot wait
-    /// for each other.
-    async fn append(&self, open: &mut Open) -> Result<(), InboxError> {
-        if open.staged.is_empty() {
+    /// Writes the published events, at the end of a transaction: to the outbox, or to the rows of
+    /// the deliveries. After the locks of the outbox's keys only the commit follows, so two groups
+    /// that publish on the same keys cannot wait for each other.
+    async fn write_staged(&self, open: &mut Open) -> Result<(), InboxError> {
+        let has_outgoing = !open.staged.outgoing().is_empty();
+        if !has_outgoing && open.staged.replies().is_empty() {
             return Ok(());
         }
         self.reset(open, "publish").await?;
-        let is_open = statements::is_open(&mut open.transaction, &self.lock_timeout).await;
+        let (transaction, staged) = (&mut open.transaction, &open.staged);
+        if !has_outgoing {
+            let stored = statements::store_replies(transaction, staged.replies()).await;
+            return stored.map_err(|error| self.ended("complete", error));
+        }
+        let is_open = statements::is_open(transaction, &self.lock_timeout).await;
         if !is_open.map_err(|error| self.ended("publish", error))? {
             return Err(error::ended_by_hand("its claim is gone"));
         }
         let is_prepared = !self.database.is_pooled();
-        let (transaction, staged) = (&mut open.transaction, &open.staged);
-        let appended = outbox::postgres::append(transaction, staged, is_prepared).await;
+        let appended = outbox::postgres::append(transaction, staged.outgoing(), is_prepared).await;
         appended.map_err(|error| of_outbox(error, |error| self.ended("publish", error)))
     }
 
@@ -231,7 +234,9 @@ fn milliseconds(duration: Duration) -> String {
 impl GroupStore for Store {
     type Open = Open;
 
-    fn to_handler(handed_out: HandedOut<Open>) -> Box<dyn Any + Send> {
+    /// The savepoint was set at the end of the turn before.
+    fn to_handler(mut handed_out: HandedOut<Open>) -> Box<dyn Any + Send> {
+        handed_out.is_used = true;
         Box::new(PostgresTx::new(handed_out))
     }
 
@@ -247,8 +252,19 @@ impl GroupStore for Store {
         self.cancel_if_silent("look up", work).await
     }
 
-    async fn begin(
+    async fn begin(&self) -> Result<Open, InboxError> {
+        let work = async {
+            let begun = self.database.begin(statements::GUARD).await;
+            begun
+                .map(Open::new)
+                .map_err(|error| self.failed("claim", error))
+        };
+        self.cancel_if_silent("claim", work).await
+    }
+
+    async fn claim(
         &self,
+        open: Open,
         keys: &[InboxKey],
         level: Level,
     ) -> Result<(Open, Vec<Known>), InboxError> {
@@ -258,14 +274,14 @@ impl GroupStore for Store {
                 is_exclusive: level > Level::Parallel,
                 timeout: &self.lock_timeout,
             };
-            let begun = self.begin_transaction(keys, locking.is_exclusive).await;
-            let mut transaction = begun.map_err(failed)?;
+            let begun = self.begin_at_free_lock(open.transaction, keys, locking.is_exclusive);
+            let mut transaction = begun.await.map_err(failed)?;
             let claimed = statements::claim(&mut transaction, keys, locking).await;
             let known = claimed.map_err(failed)?;
-            let is_single = known.iter().filter(|row| row.is_none()).count() == 1;
+            let fresh = known.iter().filter(|row| row.is_none()).count();
             // A single delivery holds nothing while it waits for its first row.
-            let has_short_timeout = !is_single && !locking.is_exclusive;
-            if !is_single {
+            let has_short_timeout = fresh > 1 && !locking.is_exclusive;
+            if fresh > 1 {
                 let timeout = has_short_timeout.then_some(self.short_lock_timeout.as_str());
                 let set = statements::first_savepoint(&mut transaction, timeout).await;
                 set.map_err(failed)?;
@@ -275,65 +291,58 @@ impl GroupStore for Store {
                 self.purge_watermark
                     .reach(purged_before.map_err(failed)?.as_deref());
             }
-            let open = Open {
-                transaction,
-                is_single,
-                has_short_timeout,
-                staged: Vec::new(),
-                staged_before: 0,
-            };
+            let mut open = Open::new(transaction);
+            open.is_single = fresh == 1;
+            open.has_short_timeout = has_short_timeout;
             Ok((open, Known::of_all(keys, known)))
         };
         self.cancel_if_silent("claim", work).await
     }
 
-    async fn savepoint(&self, open: &mut Open) -> Result<(), InboxError> {
-        let work = async {
-            let timeout = self.timeout_in(open);
-            let reset = self.database.reset();
-            let set = statements::savepoint(&mut open.transaction, reset, timeout).await;
-            set.map_err(|error| self.ended("complete", error))?;
-            open.staged_before = open.staged.len();
-            Ok(())
-        };
-        self.cancel_if_silent("complete", work).await
+    async fn keep_turn(&self, open: &mut Open) -> Result<(), InboxError> {
+        if open.is_used {
+            let work = async {
+                let timeout = self.timeout_in(open);
+                let reset = self.database.reset();
+                let set = statements::savepoint(&mut open.transaction, reset, timeout).await;
+                set.map_err(|error| self.ended("complete", error))
+            };
+            self.cancel_if_silent("complete", work).await?;
+        }
+        open.is_used = false;
+        open.staged.keep_turn();
+        Ok(())
     }
 
-    async fn complete(
+    fn stage(
         &self,
         open: &mut Open,
         key: &InboxKey,
         published: Vec<OutgoingRecord>,
-    ) -> Result<Vec<OutgoingRecord>, InboxError> {
-        let work = async {
-            if published.is_empty() {
-                return Ok(published);
-            }
-            if self.outbox.get().is_some() {
-                open.staged.extend(published);
-                return Ok(Vec::new());
-            }
-            self.reset(open, "complete").await?;
-            let replies = replies::encode(&published);
-            let kept = statements::store_replies(&mut open.transaction, key, &replies).await;
-            kept.map_err(|error| self.ended("complete", error))?;
-            Ok(published)
-        };
-        self.cancel_if_silent("publish", work).await
+    ) -> Vec<OutgoingRecord> {
+        if self.outbox.get().is_some() {
+            open.staged.add_outgoing(published);
+            return Vec::new();
+        }
+        open.staged.add_replies(key, &published);
+        published
     }
 
-    async fn rollback_to_savepoint(
-        &self,
-        open: &mut Open,
-        key: &InboxKey,
-    ) -> Result<(), InboxError> {
-        open.staged.truncate(open.staged_before);
+    async fn undo_turn(&self, open: &mut Open, key: &InboxKey) -> Result<(), InboxError> {
+        open.staged.undo_turn();
+        if open.is_single {
+            // The transaction has no other delivery: it is rolled back as a whole.
+            return Ok(());
+        }
+        let is_used = std::mem::replace(&mut open.is_used, true);
         let work = async {
-            if open.is_single {
-                // The transaction has no other delivery: it is rolled back as a whole.
-                return Ok(());
-            }
-            let undone = statements::rollback_to_savepoint(&mut open.transaction, key).await;
+            let undone = match is_used {
+                true => statements::undo_turn(&mut open.transaction, key).await,
+                false => {
+                    let key = std::slice::from_ref(key);
+                    statements::release_claims(&mut open.transaction, key).await
+                }
+            };
             undone.map_err(|error| self.ended("abandon", error))
         };
         self.cancel_if_silent("abandon", work).await
@@ -350,7 +359,7 @@ impl GroupStore for Store {
 
     async fn prepare(&self, open: &mut Open) -> Result<(), InboxError> {
         let work = async {
-            self.append(open).await?;
+            self.write_staged(open).await?;
             // If there is nothing to reset here, settings are reset when the connection is
             // returned.
             let reset = self.database.reset_at_end();
@@ -364,7 +373,8 @@ impl GroupStore for Store {
         let work = async {
             let committed = open.transaction.commit().await;
             committed.map_err(|error| self.failed("complete", error))?;
-            if let Some(outbox) = self.outbox.get().filter(|_| !open.staged.is_empty()) {
+            let has_outgoing = !open.staged.outgoing().is_empty();
+            if let Some(outbox) = self.outbox.get().filter(|_| has_outgoing) {
                 outbox.wake();
             }
             Ok(())

@@ -1,7 +1,7 @@
 //! The transaction that a handler writes its effect through.
 
-use crate::event::OutgoingRecord;
 use crate::inbox::group_commit::HandedOut;
+use crate::inbox::shared::staged_events::StagedEvents;
 use sqlx::{PgConnection, Postgres, Transaction};
 use std::ops::{Deref, DerefMut};
 
@@ -12,10 +12,24 @@ pub(super) struct Open {
     pub(super) is_single: bool,
     /// Whether its handlers wait for a lock only briefly.
     pub(super) has_short_timeout: bool,
-    /// The events published in it, for the outbox, in order.
-    pub(super) staged: Vec<OutgoingRecord>,
-    /// The number of staged events that are kept if the present turn is undone.
-    pub(super) staged_before: usize,
+    /// Whether something was written since the last savepoint: a handler had it, or a claim was
+    /// undone. Without that the savepoint serves the next turn too.
+    pub(super) is_used: bool,
+    /// What its handlers published.
+    pub(super) staged: StagedEvents,
+}
+
+impl Open {
+    /// A transaction that has just begun.
+    pub(super) fn new(transaction: Transaction<'static, Postgres>) -> Self {
+        Self {
+            transaction,
+            is_single: false,
+            has_short_timeout: false,
+            is_used: false,
+            staged: StagedEvents::default(),
+        }
+    }
 }
 
 /// The transaction that a handler writes its effect through; dereferences to [`PgConnection`].

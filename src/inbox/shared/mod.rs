@@ -1,4 +1,4 @@
-//! Shared by the stores: key digests, error texts, stored replies, the purge watermark.
+//! Shared by the stores: key digests, error texts, published events, the purge watermark.
 //!
 //! None of them knows a store; each store passes its own statements and values in. No store uses
 //! all of them, so a build without some stores leaves a few unused.
@@ -7,6 +7,7 @@
 //! - `error.rs`: a driver's error with a remedy, as an inbox error
 //! - `replies.rs`: a delivery's published events as JSON
 //! - `sent_replies.rs`: deletes replies after the brokers acknowledged them
+//! - `staged_events.rs`: what a transaction published, until its end
 //! - `purge_watermark.rs`: the time up to which deliveries are forgotten
 
 pub(super) mod digest;
@@ -14,3 +15,4 @@ pub(super) mod error;
 pub(super) mod purge_watermark;
 pub(super) mod replies;
 pub(super) mod sent_replies;
+pub(super) mod staged_events;

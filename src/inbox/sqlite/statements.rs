@@ -3,18 +3,19 @@
 //! Owns all SQL of deliveries. Knows no connection handling: each function runs in the caller's
 //! transaction.
 //!
-//! A handler may have ended its transaction. The steps between two turns and before the commit
-//! therefore touch the savepoint or the row in `evenkeel_open`, which disappear with the
-//! transaction, and fail if they are gone.
+//! A handler may have ended its transaction. The undoing of a turn and the step before the commit
+//! therefore touch a savepoint or the row in `evenkeel_open`, which disappear with the transaction,
+//! and fail if they are gone.
 //!
-//! Claims of several keys use one statement with a list of rows, padded with nulls to a power of
-//! two: few different statements, which the connection keeps prepared.
+//! Several keys are one statement with a list of rows, padded with nulls to a power of two: few
+//! different statements, which the connection keeps prepared.
 
 use super::tables::meta;
 use crate::event::ContentDigest;
 use crate::inbox::group_commit::CompletedRow;
 use crate::inbox::shared::purge_watermark::PURGED_BEFORE_MS;
 use crate::inbox::{Completion, InboxKey};
+use futures_util::FutureExt;
 use sha2::{Digest, Sha256};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection};
@@ -33,30 +34,32 @@ const CLAIM: &str = "
         WITH claims (position, consumer_group, handler, source, id, content) AS (VALUES /*claims*/)
         SELECT consumer_group, handler, source, id, content, ? FROM claims WHERE id IS NOT NULL
         ON CONFLICT DO NOTHING;
-    INSERT INTO evenkeel_open VALUES (1);
-    SAVEPOINT evenkeel_claim";
+    INSERT INTO evenkeel_open VALUES (1)";
 
-/// The savepoint is gone if the transaction in which it was set has ended.
-const RENEW_SAVEPOINT: &str = "RELEASE evenkeel_claim; SAVEPOINT evenkeel_claim";
+/// Releases claims. Their rows must not become visible as completions. The list is a table, because
+/// a bare list of rows would be compared with each row of the inbox.
+pub(super) const RELEASE_CLAIMS: &str = "
+    WITH keys (consumer_group, handler, source, id) AS (VALUES /*keys*/)
+    DELETE FROM evenkeel_inbox WHERE (consumer_group, handler, source, id) IN (
+        SELECT consumer_group, handler, source, id FROM keys)";
 
-/// The claim was written before the savepoint, so the rollback does not undo it, and a statement
-/// deletes it.
-const UNDO_CLAIM: &str = "
-    ROLLBACK TO evenkeel_claim;
-    DELETE FROM evenkeel_inbox WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ?";
+/// Stores the replies of claimed deliveries. An upsert looks each row up by its key, whatever
+/// SQLite knows about the size of the table.
+const STORE_REPLIES: &str = "
+    INSERT INTO evenkeel_inbox (consumer_group, handler, source, id, replies)
+        WITH staged (consumer_group, handler, source, id, replies) AS (VALUES /*staged*/)
+        SELECT consumer_group, handler, source, id, replies FROM staged WHERE id IS NOT NULL
+        ON CONFLICT (consumer_group, handler, source, id) DO UPDATE SET replies = excluded.replies";
 
-/// Releases a claim. Its row must not become visible as a completion.
-const RELEASE_CLAIM: &str = "
-    DELETE FROM evenkeel_inbox WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ?";
+/// Removes the replies of completed deliveries.
+pub(super) const FORGET_REPLIES: &str = "
+    WITH keys (consumer_group, handler, source, id) AS (VALUES /*keys*/)
+    UPDATE evenkeel_inbox SET replies = NULL WHERE (consumer_group, handler, source, id) IN (
+        SELECT consumer_group, handler, source, id FROM keys)";
 
-/// Sets the replies of a claimed delivery, or removes those of a completed one.
-const SET_REPLIES: &str = "
-    UPDATE evenkeel_inbox SET replies = ?
-    WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ?";
-
-/// Makes the commit possible: the row that blocks it goes. Fails if the savepoint is gone, and so
-/// detects a transaction that the handler ended and began anew.
-const REMOVE_GUARD: &str = "RELEASE evenkeel_claim; DELETE FROM evenkeel_open";
+/// Makes the commit possible: the row that blocks it goes. No row goes if it is not the transaction
+/// in which the claims were made.
+const REMOVE_GUARD: &str = "DELETE FROM evenkeel_open";
 
 /// `RETURNING` gives the times of the deleted rows, from which the watermark follows. The subquery
 /// bounds the rows of one transaction, because `DELETE … LIMIT` needs a build option of SQLite.
@@ -73,9 +76,6 @@ const STORE_PURGE_WATERMARK: &str = "
 /// The row of one delivery, by its primary key.
 const FIND_COMPLETED: &str = "
     SELECT replies, content FROM evenkeel_inbox WHERE consumer_group = ? AND handler = ? AND source = ? AND id = ?";
-
-/// Whether a transaction with claims is open: its row disappears with it.
-const IS_OPEN: &str = "SELECT EXISTS (SELECT 1 FROM evenkeel_open)";
 
 /// How many deliveries one query looks up: SQLite accepts 32,766 parameters.
 pub(super) const KEYS_PER_QUERY_MAX: usize = 1024;
@@ -147,11 +147,6 @@ fn read(row: &SqliteRow) -> Result<CompletedRow, sqlx::Error> {
     })
 }
 
-/// Whether the transaction is still the one in which the claims were made.
-pub(super) async fn is_open(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(IS_OPEN).fetch_one(connection).await
-}
-
 /// How each of at most [`KEYS_PER_QUERY_MAX`] deliveries was completed.
 pub(super) async fn completed(
     connection: &mut SqliteConnection,
@@ -194,42 +189,64 @@ pub(super) async fn has_deliveries(
     query.fetch_one(connection).await
 }
 
-/// Releases the savepoint and sets a new one.
-pub(super) async fn savepoint(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(RENEW_SAVEPOINT).execute(connection).await?;
-    Ok(())
+/// Sends the savepoint with this number to the connection's thread, and releases the one before it.
+/// Does not wait: statements are executed in the order in which they were sent. The answer is lost,
+/// so a failure shows only when the savepoint is used.
+pub(super) fn send_savepoint(connection: &mut SqliteConnection, number: u32) {
+    if number > 1 {
+        send(connection, format!("RELEASE evenkeel_{}", number - 1));
+    }
+    send(connection, format!("SAVEPOINT evenkeel_{number}"));
 }
 
-/// Stores the published events of a claimed delivery.
+/// Sends one statement. The first poll of its future sends it; the thread executes it even if
+/// nobody reads the answer, but nothing that follows it in the same text.
+fn send(connection: &mut SqliteConnection, statement: String) {
+    let executed = sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection);
+    // Most likely not ready. An error means that the thread is gone, as the next statement finds.
+    let _ = executed.now_or_never();
+}
+
+/// Undoes the writes since the savepoint with this number, and the claim. The claim was written
+/// before the savepoint, so the rollback does not undo it. Fails if the savepoint does not exist.
+pub(super) async fn undo_turn(
+    connection: &mut SqliteConnection,
+    savepoint: u32,
+    key: &InboxKey,
+) -> Result<(), sqlx::Error> {
+    let undo = format!("ROLLBACK TO evenkeel_{savepoint}");
+    let undo = sqlx::raw_sql(AssertSqlSafe(undo));
+    undo.execute(&mut *connection).await?;
+    release_claims(connection, std::slice::from_ref(key)).await
+}
+
+/// Stores the published events of claimed deliveries.
 pub(super) async fn store_replies(
     connection: &mut SqliteConnection,
-    key: &InboxKey,
-    replies: &[u8],
+    replies: &[(InboxKey, Vec<u8>)],
 ) -> Result<(), sqlx::Error> {
-    let query = sqlx::query(SET_REPLIES).bind(replies);
-    bind(query, key).execute(connection).await?;
+    if replies.is_empty() {
+        return Ok(());
+    }
+    let length = replies.len().next_power_of_two();
+    let rows = vec!["(?, ?, ?, ?, ?)"; length].join(", ");
+    let sql = STORE_REPLIES.replace("/*staged*/", &rows);
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for position in 0..length {
+        let row = replies.get(position);
+        query = bind_key(query, row.map(|(key, _)| key));
+        query = query.bind(row.map(|(_, replies)| replies.as_slice()));
+    }
+    query.execute(connection).await?;
     Ok(())
 }
 
-/// Deletes the published events of a completed delivery.
+/// Deletes the published events of completed deliveries.
 pub(super) async fn forget_replies(
     connection: &mut SqliteConnection,
-    key: &InboxKey,
+    keys: &[InboxKey],
 ) -> Result<(), sqlx::Error> {
-    let query = sqlx::query(SET_REPLIES).bind(None::<&[u8]>);
-    bind(query, key).execute(connection).await?;
-    Ok(())
-}
-
-/// Undoes the writes since the last savepoint, and the claim.
-pub(super) async fn rollback_to_savepoint(
-    connection: &mut SqliteConnection,
-    key: &InboxKey,
-) -> Result<(), sqlx::Error> {
-    bind(sqlx::query(UNDO_CLAIM), key)
-        .execute(connection)
-        .await?;
-    Ok(())
+    execute_for(connection, FORGET_REPLIES, keys).await
 }
 
 /// Releases claims.
@@ -237,33 +254,45 @@ pub(super) async fn release_claims(
     connection: &mut SqliteConnection,
     keys: &[InboxKey],
 ) -> Result<(), sqlx::Error> {
-    for key in keys {
-        let forget = bind(sqlx::query(RELEASE_CLAIM), key);
-        forget.execute(&mut *connection).await?;
+    execute_for(connection, RELEASE_CLAIMS, keys).await
+}
+
+/// Executes a statement with a list of keys.
+async fn execute_for(
+    connection: &mut SqliteConnection,
+    sql: &str,
+    keys: &[InboxKey],
+) -> Result<(), sqlx::Error> {
+    let length = keys.len().next_power_of_two();
+    let sql = sql.replace("/*keys*/", &vec!["(?, ?, ?, ?)"; length].join(", "));
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for position in 0..length {
+        query = bind_key(query, keys.get(position));
     }
+    query.execute(connection).await?;
     Ok(())
 }
 
-/// Releases the savepoint; the transaction may then be committed.
-pub(super) async fn release_savepoint(
-    connection: &mut SqliteConnection,
-) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(REMOVE_GUARD).execute(connection).await?;
-    Ok(())
+/// Removes the guard; the transaction may then be committed. Returns false if there was none: the
+/// transaction in which the claims were made has ended.
+pub(super) async fn remove_guard(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    let removed = sqlx::query(REMOVE_GUARD).execute(connection).await?;
+    Ok(removed.rows_affected() > 0)
 }
 
 /// A statement whose values are being bound.
 type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
 
-/// Binds a row of claims, or a row of nulls.
+/// Binds a row of claims, or its position and a row of nulls.
 fn bind_claim<'q>(query: Query<'q>, position: usize, key: Option<&'q InboxKey>) -> Query<'q> {
-    let query = query
-        .bind(position as i64)
-        .bind(key.map(|key| &key.group))
-        .bind(key.map(|key| &key.handler));
+    bind_key(query.bind(position as i64), key)
+}
+
+/// Binds the identity of a delivery, or a row of nulls, which equals no key.
+fn bind_key<'q>(query: Query<'q>, key: Option<&'q InboxKey>) -> Query<'q> {
     match key {
-        Some(key) => bind_text(bind_text(query, &key.source), &key.id),
-        None => query.bind(None::<&str>).bind(None::<&str>),
+        Some(key) => bind(query, key),
+        None => (0..4).fold(query, |query, _| query.bind(None::<&str>)),
     }
 }
 

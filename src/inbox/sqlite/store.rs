@@ -8,20 +8,19 @@
 //! can begin there: cancellation at any await leaves the file as it was.
 
 use super::settings::{Durability, SqliteSettings};
-use super::transaction::{Held, SqliteTx};
+use super::transaction::{Held, Rollbacks, SqliteTx};
 use super::write_lock_queue::WriteLockQueue;
 use super::{error, statements, tables};
 use crate::durations::{CALL_MAX, bounded};
 use crate::event::OutgoingRecord;
 use crate::inbox::group_commit::{Cause, GroupStore, HandedOut, Known, Level, of_outbox};
 use crate::inbox::shared::purge_watermark::PurgeWatermark;
-use crate::inbox::shared::replies;
 use crate::inbox::shared::sent_replies::Sent;
 use crate::inbox::{InboxError, InboxKey};
 use crate::outbox::{self, SqliteOutbox};
 use crate::sqlite::is_busy;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection as _, SqlitePool};
+use sqlx::{Connection as _, SqliteConnection, SqlitePool};
 use std::any::Any;
 use std::error::Error;
 use std::path::Path;
@@ -50,6 +49,8 @@ pub(super) struct Store {
     pub(super) readers: SqlitePool,
     /// Whose turn it is to write, in this process.
     pub(super) write_queue: WriteLockQueue,
+    /// The rollbacks on the writer's connection.
+    rollbacks: Rollbacks,
     /// Whether another process held the write lock for longer than the limit when it was last
     /// needed.
     pub(super) is_locked: AtomicBool,
@@ -74,11 +75,16 @@ impl Store {
                 Durability::ProcessCrash => SqliteSynchronous::Normal,
                 Durability::PowerLoss => SqliteSynchronous::Full,
             });
+        let rollbacks = Rollbacks::default();
+        let counted = rollbacks.clone();
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
+            .after_connect(move |connection, _| {
+                Box::pin(count_rollbacks(connection, counted.clone()))
+            })
             // If SQLite or the handler ends a transaction without the driver, the driver's count of
             // open transactions is wrong: such a connection is replaced.
             .before_acquire(|connection, _| {
@@ -105,6 +111,7 @@ impl Store {
             writer,
             readers,
             write_queue: WriteLockQueue::default(),
+            rollbacks,
             is_locked: AtomicBool::new(false),
             lock_timeout: bounded(settings.lock_timeout),
             outbox: OnceLock::new(),
@@ -134,11 +141,7 @@ impl Store {
             match self.writer.begin_with(BEGIN).await {
                 Ok(transaction) => {
                     self.is_locked.store(false, Ordering::Relaxed);
-                    return Ok(Held {
-                        transaction,
-                        turn,
-                        has_published: false,
-                    });
+                    return Ok(Held::new(transaction, turn, &self.rollbacks));
                 }
                 Err(error) if is_busy(&error) && Instant::now() < deadline => {
                     tokio::time::sleep(LOCK_RETRY).await;
@@ -168,7 +171,8 @@ impl Store {
 impl GroupStore for Store {
     type Open = Held;
 
-    fn to_handler(handed_out: HandedOut<Held>) -> Box<dyn Any + Send> {
+    fn to_handler(mut handed_out: HandedOut<Held>) -> Box<dyn Any + Send> {
+        handed_out.begin_turn();
         Box::new(SqliteTx::new(handed_out))
     }
 
@@ -179,8 +183,16 @@ impl GroupStore for Store {
         known.map(|row| Known::of(key, row)).map_err(failed)
     }
 
-    async fn begin(&self, keys: &[InboxKey], _: Level) -> Result<(Held, Vec<Known>), InboxError> {
-        let mut held = self.begin_write("claim").await?;
+    async fn begin(&self) -> Result<Held, InboxError> {
+        self.begin_write("claim").await
+    }
+
+    async fn claim(
+        &self,
+        mut held: Held,
+        keys: &[InboxKey],
+        _: Level,
+    ) -> Result<(Held, Vec<Known>), InboxError> {
         let failed = |error| self.failed("claim", error);
         let known = statements::claim(&mut held.transaction, keys, now_ms()).await;
         let known = known.map_err(failed)?;
@@ -192,42 +204,37 @@ impl GroupStore for Store {
         Ok((held, Known::of_all(keys, known)))
     }
 
-    async fn savepoint(&self, held: &mut Held) -> Result<(), InboxError> {
-        let renewed = statements::savepoint(&mut held.transaction).await;
-        renewed.map_err(|error| self.ended("complete", error))
+    /// The savepoint of the next turn is sent with its handler's first statement.
+    async fn keep_turn(&self, held: &mut Held) -> Result<(), InboxError> {
+        match held.keep_turn() {
+            true => Ok(()),
+            false => Err(error::ended_by_hand("it was rolled back")),
+        }
     }
 
-    async fn complete(
+    fn stage(
         &self,
         held: &mut Held,
         key: &InboxKey,
         published: Vec<OutgoingRecord>,
-    ) -> Result<Vec<OutgoingRecord>, InboxError> {
-        if published.is_empty() {
-            return Ok(published);
-        }
+    ) -> Vec<OutgoingRecord> {
         if self.outbox.get().is_some() {
-            let is_open = statements::is_open(&mut held.transaction).await;
-            if !is_open.map_err(|error| self.failed("publish", error))? {
-                return Err(error::ended_by_hand("its claim is gone"));
-            }
-            let appended = outbox::sqlite::append(&mut held.transaction, &published).await;
-            appended.map_err(|error| of_outbox(error, |error| self.failed("publish", error)))?;
-            held.has_published = true;
-            return Ok(Vec::new());
+            held.staged.add_outgoing(published);
+            return Vec::new();
         }
-        let replies = replies::encode(&published);
-        let kept = statements::store_replies(&mut held.transaction, key, &replies).await;
-        kept.map_err(|error| self.failed("complete", error))?;
-        Ok(published)
+        held.staged.add_replies(key, &published);
+        published
     }
 
-    async fn rollback_to_savepoint(
-        &self,
-        held: &mut Held,
-        key: &InboxKey,
-    ) -> Result<(), InboxError> {
-        let undone = statements::rollback_to_savepoint(&mut held.transaction, key).await;
+    async fn undo_turn(&self, held: &mut Held, key: &InboxKey) -> Result<(), InboxError> {
+        let savepoint = held.undo_turn();
+        let undone = match savepoint {
+            Some(savepoint) => statements::undo_turn(&mut held.transaction, savepoint, key).await,
+            None => {
+                let key = std::slice::from_ref(key);
+                statements::release_claims(&mut held.transaction, key).await
+            }
+        };
         undone.map_err(|error| self.ended("abandon", error))
     }
 
@@ -236,16 +243,29 @@ impl GroupStore for Store {
         forgotten.map_err(|error| self.ended("complete", error))
     }
 
+    /// Removes the guard first: no handler has the transaction any more, and a missing guard shows
+    /// that the published events would be written outside of it.
     async fn prepare(&self, held: &mut Held) -> Result<(), InboxError> {
-        let closed = statements::release_savepoint(&mut held.transaction).await;
-        closed.map_err(|error| self.ended("complete", error))
+        let Held {
+            transaction,
+            staged,
+            ..
+        } = held;
+        let was_open = statements::remove_guard(transaction).await;
+        if !was_open.map_err(|error| self.failed("complete", error))? {
+            return Err(error::ended_by_hand("its claim is gone"));
+        }
+        let appended = outbox::sqlite::append(transaction, staged.outgoing()).await;
+        appended.map_err(|error| of_outbox(error, |error| self.failed("publish", error)))?;
+        let stored = statements::store_replies(transaction, staged.replies()).await;
+        stored.map_err(|error| self.failed("complete", error))
     }
 
     async fn commit(&self, held: Held) -> Result<(), InboxError> {
-        let has_published = held.has_published;
+        let has_outgoing = !held.staged.outgoing().is_empty();
         let committed = held.commit().await;
         committed.map_err(|error| self.failed("complete", error))?;
-        if let Some(outbox) = self.outbox.get().filter(|_| has_published) {
+        if let Some(outbox) = self.outbox.get().filter(|_| has_outgoing) {
             outbox.wake();
         }
         Ok(())
@@ -267,10 +287,8 @@ impl GroupStore for Store {
     async fn forget_replies(&self, keys: &[InboxKey]) -> Result<(), InboxError> {
         let failed = |error| self.failed("forget replies", error);
         let mut held = self.begin_write("forget replies").await?;
-        for key in keys {
-            let forgotten = statements::forget_replies(&mut held.transaction, key).await;
-            forgotten.map_err(failed)?;
-        }
+        let forgotten = statements::forget_replies(&mut held.transaction, keys).await;
+        forgotten.map_err(failed)?;
         held.commit().await.map_err(failed)
     }
 
@@ -283,6 +301,16 @@ impl GroupStore for Store {
     fn cause(_: Option<&Held>, _: &(dyn Error + 'static)) -> Option<Cause> {
         None
     }
+}
+
+/// Counts the rollbacks on a new connection.
+async fn count_rollbacks(
+    connection: &mut SqliteConnection,
+    rollbacks: Rollbacks,
+) -> Result<(), sqlx::Error> {
+    let mut handle = connection.lock_handle().await?;
+    handle.set_rollback_hook(move || rollbacks.increment());
+    Ok(())
 }
 
 /// The wall clock, because rows are kept for days and compared across processes.

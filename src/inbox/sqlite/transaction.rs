@@ -1,21 +1,100 @@
 //! The transaction that a handler writes its effect through.
 //!
-//! Owns the transaction while it is open. Knows none of the tables.
+//! Owns the transaction while it is open, and the savepoints of its handlers. Knows none of the
+//! tables.
+//!
+//! # Savepoints
+//! A savepoint is sent to the connection's thread just before the handler starts, and nobody waits
+//! for its answer: the thread executes it before the handler's first statement, and is woken once
+//! for both. An answer that nobody reads may hide a failure, so two rules keep it harmless:
+//! - Each savepoint has a name of its own. An undo names the savepoint of its turn and fails if it
+//!   was not set; it never undoes the turns before.
+//! - Outside of a transaction, a savepoint would begin one and its release would commit it. A
+//!   rollback by a handler, or by SQLite, is therefore noticed before the next savepoint is sent:
+//!   the connection counts its rollbacks.
 
+use super::statements;
 use super::write_lock_queue::WriteTurn;
 use crate::inbox::group_commit::HandedOut;
+use crate::inbox::shared::staged_events::StagedEvents;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counts the transactions that ended with a rollback on the writing connection, whoever caused it.
+#[derive(Clone, Default)]
+pub(super) struct Rollbacks(Arc<AtomicU64>);
+
+impl Rollbacks {
+    /// Called in the connection's thread, before the statement that rolled back is answered.
+    pub(super) fn increment(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// A write transaction and its turn. Dropping it queues the rollback at once, then ends the turn.
 pub(super) struct Held {
     pub(super) transaction: WriteTransaction,
-    pub(super) turn: WriteTurn,
-    /// Whether its commit contains events for the outbox's relay.
-    pub(super) has_published: bool,
+    turn: WriteTurn,
+    /// What its handlers published.
+    pub(super) staged: StagedEvents,
+    /// The number of its last savepoint; 0 before the first.
+    savepoint: u32,
+    /// Whether that savepoint belongs to the present turn.
+    has_savepoint: bool,
+    rollbacks: Rollbacks,
+    /// Their number when the transaction began.
+    rollbacks_before: u64,
 }
 
 impl Held {
+    /// A transaction that has just begun.
+    pub(super) fn new(
+        transaction: WriteTransaction,
+        turn: WriteTurn,
+        rollbacks: &Rollbacks,
+    ) -> Self {
+        Self {
+            transaction,
+            turn,
+            staged: StagedEvents::default(),
+            savepoint: 0,
+            has_savepoint: false,
+            rollbacks: rollbacks.clone(),
+            rollbacks_before: rollbacks.count(),
+        }
+    }
+
+    /// Sets the savepoint of a handler that is about to have the transaction. Does not wait for it.
+    pub(super) fn begin_turn(&mut self) {
+        self.savepoint += 1;
+        self.has_savepoint = true;
+        statements::send_savepoint(&mut self.transaction, self.savepoint);
+    }
+
+    /// Keeps the writes of the present turn. Returns false if the transaction was rolled back
+    /// meanwhile.
+    pub(super) fn keep_turn(&mut self) -> bool {
+        if self.rollbacks.count() != self.rollbacks_before {
+            return false;
+        }
+        self.has_savepoint = false;
+        self.staged.keep_turn();
+        true
+    }
+
+    /// Ends a turn that is to be undone. Returns the number of its savepoint; none if no handler
+    /// had the transaction.
+    pub(super) fn undo_turn(&mut self) -> Option<u32> {
+        self.staged.undo_turn();
+        std::mem::take(&mut self.has_savepoint).then_some(self.savepoint)
+    }
+
     /// Commits, then ends the turn, in this order: the next writer must find the lock free.
     pub(super) async fn commit(self) -> Result<(), sqlx::Error> {
         let Self {
@@ -44,7 +123,8 @@ impl Held {
 /// Dropping it returns it to the claim, so a handler takes it by value and drops it at its end. If
 /// a handler moves it into a task that outlives the handler, the completion fails and nothing is
 /// committed. `COMMIT` in SQL is refused, and after a `ROLLBACK` the completion fails. Savepoints
-/// (`Connection::begin` on it) are allowed.
+/// (`Connection::begin` on it) are allowed. The connection's rollback hook is in use: do not
+/// replace it.
 ///
 /// While it lives, every other writer of the store waits: await nothing but the store.
 ///

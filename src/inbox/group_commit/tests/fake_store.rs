@@ -1,6 +1,5 @@
 //! A store in memory, whose faults the tests switch on.
 
-use super::super::transaction_handoff::Completed;
 use super::super::{Cause, CompletedRow, GroupStore, HandedOut, Known, Level};
 use crate::event::OutgoingRecord;
 use crate::inbox::shared::sent_replies::Sent;
@@ -17,6 +16,8 @@ pub(super) struct FakeStore {
     pub(super) committed: Mutex<HashSet<InboxKey>>,
     pub(super) transactions: AtomicUsize,
     /// Transactions may begin while there are permits.
+    pub(super) begins: Semaphore,
+    /// Claims are answered while there are permits, one for each transaction.
     pub(super) gate: Semaphore,
     pub(super) fails_to_commit: AtomicBool,
     /// The next commit is refused because of the written data.
@@ -35,7 +36,6 @@ pub(super) struct Deadlock;
 #[derive(Default)]
 pub(super) struct Open {
     pub(super) claims: HashSet<InboxKey>,
-    pub(super) savepoints: usize,
     /// The handler rolled it back.
     pub(super) is_ended: bool,
 }
@@ -45,6 +45,7 @@ impl Default for FakeStore {
         Self {
             committed: Mutex::default(),
             transactions: AtomicUsize::new(0),
+            begins: Semaphore::new(Semaphore::MAX_PERMITS),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             fails_to_commit: AtomicBool::new(false),
             refuses_to_commit: AtomicBool::new(false),
@@ -87,8 +88,14 @@ impl GroupStore for FakeStore {
         Ok(known(&self.committed.lock().unwrap(), key))
     }
 
-    async fn begin(
+    async fn begin(&self) -> Result<Open, InboxError> {
+        self.begins.acquire().await.expect("never closed").forget();
+        Ok(Open::default())
+    }
+
+    async fn claim(
         &self,
+        open: Open,
         keys: &[InboxKey],
         level: Level,
     ) -> Result<(Open, Vec<Known>), InboxError> {
@@ -98,27 +105,18 @@ impl GroupStore for FakeStore {
         let known = keys.iter().map(|key| known(&committed, key)).collect();
         let claims = keys.iter().cloned().collect();
         self.levels.lock().unwrap().push(level);
-        let open = Open {
-            claims,
-            ..Open::default()
-        };
-        Ok((open, known))
+        Ok((Open { claims, ..open }, known))
     }
 
-    async fn savepoint(&self, open: &mut Open) -> Result<(), InboxError> {
-        open.savepoints += 1;
+    async fn keep_turn(&self, open: &mut Open) -> Result<(), InboxError> {
         check_open(open)
     }
 
-    async fn complete(&self, _: &mut Open, _: &InboxKey, _: Vec<OutgoingRecord>) -> Completed {
-        Ok(Vec::new())
+    fn stage(&self, _: &mut Open, _: &InboxKey, _: Vec<OutgoingRecord>) -> Vec<OutgoingRecord> {
+        Vec::new()
     }
 
-    async fn rollback_to_savepoint(
-        &self,
-        open: &mut Open,
-        key: &InboxKey,
-    ) -> Result<(), InboxError> {
+    async fn undo_turn(&self, open: &mut Open, key: &InboxKey) -> Result<(), InboxError> {
         open.claims.remove(key);
         check_open(open)
     }

@@ -30,7 +30,8 @@ fn key(id: usize) -> InboxKey {
     }
 }
 
-/// Groups whose transactions begin when the test allows it, after they have grown to 16 claims.
+/// Groups whose claims are answered when the test allows it, after they have grown to 16 claims at
+/// least.
 async fn groups_of_16() -> Arc<Groups<FakeStore>> {
     let groups = Groups::new(FakeStore::default(), 1, GROUP_MAX);
     for id in 1000..1004 {
@@ -106,6 +107,35 @@ async fn waiting_claims_share_a_commit_and_are_answered_after_it() {
     let seen = run_together(&groups, tasks.collect()).await;
     assert_eq!(seen, [5; 5], "each was answered when all were committed");
     assert_eq!(groups.store().transactions.load(Ordering::Relaxed), 2);
+}
+
+/// A transaction takes a round trip to begin, which delays none of them.
+#[tokio::test]
+async fn claims_that_arrive_while_a_transaction_begins_share_it() {
+    let groups = groups_of_16().await;
+    let fake = groups.store();
+    fake.gate.add_permits(1);
+    fake.begins.forget_permits(Semaphore::MAX_PERMITS);
+    let deliveries = (1..=5).map(|id| {
+        let groups = Arc::clone(&groups);
+        tokio::spawn(async move { deliver(&groups, id).await })
+    });
+    let deliveries: Vec<_> = deliveries.collect();
+    tokio::task::yield_now().await;
+    fake.begins.add_permits(1);
+    for delivery in deliveries {
+        let delivered = delivery.await.expect("no task panics");
+        delivered.expect("committed");
+    }
+    assert_eq!(fake.transactions.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_panic_while_a_transaction_begins_ends_its_claims() {
+    let groups = Groups::new(FakeStore::default(), 1, GROUP_MAX);
+    groups.store().begins.close();
+    let claimed = groups.claim(key(1)).await;
+    assert!(matches!(claimed, Err(InboxError::Unavailable(_))));
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod purge;
 mod shared_rows;
 mod silent_server;
 mod transactions;
+mod turns;
 
 use super::store::ANSWER_LIMIT;
 use super::*;

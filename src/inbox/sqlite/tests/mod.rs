@@ -5,6 +5,7 @@ mod opening;
 mod outbox;
 mod purge;
 mod transactions;
+mod turns;
 
 use super::{Durability, SqliteCompletions, SqliteInbox, SqliteSettings, SqliteTx, tables};
 use crate::inbox::conformance::{self, Effects, Forgetting};

@@ -1,0 +1,159 @@
+//! The turns of a transaction that deliveries share: what is kept, what is undone, and what is
+//! written at its end.
+
+use super::*;
+use crate::inbox::group_commit::{GroupStore, Known, Level};
+use crate::inbox::sqlite::statements::{FORGET_REPLIES, RELEASE_CLAIMS};
+use crate::inbox::sqlite::transaction::Held;
+use sqlx::{AssertSqlSafe, Row};
+
+/// Begins a transaction with claims of these ids.
+async fn claimed(inbox: &SqliteInbox, ids: &[&str]) -> Held {
+    let keys: Vec<InboxKey> = ids.iter().map(|id| key(id)).collect();
+    let open = inbox.store().begin().await.unwrap();
+    let claimed = inbox.store().claim(open, &keys, Level::Parallel).await;
+    let (held, known) = claimed.unwrap();
+    assert!(known.iter().all(|known| matches!(known, Known::Nothing)));
+    held
+}
+
+async fn execute(held: &mut Held, sql: &'static str) {
+    let executed = sqlx::raw_sql(sql).execute(&mut *held.transaction).await;
+    executed.expect(sql);
+}
+
+/// The turn of a handler that writes an effect.
+async fn write_in_turn(held: &mut Held, name: &str) {
+    held.begin_turn();
+    let insert = sqlx::query("INSERT INTO effects (name) VALUES (?)").bind(name);
+    insert.execute(&mut *held.transaction).await.unwrap();
+}
+
+async fn commit(inbox: &SqliteInbox, mut held: Held) {
+    inbox.store().prepare(&mut held).await.unwrap();
+    inbox.store().commit(held).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_undone_turn_leaves_the_turns_before_and_after_it() {
+    let file = File::new();
+    let inbox = file.open().await;
+    let store = inbox.store();
+    let ids = ["1", "2", "3", "4"];
+    let mut held = claimed(&inbox, &ids).await;
+    for id in ids {
+        write_in_turn(&mut held, id).await;
+        if id == "2" || id == "4" {
+            store.undo_turn(&mut held, &key(id)).await.unwrap();
+        }
+        store.keep_turn(&mut held).await.unwrap();
+    }
+    commit(&inbox, held).await;
+    for id in ids {
+        let is_kept = id == "1" || id == "3";
+        assert_eq!(count(&inbox, id).await, u64::from(is_kept), "{id}");
+        assert_eq!(is_duplicate(&inbox, id).await, is_kept, "{id}");
+    }
+}
+
+/// A delivery whose handler names no transaction has a turn without a savepoint.
+#[tokio::test]
+async fn a_turn_without_a_handler_undoes_its_claim_only() {
+    let file = File::new();
+    let inbox = file.open().await;
+    let store = inbox.store();
+    let mut held = claimed(&inbox, &["1", "2"]).await;
+    write_in_turn(&mut held, "1").await;
+    store.keep_turn(&mut held).await.unwrap();
+    store.undo_turn(&mut held, &key("2")).await.unwrap();
+    commit(&inbox, held).await;
+    assert_eq!(count(&inbox, "1").await, 1);
+    assert!(is_duplicate(&inbox, "1").await && !is_duplicate(&inbox, "2").await);
+}
+
+/// The next handler would otherwise write outside of the transaction.
+#[tokio::test]
+async fn a_rollback_by_hand_is_found_before_the_next_turn() {
+    for sql in ["ROLLBACK", "ROLLBACK; BEGIN"] {
+        let file = File::new();
+        let inbox = file.open().await;
+        let store = inbox.store();
+        let mut held = claimed(&inbox, &["1", "2"]).await;
+        write_in_turn(&mut held, "1").await;
+        execute(&mut held, sql).await;
+        let error = store.keep_turn(&mut held).await.unwrap_err();
+        assert!(matches!(error, InboxError::Transaction { .. }), "{error:?}");
+        let error = store.undo_turn(&mut held, &key("1")).await.unwrap_err();
+        assert!(matches!(error, InboxError::Transaction { .. }), "{error:?}");
+        drop(held);
+        let held = claimed(&inbox, &["1", "2"]).await;
+        commit(&inbox, held).await;
+        assert_eq!(count(&inbox, "1").await, 0, "{sql}");
+    }
+}
+
+/// Nobody reads the answer to a savepoint: the undo must notice that there is none.
+#[tokio::test]
+async fn an_undo_without_its_savepoint_undoes_no_other_turn() {
+    let file = File::new();
+    let inbox = file.open().await;
+    let store = inbox.store();
+    let mut held = claimed(&inbox, &["1", "2"]).await;
+    write_in_turn(&mut held, "1").await;
+    store.keep_turn(&mut held).await.unwrap();
+    write_in_turn(&mut held, "2").await;
+    execute(&mut held, "RELEASE evenkeel_2").await;
+    let error = store.undo_turn(&mut held, &key("2")).await.unwrap_err();
+    assert!(matches!(error, InboxError::Transaction { .. }), "{error:?}");
+    let written = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM effects");
+    let written = written.fetch_one(&mut *held.transaction).await.unwrap();
+    assert_eq!(
+        written, 2,
+        "the transaction is lost as a whole, or not at all"
+    );
+}
+
+#[tokio::test]
+async fn replies_are_stored_at_the_end_with_their_own_deliveries() {
+    let file = File::new();
+    let inbox = file.open().await;
+    let store = inbox.store();
+    let ids = ["1", "2", "3", "4"];
+    let mut held = claimed(&inbox, &ids).await;
+    for id in ids {
+        let published = match id {
+            "3" => Vec::new(),
+            _ => vec![conformance::record(id)],
+        };
+        let unsent = store.stage(&mut held, &key(id), published.clone());
+        assert_eq!(unsent, published, "without an outbox the caller publishes");
+        if id == "2" {
+            store.undo_turn(&mut held, &key(id)).await.unwrap();
+        }
+        store.keep_turn(&mut held).await.unwrap();
+    }
+    commit(&inbox, held).await;
+    for (id, expected) in [("1", Some(1)), ("2", None), ("3", Some(0)), ("4", Some(1))] {
+        let unsent = match inbox.claim(&key(id)).await.unwrap() {
+            Claimed::Fresh(_) => None,
+            Claimed::Duplicate { unsent } => Some(unsent),
+        };
+        let expected = expected.map(|count| vec![conformance::record(id); count]);
+        assert_eq!(unsent, expected, "{id}");
+    }
+}
+
+/// Otherwise each would read the whole table, which keeps the deliveries of weeks.
+#[tokio::test]
+async fn lists_of_keys_are_looked_up_by_the_primary_key() {
+    let file = File::new();
+    let inbox = file.open().await;
+    for sql in [RELEASE_CLAIMS, FORGET_REPLIES] {
+        let sql = sql.replace("/*keys*/", "(?, ?, ?, ?), (?, ?, ?, ?)");
+        let plan = sqlx::raw_sql(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")));
+        let plan = plan.fetch_all(inbox.pool()).await.unwrap();
+        let mut steps = plan.iter().map(|row| row.get::<String, _>("detail"));
+        let is_looked_up = steps.any(|step| step.contains("SEARCH evenkeel_inbox USING PRIMARY"));
+        assert!(is_looked_up, "{sql}");
+    }
+}
