@@ -47,6 +47,7 @@ pub(crate) async fn check(store: &dyn Store, writer: &dyn Writer) {
         another_row_with_a_deleted_rows_number_is_kept(store, writer).await;
         a_slot_has_one_relay_until_its_lease_ends(store).await;
         a_relay_that_leaves_releases_everything(store).await;
+        a_relay_that_deregisters_keeps_its_slots(store).await;
         a_relay_leaves_only_to_another_one_and_keeps_its_slots(store).await;
         of_relays_that_leave_at_once_one_remains(store).await;
     };
@@ -391,6 +392,24 @@ async fn a_relay_that_leaves_releases_everything(store: &dyn Store) {
     let gone = register(store, "d", LONG_LEASE).await;
     assert_eq!(gone.relays, ["d"], "who does not come back is forgotten");
     store.leave("d").await.expect("left");
+}
+
+/// A relay that stops takes no more rows, but still waits for acknowledgements: no other relay
+/// leaves the rest to it, and none takes its slots.
+async fn a_relay_that_deregisters_keeps_its_slots(store: &dyn Store) {
+    register(store, "a", LONG_LEASE).await;
+    register(store, "b", LONG_LEASE).await;
+    assert_eq!(lease(store, "a", &[1, 2], LONG_LEASE).await, [1, 2]);
+    // A relay cannot know whether its first request arrived.
+    for _ in 0..2 {
+        store.deregister("a").await.expect("deregistered");
+    }
+    assert!(!leave_to_another(store, "b").await, "it is the last one");
+    assert_eq!(register(store, "b", LONG_LEASE).await.relays, ["b"]);
+    assert_eq!(lease(store, "b", &[1, 2], LONG_LEASE).await, [0_i16; 0]);
+    store.leave("a").await.expect("left");
+    assert_eq!(lease(store, "b", &[1, 2], LONG_LEASE).await, [1, 2]);
+    store.leave("b").await.expect("left");
 }
 
 async fn leave_to_another(store: &dyn Store, relay: &str) -> bool {

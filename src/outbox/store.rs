@@ -34,6 +34,9 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Releases those of `slots` that `relay` has; others are not changed.
     fn release<'a>(&'a self, relay: &'a str, slots: &'a [i16]) -> Answer<'a, ()>;
 
+    /// Removes `relay` from the registered relays, if it is one. Its slots stay leased.
+    fn deregister<'a>(&'a self, relay: &'a str) -> Answer<'a, ()>;
+
     /// Removes `relay` from the registered relays, and releases all its slots, also if it is not
     /// registered any more.
     fn leave<'a>(&'a self, relay: &'a str) -> Answer<'a, ()>;

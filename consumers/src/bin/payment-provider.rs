@@ -9,10 +9,10 @@ async fn main() -> anyhow::Result<()> {
     let args = ProviderArgs::parse();
     let settings = DaemonSettings::new("payment-provider").without_recorder();
     let daemon = Daemon::start(settings).await?;
-    tokio::select! {
-        served = serve(&args) => served?,
-        () = daemon.stop.cancelled() => {}
-    }
+    let served = tokio::select! {
+        served = serve(&args) => served,
+        () = daemon.stop.cancelled() => Ok(()),
+    };
     daemon.finish_spans().await;
-    Ok(())
+    served
 }

@@ -172,7 +172,10 @@ pub async fn run<H: Handle>(
     let stop = daemon.stop.clone();
     // The consumer cannot see the router inside a layer.
     router.validate()?;
-    let consuming = Consumer::new(settings.kafka, settings.consumer, around(router))?
+    let consumer = settings
+        .consumer
+        .with_drain_timeout(deadline.for_consumer());
+    let consuming = Consumer::new(settings.kafka, consumer, around(router))?
         .with_publisher(publisher.clone())
         .with_health(daemon.health.clone())
         .run(daemon.stop.clone());
@@ -222,9 +225,13 @@ fn first_signal() -> std::io::Result<Arc<OnceLock<StopSignal>>> {
 }
 
 /// The longest wait for the brokers at the end of a stop.
-const ACKNOWLEDGEMENTS_MAX: Duration = Duration::from_secs(5);
+const ACKNOWLEDGEMENTS_MAX: Duration = Duration::from_millis(2_500);
 
-/// The deadline that all parts of a stop share.
+/// The shortest lease that a relay takes.
+const LEASE_MIN: Duration = Duration::from_millis(300);
+
+/// The deadline that all parts of a stop share: the consumer's drain comes first, then the end of
+/// the relay.
 struct StopDeadline {
     within: Duration,
     begun: OnceLock<Instant>,
@@ -243,14 +250,25 @@ impl StopDeadline {
         *self.begun.get_or_init(Instant::now) + self.within
     }
 
-    /// The part of it that is left to the acknowledgements of what was sent.
-    fn for_acknowledgements(&self) -> Duration {
-        (self.within / 5).min(ACKNOWLEDGEMENTS_MAX)
+    /// The settings of the relay, whose end takes at most a quarter of the deadline: a tenth for
+    /// acknowledgements, and the rest for the last results, which take a quarter of the lease. A
+    /// stop that is shorter than the default shortens the lease.
+    fn relay_settings(&self) -> RelaySettings {
+        let settings = RelaySettings::default();
+        let lease = (self.within / 5 * 3).min(settings.lease);
+        settings
+            .with_lease(lease.max(LEASE_MIN))
+            .with_drain_timeout((self.within / 10).min(ACKNOWLEDGEMENTS_MAX))
     }
 
-    /// The part of it in which the relay publishes no more and ends.
-    fn for_relay_end(&self, relay: &RelaySettings) -> Duration {
-        relay.stop_within().min(self.within * 2 / 5)
+    /// The part of it in which the relay takes no more rows and ends.
+    fn for_relay_end(&self) -> Duration {
+        self.relay_settings().stop_within().min(self.within)
+    }
+
+    /// The part of it in which the consumer drains, commits and leaves its group.
+    fn for_consumer(&self) -> Duration {
+        self.within - self.for_relay_end()
     }
 
     /// The remaining time.
@@ -264,16 +282,14 @@ impl StopDeadline {
 ///
 /// After the last handlers, the rest of the outbox is published until shortly before the deadline
 /// of the stop, which leaves time for acknowledgements. Another instance, or the next start,
-/// publishes what remains.
+/// publishes what remains, also of a consumer that took all of its time.
 async fn with_relay<T>(
     relay: Relay,
     deadline: &StopDeadline,
     run: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     let (stop, drain_stop) = (CancellationToken::new(), CancellationToken::new());
-    let settings = RelaySettings::default().with_drain_timeout(deadline.for_acknowledgements());
-    let for_relay = deadline.for_relay_end(&settings);
-    let relay = relay.with_settings(settings);
+    let relay = relay.with_settings(deadline.relay_settings());
     let relaying = Box::pin(relay.run_then_drain(stop.clone(), drain_stop.clone()));
     let relaying = async { relaying.await.context("the outbox's relay failed") };
     let running = async {
@@ -283,7 +299,7 @@ async fn with_relay<T>(
     };
     let limit = async {
         stop.cancelled().await;
-        tokio::time::sleep_until(deadline.begin() - for_relay).await;
+        tokio::time::sleep_until(deadline.begin() - deadline.for_relay_end()).await;
         drain_stop.cancel();
         tracing::warn!(
             "the stop ends although the outbox still has events: another instance or the next \
@@ -348,6 +364,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_consumer_leaves_time_for_the_end_of_the_relay() {
+        for (within, consumer) in [(25_000, 18_750), (10_000, 7_500), (2_000, 1_500), (0, 0)] {
+            let [within, consumer] = [within, consumer].map(Duration::from_millis);
+            let deadline = StopDeadline::within(within);
+            assert_eq!(deadline.for_consumer(), consumer, "{within:?}");
+        }
+        for within in [2, 10, 15, 25, 120].map(Duration::from_secs) {
+            let deadline = StopDeadline::within(within);
+            let ended = deadline.for_consumer() + deadline.relay_settings().stop_within();
+            assert!(ended <= within, "{within:?}: {ended:?}");
+        }
+    }
+
     #[tokio::test]
     async fn all_parts_of_a_stop_share_one_deadline_without_brokers() {
         let directory = tempfile::tempdir().expect("a temporary folder is created");
@@ -369,11 +399,11 @@ mod tests {
         let publisher = Publisher::new(&KafkaConfig::new("127.0.0.1:1"), settings);
         let publisher = publisher.expect("a publisher");
 
-        let (within, draining) = (Duration::from_secs(4), Duration::from_secs(3));
+        let within = Duration::from_secs(4);
         let (began, deadline) = (Instant::now(), StopDeadline::within(within));
         let drain = async {
             deadline.begin();
-            tokio::time::sleep(draining).await;
+            tokio::time::sleep(deadline.for_consumer()).await;
             Ok(())
         };
         let relay = Relay::new(outbox, publisher.clone());

@@ -6,7 +6,6 @@ use super::{Answer, IDEMPOTENCY_KEY, PaymentRequest, payment_span};
 use anyhow::Context;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use axum::middleware::from_fn;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use clap::Parser;
@@ -71,7 +70,7 @@ pub async fn serve(args: &ProviderArgs) -> anyhow::Result<()> {
         .route("/behaviour", get(tell).put(be_told))
         .with_state(Arc::clone(&provider));
     let payments = Router::new()
-        .route("/payments", post(pay).layer(from_fn(payment_span::record)))
+        .route("/payments", payment_span::traced(post(pay)))
         .with_state(Arc::clone(&provider));
     let admin_listener = listen(args.admin).await?;
     tokio::try_join!(

@@ -138,10 +138,10 @@ impl Gateway {
             health,
             stop: settings,
         } = self;
-        let deadline = StopDeadline::within(settings.within);
         let (relay_stop, drain_stop) = (CancellationToken::new(), CancellationToken::new());
         let outbox = store.outbox.take();
         let has_outbox = outbox.is_some();
+        let deadline = StopDeadline::within(settings.within, has_outbox);
         let relay = outbox.map(|outbox| {
             Relay::new(outbox, publisher.clone())
                 .with_settings(deadline.relay_settings())

@@ -6,9 +6,11 @@
 //! 2. No new connections; open ones end after their request, streams are told to reconnect.
 //! 3. Requests under way are awaited, then cut.
 //! 4. The relay publishes the rest of the outbox. What remains is published by another gateway or
-//!    after the next start.
+//!    after the next start. Without an outbox, records in the publisher's buffer are awaited.
 //!
-//! Steps 1 to 3 have the time up to the share of the relay, step 4 the rest.
+//! Requests have the time up to the share of step 4. Cut connections close within that share: by
+//! default the relay gets 10 s of 25 s, of which cut connections take 2 s at most, acknowledgements
+//! 2.5 s, and the last results in the store 3.75 s.
 
 use super::connections::Server;
 use crate::stream::Streams;
@@ -19,8 +21,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 /// The most time that is kept for the relay at the end of a stop.
 const RELAY_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long cut connections may take to close.
-const CUT_WITHIN: Duration = Duration::from_secs(2);
+/// The most time that is kept for the publisher's buffer at the end of a stop without a relay.
+const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
+/// The longest time in which cut connections close.
+const CUT_WITHIN_MAX: Duration = Duration::from_secs(2);
+/// The shortest lease that a relay takes.
+const LEASE_MIN: Duration = Duration::from_millis(300);
 
 /// How long a stop takes. [`StopSettings::default`] has the defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +34,9 @@ const CUT_WITHIN: Duration = Duration::from_secs(2);
 #[must_use]
 pub struct StopSettings {
     /// Deadline of the whole stop. Default 25 s: Kubernetes kills after 30 s. Requests that are
-    /// under way then are cut; their callers do not know what became of them.
+    /// still under way when the time kept for publishing begins (the last 10 s, or 5 s without an
+    /// outbox) are cut; their callers do not know what became of them. A deadline below 19 s
+    /// shortens the leases of the relay, whose last results must fit into it.
     pub within: Duration,
     /// How long the gateway serves after it reported that it is not ready. Default 0; behind a
     /// balancer that polls readiness, longer than its interval, such as 5 s. Part of
@@ -78,13 +86,16 @@ impl StopReport {
 #[derive(Debug)]
 pub(super) struct StopDeadline {
     within: Duration,
+    has_outbox: bool,
     begun: OnceLock<Instant>,
 }
 
 impl StopDeadline {
-    pub(super) fn within(within: Duration) -> Self {
+    /// The deadline of a gateway with an outbox, or without one.
+    pub(super) fn within(within: Duration, has_outbox: bool) -> Self {
         Self {
             within,
+            has_outbox,
             begun: OnceLock::new(),
         }
     }
@@ -94,22 +105,36 @@ impl StopDeadline {
         *self.begun.get_or_init(Instant::now) + self.within
     }
 
-    /// The part of it that is kept for the relay.
-    fn for_relay(&self) -> Duration {
-        (self.within * 2 / 5).min(RELAY_TIME_MAX)
+    /// The part of it that is kept for publishing, after the requests.
+    fn for_publishing(&self) -> Duration {
+        match self.has_outbox {
+            true => (self.within / 5 * 2).min(RELAY_TIME_MAX),
+            false => (self.within / 5).min(FLUSH_TIME_MAX),
+        }
     }
 
-    /// The settings of the relay: a quarter of its share is for acknowledgements.
+    /// How long cut connections may take to close, within the share of publishing.
+    fn for_cutting(&self) -> Duration {
+        (self.within / 10).min(CUT_WITHIN_MAX)
+    }
+
+    /// The settings of the relay. A quarter of its share is for acknowledgements, and at most half
+    /// of it for the last results, which take a quarter of the lease: a stop that is shorter than
+    /// the default shortens the lease.
     pub(super) fn relay_settings(&self) -> RelaySettings {
-        RelaySettings::default().with_drain_timeout(self.for_relay() / 4)
+        let settings = RelaySettings::default();
+        let lease = (self.for_publishing() * 2).min(settings.lease);
+        settings
+            .with_lease(lease.max(LEASE_MIN))
+            .with_drain_timeout(self.for_publishing() / 4)
     }
 
     /// When requests are cut.
     fn requests_end(&self) -> Instant {
-        self.begin() - self.for_relay()
+        self.begin() - self.for_publishing()
     }
 
-    /// When the relay sends nothing more, so that it has ended at the deadline.
+    /// When the relay takes no more rows, so that it has ended at the deadline.
     pub(super) fn relay_ends(&self) -> Instant {
         let ends = self.begin() - self.relay_settings().stop_within();
         ends.max(self.requests_end())
@@ -138,7 +163,7 @@ pub(super) async fn stop_serving(
         Err(_) => {
             let requests = server.close_all();
             // Closed connections may be waiting for a client that does not read.
-            let _ = timeout(CUT_WITHIN, server.all_closed()).await;
+            let _ = timeout(deadline.for_cutting(), server.all_closed()).await;
             requests
         }
     };
@@ -157,7 +182,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn all_parts_of_a_stop_share_one_deadline() {
-        let deadline = StopDeadline::within(Duration::from_secs(25));
+        let deadline = StopDeadline::within(Duration::from_secs(25), true);
         let began = Instant::now();
         assert_eq!(deadline.requests_end() - began, Duration::from_secs(15));
         tokio::time::advance(Duration::from_secs(10)).await;
@@ -165,5 +190,29 @@ mod tests {
         assert_eq!(deadline.left(), Duration::from_secs(15));
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(deadline.left(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_relay_has_ended_at_the_deadline_of_any_stop() {
+        for within in [1, 2, 10, 15, 25, 120].map(Duration::from_secs) {
+            let deadline = StopDeadline::within(within, true);
+            let end = deadline.begin();
+            let ended = deadline.relay_ends() + deadline.relay_settings().stop_within();
+            assert!(ended <= end, "{within:?}: {:?} too late", ended - end);
+            let closed = deadline.requests_end() + deadline.for_cutting();
+            assert!(closed <= deadline.relay_ends(), "{within:?}: cut too late");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_an_outbox_requests_have_the_time_of_the_relay() {
+        for (within, requests) in [(25_000, 20_000), (10_000, 8_000), (2_000, 1_600)] {
+            let [within, requests] = [within, requests].map(Duration::from_millis);
+            let deadline = StopDeadline::within(within, false);
+            let began = deadline.begin() - within;
+            assert_eq!(deadline.requests_end() - began, requests, "{within:?}");
+            let closed = deadline.requests_end() + deadline.for_cutting();
+            assert!(closed < deadline.begin(), "{within:?}: no time to publish");
+        }
     }
 }

@@ -1,11 +1,18 @@
 //! The time in an id, and the hints of the query. Pure.
 
+use super::log_search::Since;
 use crate::http::{Problem, ProblemKind};
 use jiff::Timestamp;
 use serde::Deserialize;
 
 /// The longest id and source that are looked up, in bytes. Longer ones are not found.
 const NAME_BYTES_MAX: usize = 1_024;
+/// An event is searched from this long before the time in its id, in milliseconds. Its publisher
+/// may have any clock.
+const ID_SKEW_MS: i64 = 600_000;
+/// A time in an id that is later than now by more than this is wrong, in milliseconds. By less, the
+/// clocks differ as clocks do.
+const FUTURE_MS: i64 = 60_000;
 
 /// The query of a status request.
 ///
@@ -21,7 +28,8 @@ const NAME_BYTES_MAX: usize = 1_024;
 pub struct StatusQuery {
     /// The event's `source`. Needed only if several events have the same id.
     pub source: Option<String>,
-    /// The event's `type`: where to search for an event that this gateway did not accept.
+    /// The event's `type`: where to search for an event that this gateway did not accept. With it,
+    /// the latest records before the time in the id are searched, too.
     #[serde(rename = "type")]
     pub ty: Option<String>,
     /// A time before the event was published, in RFC 3339: from when to search for it.
@@ -90,6 +98,24 @@ pub(super) fn uuid_v7_ms(id: &str) -> Option<i64> {
     Some(high << 16 | low)
 }
 
+/// From when on to search for an event that this gateway did not accept, by the hints and the time
+/// in its id. `None` without both.
+///
+/// Records before the time in an id are searched only if that is certainly wrong, or in the topic
+/// of one type: a client that polls for an event that is not there yet pays for them each time.
+pub(super) fn search_start(query: &StatusQuery, id_ms: Option<i64>, now_ms: i64) -> Option<Since> {
+    if let Some(since) = query.since {
+        return Some(Since::Known(since.as_millisecond()));
+    }
+    let id_ms = id_ms?;
+    let is_future = id_ms > now_ms.saturating_add(FUTURE_MS);
+    let since = match is_future || query.ty.is_some() {
+        true => Since::Claimed(id_ms),
+        false => Since::Probable(id_ms),
+    };
+    Some(since.before(ID_SKEW_MS))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +145,33 @@ mod tests {
         }
         let fresh = uuid_v7_ms(&evenkeel::event::new_id()).expect("a time");
         assert!((Timestamp::now().as_millisecond() - fresh).abs() < 60_000);
+    }
+
+    #[test]
+    fn older_records_are_searched_for_a_type_or_a_future_id() {
+        let now = 1_000_000_000;
+        let near = now + FUTURE_MS;
+        let plain = StatusQuery::default();
+        let typed = plain.clone().with_type("a.v1");
+        let known = Timestamp::from_millisecond(7).expect("a time");
+        let hinted = typed.clone().with_since(known);
+        for (query, id_ms, expected) in [
+            (&plain, None, None),
+            (&typed, None, None),
+            (&plain, Some(now), Some(Since::Probable(now - ID_SKEW_MS))),
+            (&plain, Some(near), Some(Since::Probable(near - ID_SKEW_MS))),
+            (
+                &plain,
+                Some(near + 1),
+                Some(Since::Claimed(near + 1 - ID_SKEW_MS)),
+            ),
+            (&typed, Some(now), Some(Since::Claimed(now - ID_SKEW_MS))),
+            (&hinted, Some(now), Some(Since::Known(7))),
+            (&hinted, None, Some(Since::Known(7))),
+        ] {
+            let found = search_start(query, id_ms, now);
+            assert_eq!(found, expected, "{query:?} {id_ms:?}");
+        }
     }
 
     #[test]

@@ -44,6 +44,9 @@ const LEASE: &str = "
 /// Frees slots of this relay. Those that another one has taken meanwhile stay untouched.
 const RELEASE: &str = "UPDATE evenkeel_outbox_lease SET owner = NULL, expires_at = NULL WHERE owner = $1 AND slot = ANY($2)";
 
+/// Removes the registration of this relay.
+const DEREGISTER: &str = "DELETE FROM evenkeel_outbox_relay WHERE id = $1";
+
 /// Frees all slots of this relay and removes its registration, in one statement.
 const LEAVE: &str = "
     WITH gone AS (DELETE FROM evenkeel_outbox_relay WHERE id = $1)
@@ -182,6 +185,10 @@ impl Store for PostgresOutbox {
     fn release<'a>(&'a self, relay: &'a str, slots: &'a [i16]) -> Answer<'a, ()> {
         let query = sqlx::query(RELEASE).bind(relay).bind(slots);
         self.execute("release slots", query)
+    }
+
+    fn deregister<'a>(&'a self, relay: &'a str) -> Answer<'a, ()> {
+        self.execute("deregister the relay", sqlx::query(DEREGISTER).bind(relay))
     }
 
     fn leave<'a>(&'a self, relay: &'a str) -> Answer<'a, ()> {

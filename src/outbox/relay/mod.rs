@@ -18,17 +18,18 @@
 //! - A key is read again only after the store has deleted its published rows.
 //! - A slot is released only after the results of its rows were recorded, also at the end and at a
 //!   hand-over: its next relay does not repeat them.
-//! - A relay that hands over leaves another one registered, which the store decides in one step.
+//! - A relay that hands over leaves another one registered, which the store decides in one step. A
+//!   relay that takes no more rows is not registered: it deregisters at the start of its end.
 //!
 //! # Cancellation
 //! Dropping the task loses nothing: all decisions are derived from the table. Sends on their way
 //! may still land; they are repetitions or the next row of their key.
 //!
 //! # Files
-//! `service.rs`, `settings.rs` and `report.rs` are public. `run.rs` is the task, `answer_limit.rs`
-//! its limit of a call of the store, `in_flight_rows.rs` and `blocked_keys.rs` the rows in memory,
-//! `telemetry.rs` logs and metrics, `simulation.rs` thousands of random schedules against the rows
-//! in memory, and `tests` their rules, and relays that stop beside others.
+//! `service.rs`, `settings.rs` and `report.rs` are public. `run` is the task (`finish.rs` its end),
+//! `answer_limit.rs` its limit of a call of the store, `in_flight_rows.rs` and `blocked_keys.rs`
+//! the rows in memory, `telemetry.rs` logs and metrics, `simulation.rs` thousands of random
+//! schedules against the rows in memory, and `tests` their rules, and relays that stop.
 
 mod answer_limit;
 mod blocked_keys;

@@ -15,4 +15,6 @@ pub struct RelayReport {
     /// Events without an acknowledgement when the stop's deadline passed. They are still in the
     /// outbox.
     pub unacknowledged: usize,
+    /// Another relay was registered at the stop: it publishes the rest.
+    pub handed_over: bool,
 }

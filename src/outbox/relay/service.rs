@@ -123,15 +123,16 @@ impl Relay {
     }
 
     /// Publishes until `stop`, then the remaining events except those of held keys, until
-    /// `drain_stop`. Then nothing more is sent, the acknowledgements of what was sent are awaited,
-    /// and their rows deleted, within [`RelaySettings::stop_within`].
+    /// `drain_stop`. Then no more rows are taken, the acknowledgements of the rows taken before are
+    /// awaited, and their rows deleted, within [`RelaySettings::stop_within`].
     ///
     /// If another relay is registered in the store when `stop` is cancelled, or at a renewal after
-    /// it, this one hands over: it sends nothing more, deletes what is acknowledged, releases its
-    /// slots and ends, and the other publishes the rest. It logs that. Relays that stop at the same
-    /// time do not all hand over: the last one publishes the rest. A relay that was killed counts
-    /// as registered until its registration expires, up to a lease later; the rest then waits for
-    /// the next start.
+    /// it, this one hands over: it takes no more rows, deletes what is acknowledged, releases its
+    /// slots and ends, and the other publishes the rest. It logs that, and reports it as
+    /// [`RelayReport::handed_over`]. Relays that stop at the same time do not all hand over: the
+    /// last one publishes the rest. A relay that only waits for acknowledgements is not registered
+    /// any more. A relay that was killed counts as registered until its registration expires, up to
+    /// a lease later; the rest then waits for the next start.
     ///
     /// Use it in a service that runs a relay beside its handlers: the events of the last handlers
     /// are still published. Without another relay, other writers may fill the outbox faster than it

@@ -14,7 +14,7 @@ use std::time::Duration;
 /// | [`bytes_max`](Self::bytes_max) | 16 MiB | bytes of those rows |
 /// | [`poll_interval`](Self::poll_interval) | 200 ms | an event's delay without a notification |
 /// | [`retry`](Self::retry) | 500 ms to 60 s | the wait of a key after a failure |
-/// | [`drain_timeout`](Self::drain_timeout) | 10 s | how long a stop takes |
+/// | [`drain_timeout`](Self::drain_timeout) | 10 s | a stop's wait for acknowledgements |
 /// | [`watch_interval`](Self::watch_interval) | 5 s | the age of the backlog metrics |
 /// | [`open_transaction_max`](Self::open_transaction_max) | 10 s | age of a reported transaction |
 ///

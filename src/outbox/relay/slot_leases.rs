@@ -31,8 +31,8 @@ pub(super) struct SlotPlan {
     pub(super) recheck_after: Option<Duration>,
 }
 
-/// When the slots of a relay that has handed over are checked again. It has deregistered and keeps
-/// its slots until its last rows are acknowledged, which usually takes less.
+/// When the slots of a relay that has deregistered are checked again. It keeps them until its last
+/// rows are acknowledged, which usually takes less.
 const RELEASE_CHECK: Duration = Duration::from_millis(200);
 
 /// Decides for `me`. `mine` are the slots that it considers its own.
@@ -74,7 +74,7 @@ fn share_of(me: &str, relays: &[String]) -> usize {
 pub(super) struct SlotLeases {
     /// When each lease ends by this process's clock, with a margin.
     until: BTreeMap<i16, Instant>,
-    /// Still leased, but nothing more is sent from them.
+    /// Still leased, but no more of their rows are taken.
     leaving: BTreeSet<i16>,
 }
 
@@ -131,6 +131,11 @@ impl SlotLeases {
             .keys()
             .filter(|slot| !self.leaving.contains(slot));
         ours.copied().collect()
+    }
+
+    /// All slots that this relay has, also those to be released.
+    pub(super) fn leased(&self) -> Vec<i16> {
+        self.until.keys().copied().collect()
     }
 
     /// The slots to be released.
@@ -216,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_of_a_relay_that_handed_over_is_checked_soon() {
+    fn a_slot_of_a_relay_that_deregistered_is_checked_soon() {
         let shares = plan_beside("leaving", &["a"]);
         assert_eq!(shares.recheck_after, Some(RELEASE_CHECK));
         assert_eq!(shares.wanted.len(), 63);
@@ -232,7 +237,7 @@ mod tests {
         leases.leave(&[2, 9]);
         assert_eq!(leases.until(1), Some(now + second * 2));
         assert_eq!((leases.until(2), leases.until(3)), (None, None));
-        assert_eq!(leases.leaving(), [2]);
+        assert_eq!((leases.leaving(), leases.leased()), (vec![2], vec![1, 2]));
         assert!(
             leases.granted(&[1], now + second * 3).is_empty(),
             "2 is left, not lost"

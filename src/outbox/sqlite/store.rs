@@ -86,7 +86,7 @@ const RELEASE_ALL: &str =
     "UPDATE evenkeel_outbox_lease SET owner = NULL, expires_at = NULL WHERE owner = ?1";
 
 /// Removes the registration of this relay.
-const LEAVE: &str = "DELETE FROM evenkeel_outbox_relay WHERE id = ?1";
+const DEREGISTER: &str = "DELETE FROM evenkeel_outbox_relay WHERE id = ?1";
 
 /// Removes the registration of this relay, if another one is registered. Statements that write run
 /// one after the other, so of two relays that leave at once the second sees that the first has left.
@@ -237,10 +237,19 @@ impl Store for SqliteOutbox {
         )
     }
 
+    fn deregister<'a>(&'a self, relay: &'a str) -> Answer<'a, ()> {
+        Box::pin(
+            self.retry_while_locked("deregister the relay", move || async move {
+                let query = sqlx::query(DEREGISTER).bind(relay);
+                query.execute(&self.pool).await.map(drop)
+            }),
+        )
+    }
+
     fn leave<'a>(&'a self, relay: &'a str) -> Answer<'a, ()> {
         Box::pin(
             self.retry_while_locked("release slots", move || async move {
-                for statement in [RELEASE_ALL, LEAVE] {
+                for statement in [RELEASE_ALL, DEREGISTER] {
                     sqlx::query(statement)
                         .bind(relay)
                         .execute(&self.pool)

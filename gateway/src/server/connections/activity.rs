@@ -153,7 +153,8 @@ impl Activity {
         this.unread_since = None;
     }
 
-    /// Notes that the part was given up, as the client reset its request: it has read nothing.
+    /// Notes that the part no longer waits, which says nothing of the client: it reset its request,
+    /// or the part needed no room.
     pub(super) fn part_given_up(&self) {
         let mut this = self.lock();
         this.waiting = this.waiting.saturating_sub(1);

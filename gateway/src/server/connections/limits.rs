@@ -20,8 +20,9 @@ const OTHER_FILES: usize = 256;
 #[must_use]
 pub struct ConnectionLimits {
     /// Bounds the open connections. Default 10,000. One of HTTP/1.1 has at most about 40 KiB of
-    /// buffers; one of HTTP/2 has 256 KiB for bodies that wait, and 64 KiB for the answer of each
-    /// of its 256 streams, if a client uses them. At the bound, the connections that have been
+    /// buffers; one of HTTP/2 has 256 KiB for bodies that wait, and 80 KiB for the answer of each
+    /// of its 256 streams, if a client uses them. An answer that is made as a whole is kept as a
+    /// whole until its last bytes have room there. At the bound, the connections that have been
     /// without a request for the longest time make room. If all have requests, a new connection is
     /// accepted and closed: a balancer learns from it sooner than from a connection that is not
     /// accepted. On Linux at most the process's limit of open files, less 256.
@@ -36,14 +37,17 @@ pub struct ConnectionLimits {
     /// connection has no more than this until its next request.
     pub head_within: Duration,
     /// How long a connection may be without a request, from its start or from the end of the last
-    /// answer on. Default 60 s. Bounds also what never becomes a request: silence, or an HTTP/2
-    /// connection that only pings. Must be longer than the idle time of a balancer's pool, or that
-    /// balancer sometimes sends a request to a connection that closes.
+    /// answer on, of which at most 80 KiB may still wait for the socket. Default 60 s. Bounds also
+    /// what never becomes a request: silence, or an HTTP/2 connection that only pings. Must be
+    /// longer than the idle time of a balancer's pool, or that balancer sometimes sends a request
+    /// to a connection that closes.
     pub idle_max: Duration,
     /// How long a client may read nothing although an answer waits for it. Default 60 s. Of several
     /// answers on an HTTP/2 connection it must read one: a client behind a balancer that reads
-    /// nothing does not end the answers of others. New requests do not begin this time again; one
-    /// that is not answered yet at its end doubles it.
+    /// nothing does not end the answers of others. There a client reads if it makes room for the
+    /// first 16 KiB of an answer, or for all of a smaller one, and then for each further 16 KiB.
+    /// Requests do not begin this time again, be they new, without a body in their answer, or
+    /// reset; one that is not answered yet at its end doubles it.
     pub write_stalled_max: Duration,
     /// How long a TLS handshake may take. Default 10 s.
     pub handshake_within: Duration,

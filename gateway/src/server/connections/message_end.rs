@@ -18,7 +18,7 @@ pub(super) struct MessageEnd {
     last: [u8; 3],
     /// The bytes of the body. None if it is sent in chunks, which have an end of their own.
     body_len: Option<u64>,
-    /// Whether a request was followed by bytes of another: its beginning was missed.
+    /// Whether the request before was followed by bytes of this one: its beginning was missed.
     is_lost: bool,
 }
 
@@ -57,8 +57,10 @@ impl MessageEnd {
     pub(super) fn is_followed(&mut self) -> bool {
         // No part of a head ends with an empty line.
         let is_followed = !self.ends_with_empty_line() && !self.ends_with_body();
+        // One whose beginning was missed, or that came as a whole before, has no bytes of the next.
+        let is_lost = is_followed && !self.is_lost && self.received > 0;
         *self = Self {
-            is_lost: is_followed,
+            is_lost,
             last: self.last,
             ..Self::default()
         };
@@ -72,7 +74,12 @@ impl MessageEnd {
     fn ends_with_body(&self) -> bool {
         let length = self.head_len.zip(self.body_len);
         let length = length.and_then(|(head, body)| head.checked_add(body));
-        !self.is_lost && length == Some(self.received)
+        // Some clients send an empty line behind a body.
+        let has_empty_line = self.last.ends_with(b"\r\n");
+        let is_end = |end: u64| {
+            end == self.received || has_empty_line && end.checked_add(2) == Some(self.received)
+        };
+        !self.is_lost && length.is_some_and(is_end)
     }
 }
 
@@ -140,6 +147,45 @@ mod tests {
             (&format!("{GET}{POST}"), none, true),
             ("", Some(4), true),
             (GET, none, false),
+            (POST, Some(4), false),
+        ]);
+    }
+
+    #[test]
+    fn posts_behind_requests_sent_together_are_counted_again() {
+        let none = Some(0);
+        check(&[
+            (&format!("{GET}{POST}"), none, true),
+            ("", Some(4), true),
+            (POST, Some(4), false),
+            (POST, Some(4), false),
+        ]);
+        check(&[
+            (&format!("{GET}{POST}{POST}"), none, true),
+            ("", Some(4), true),
+            ("", Some(4), true),
+            (POST, Some(4), false),
+        ]);
+        let (begin, end) = POST.split_at(POST.len() - 2);
+        check(&[
+            (&format!("{GET}{begin}"), none, true),
+            (end, Some(4), true),
+            (POST, Some(4), false),
+        ]);
+    }
+
+    #[test]
+    fn an_empty_line_behind_a_body_is_no_head() {
+        let part = format!("{POST}\r\nG");
+        for (followed, expected) in [
+            (&*format!("{POST}\r\n"), false),
+            (&*format!("{POST}ab"), true),
+            (&*part, true),
+        ] {
+            check(&[(followed, Some(4), expected)]);
+        }
+        check(&[
+            (&format!("{POST}\r\n"), Some(4), false),
             (POST, Some(4), false),
         ]);
     }

@@ -38,7 +38,8 @@ const H2_STREAMS_MAX: u32 = 256;
 /// How often an HTTP/2 connection is pinged, and how long the answer may take.
 const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
 const H2_PING_WITHIN: Duration = Duration::from_secs(20);
-/// The most bytes of answers that one HTTP/2 stream keeps for a client that does not read.
+/// The most bytes of an answer that one HTTP/2 stream takes over before they are written, up to one
+/// part of [`CountedBody`] more.
 const H2_SEND_BYTES_MAX: usize = 64 << 10;
 /// The most bytes of bodies that wait for their handlers: of one stream, and of a connection.
 const H2_STREAM_WINDOW: u32 = 128 << 10;
@@ -206,11 +207,12 @@ impl Connection {
         let service = service_fn(move |request: Request<Incoming>| {
             let body_len = request.body().size_hint().exact();
             let guard = RequestGuard::start(Arc::clone(&counted), body_len);
-            let router = router.clone();
+            let (router, version) = (router.clone(), request.version());
             let request = request.map(|body| RequestBody::wrap(body, &counted));
             async move {
                 let response = router.oneshot(request).await?;
-                let response = response.map(|body| Body::new(CountedBody::new(body, guard)));
+                let wrap = |body| Body::new(CountedBody::new(body, guard, version));
+                let response = response.map(wrap);
                 Ok::<Response<Body>, Infallible>(response)
             }
         });

@@ -4,9 +4,12 @@
 //! A limit is not an error: the result says whether everything was read.
 //!
 //! A time that a publisher set may be wrong, in the future for example, and be over by now. So it
-//! is only where a search begins: what is not found from there on is searched among the records
-//! before.
+//! is only where a search begins: what is not found from there on may be among the records before.
+//! [`Since`] has the choice whether these are searched, too, and [`Earlier`] the result.
 
+mod since;
+
+pub(super) use self::since::{Earlier, Since};
 use super::verdict::{DeadLetterSearch, FoundDeadLetter};
 use evenkeel::event::decode;
 use evenkeel::handler::Stage;
@@ -65,30 +68,6 @@ impl SearchLimits {
     }
 }
 
-/// From when on a log is searched, in milliseconds since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Since {
-    /// What is searched is not older, by a clock of gateway or brokers or by the caller's word.
-    Known(i64),
-    /// Its publisher set this time. It may be older.
-    Claimed(i64),
-}
-
-impl Since {
-    /// This long before.
-    pub(super) fn before(self, ms: i64) -> Self {
-        match self {
-            Self::Known(at) => Self::Known(at.saturating_sub(ms)),
-            Self::Claimed(at) => Self::Claimed(at.saturating_sub(ms)),
-        }
-    }
-
-    fn start(self) -> Start {
-        let (Self::Known(ms) | Self::Claimed(ms)) = self;
-        Start::Time(ms.max(0))
-    }
-}
-
 /// The events that a caller may see.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Visible {
@@ -123,8 +102,10 @@ pub(super) struct Hit {
 pub(super) struct Searched {
     /// Its records, the earliest first.
     pub(super) hits: Vec<Hit>,
-    /// Whether every record that it may be was read, or the event was found.
+    /// Whether every record from the start on was read, or the event was found.
     pub(super) is_complete: bool,
+    /// The records before the start.
+    pub(super) earlier: Earlier,
     /// Whether records at the beginning of a topic were deleted, perhaps this one. Known only if
     /// nothing was found.
     pub(super) may_be_deleted: bool,
@@ -149,20 +130,28 @@ pub(super) fn event(
         since_hit += u64::from(!hits.is_empty());
         hits.len() < HITS_MAX && since_hit < DUPLICATES_RECORDS
     };
-    let (existing, mut is_whole) = read(kafka, topics, since.start(), limits, &mut add)?;
-    if hits.is_empty() && is_whole && matches!(since, Since::Claimed(_)) {
-        let mut add = |record: LogRecord| {
-            hits.extend(hit(&record, wanted));
-            hits.len() < HITS_MAX
-        };
-        let limits = limits.with_records_max(EARLIER_RECORDS);
-        is_whole = read_before(kafka, &existing, since.start(), limits, &mut add)?;
-    }
+    let (existing, is_whole) = read(kafka, topics, since.start(), limits, &mut add)?;
+    let earlier = match since {
+        Since::Known(_) => Earlier::RuledOut,
+        Since::Claimed(_) if hits.is_empty() && is_whole => {
+            let mut add = |record: LogRecord| {
+                hits.extend(hit(&record, wanted));
+                hits.len() < HITS_MAX
+            };
+            let limits = limits.with_records_max(EARLIER_RECORDS);
+            match read_before(kafka, &existing, since.start(), limits, &mut add)? {
+                true => Earlier::RuledOut,
+                false => Earlier::Limited,
+            }
+        }
+        Since::Claimed(_) | Since::Probable(_) => Earlier::Unread,
+    };
     // A key has one partition, but records of an event without a key may be in several.
     hits.sort_by_key(|hit| (hit.timestamp_ms, hit.at.partition, hit.at.offset));
     let may_be_deleted = hits.is_empty() && were_records_deleted(kafka, &existing, limits)?;
     Ok(Searched {
         is_complete: is_whole || !hits.is_empty(),
+        earlier,
         hits,
         may_be_deleted,
     })

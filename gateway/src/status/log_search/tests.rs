@@ -181,9 +181,27 @@ async fn what_is_older_than_its_publisher_says_is_found() {
         assert_eq!(was_found, is_found, "{search:?}");
         assert_eq!(search == DeadLetterSearch::Nothing, !is_found);
     };
+    let config = kafka.config();
+    let earlier = move |since, records_max| {
+        let limits = SearchLimits::new(records_max, WITHIN);
+        let topics = [TOPIC.to_owned()];
+        let searched = event(&config, &topics, since, &wanted("o-2", None), limits);
+        let searched = searched.expect("the mock answers");
+        assert!(searched.is_complete, "from its start on: {searched:?}");
+        searched.earlier
+    };
     let checks = tokio::task::spawn_blocking(move || {
         check(Since::Claimed(1), true);
         check(Since::Known(1), false);
+        for (since, records_max, expected) in [
+            (Since::Known(1), 1_000, Earlier::RuledOut),
+            (Since::Claimed(1), 1_000, Earlier::RuledOut),
+            // None for each of the two partitions.
+            (Since::Claimed(1), 1, Earlier::Limited),
+            (Since::Probable(1), 1_000, Earlier::Unread),
+        ] {
+            assert_eq!(earlier(since, records_max), expected, "{since:?}");
+        }
     });
     checks.await.expect("the searches end as they should");
 }

@@ -8,9 +8,11 @@ mod viewer;
 use self::viewer::Viewer;
 use super::answer::{EventState, EventStatus, GroupStatus, LogPlace, OutboxPlace};
 use super::brokers::Brokers;
-use super::event_id::{StatusQuery, check, not_found, not_found_without_hints, uuid_v7_ms};
+use super::event_id::{
+    StatusQuery, check, not_found, not_found_without_hints, search_start, uuid_v7_ms,
+};
 use super::group_facts::{EventIdentity, Groups, written};
-use super::log_search::{self, Hit, Searched, Since, Wanted};
+use super::log_search::{self, Earlier, Hit, Searched, Since, Wanted};
 use super::positions::{FoundEvent, Positions};
 use super::settings::StatusSettings;
 use super::shared_cache::SharedCache;
@@ -30,9 +32,6 @@ use tokio::time::{Instant, timeout_at};
 /// An accepted event is searched from this long before its acceptance, in milliseconds: the clocks
 /// of gateway and brokers differ.
 const ACCEPTED_SKEW_MS: i64 = 5_000;
-/// An event is searched from this long before the time in its id, in milliseconds. Its publisher
-/// may have any clock: if it is not there, the records before are searched, too.
-const ID_SKEW_MS: i64 = 600_000;
 /// The most searches whose results are kept.
 const SEARCHES_KEPT_MAX: usize = 256;
 
@@ -216,7 +215,7 @@ impl Shared {
                     visible: None,
                 };
                 let searched = self.search(topics, since, wanted).await?;
-                status.note = Some(note(&searched).to_owned());
+                status.note = Some(note(&searched, since));
                 self.remember(&place.id, searched.hits.iter())
             }
         };
@@ -266,16 +265,14 @@ impl Shared {
             return Ok(self.published(id, found, None, deadline).await);
         }
         let id_ms = uuid_v7_ms(id);
-        let since = match (query.since, id_ms) {
-            (Some(since), _) => Since::Known(since.as_millisecond()),
-            (None, Some(ms)) => Since::Claimed(ms).before(ID_SKEW_MS),
-            (None, None) => return Err(not_found_without_hints()),
-        };
+        let now = Timestamp::now();
+        let since = search_start(query, id_ms, now.as_millisecond());
+        let since = since.ok_or_else(not_found_without_hints)?;
         if query.ty.is_none() && id_ms.is_none() {
             return Err(not_found_without_hints());
         }
         let topics = viewer.topics(query.ty.as_deref());
-        let is_future = query.since.is_some_and(|since| since > Timestamp::now());
+        let is_future = query.since.is_some_and(|since| since > now);
         if topics.is_empty() || is_future {
             return Err(not_found());
         }
@@ -288,7 +285,7 @@ impl Shared {
         match self.remember(id, searched.hits.iter()) {
             Some(found) => Ok(self.published(id, found, None, deadline).await),
             None => {
-                let why = note(&searched);
+                let why = note(&searched, since);
                 let detail = format!(
                     "no event with this id was found: {why}; ?type= and ?since= (RFC 3339) name \
                      where to search"
@@ -402,16 +399,27 @@ impl Shared {
     }
 }
 
-/// Why a search found nothing, for people.
-fn note(searched: &Searched) -> &'static str {
-    match (searched.is_complete, searched.may_be_deleted) {
-        (false, _) => "the search of the log ended at its limit",
-        (true, true) => {
-            "it is not on the log; the topic has deleted its first records, perhaps this one too \
-             (retention)"
-        }
-        (true, false) => "it is not on the log",
+/// Why a search from `since` on found nothing, for people.
+fn note(searched: &Searched, since: Since) -> String {
+    if !searched.is_complete {
+        return "the search of the log ended at its limit".to_owned();
     }
+    let older = match searched.earlier {
+        Earlier::RuledOut => None,
+        Earlier::Limited => Some("older records were searched up to a limit"),
+        Earlier::Unread => Some("older records were not searched"),
+    };
+    let mut note = "it is not on the log".to_owned();
+    if let Some(older) = older {
+        let time = Timestamp::from_millisecond(since.ms());
+        // An id can have a time that no calendar has.
+        let time = time.map_or_else(|_| "the time in its id".to_owned(), |time| time.to_string());
+        note += &format!(" since {time}; {older}");
+    }
+    if searched.may_be_deleted {
+        note += "; the topic has deleted its first records, perhaps this one too (retention)";
+    }
+    note
 }
 
 /// The answer for a store that cannot be read. The cause is logged.
@@ -426,16 +434,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_search_that_was_cut_off_is_no_absence() {
-        let mut searched = Searched {
+    fn an_absence_is_stated_of_the_records_that_were_searched() {
+        let cut_off = "the search of the log ended at its limit";
+        let absent = "it is not on the log";
+        let deleted = "it is not on the log; the topic has deleted its first records, perhaps \
+                       this one too (retention)";
+        let limited = "it is not on the log since 1970-01-01T00:00:05Z; older records were \
+                       searched up to a limit";
+        let unread = "it is not on the log since 1970-01-01T00:00:05Z; older records were not \
+                      searched";
+        for (is_complete, earlier, may_be_deleted, expected) in [
+            (false, Earlier::Unread, true, cut_off),
+            (true, Earlier::RuledOut, false, absent),
+            (true, Earlier::RuledOut, true, deleted),
+            (true, Earlier::Limited, false, limited),
+            (true, Earlier::Unread, false, unread),
+        ] {
+            let searched = Searched {
+                hits: Vec::new(),
+                is_complete,
+                earlier,
+                may_be_deleted,
+            };
+            assert_eq!(note(&searched, Since::Claimed(5_000)), expected);
+        }
+        let searched = Searched {
             hits: Vec::new(),
-            is_complete: false,
+            is_complete: true,
+            earlier: Earlier::Limited,
             may_be_deleted: true,
         };
-        assert!(note(&searched).contains("limit"));
-        searched.is_complete = true;
-        assert!(note(&searched).contains("retention"));
-        searched.may_be_deleted = false;
-        assert_eq!(note(&searched), "it is not on the log");
+        let note = note(&searched, Since::Claimed(i64::MAX));
+        assert!(note.contains("since the time in its id"), "{note}");
+        assert!(note.contains("retention"), "{note}");
     }
 }

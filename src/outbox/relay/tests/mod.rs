@@ -1,7 +1,9 @@
-//! The rules of the rows in memory, one by one; and relays that stop beside others, in
-//! `hand_over.rs`.
+//! The rules of the rows in memory, one by one; relays that stop beside others, in `hand_over.rs`;
+//! and in `stops.rs` with a store that does not answer, which is `slow_store.rs`.
 
 mod hand_over;
+mod slow_store;
+mod stops;
 
 use super::super::store::{ReadPage, RowId, StoredRow};
 use super::blocked_keys::UNFIT_KEYS_MAX;

@@ -163,6 +163,39 @@ async fn pings_do_not_keep_a_connection() {
     pings.abort();
 }
 
+/// What a client that reads nothing sends beside a request whose answer waits.
+#[derive(Debug, Clone, Copy)]
+enum Beside {
+    /// More requests.
+    Requests,
+    /// Requests whose answers have no body.
+    HeadRequests,
+    /// Requests that it resets when it sends the next one.
+    Resets,
+}
+
+impl Beside {
+    /// The frames of the request with this number, from 0 on. The first one is never reset.
+    fn frames(self, number: u32) -> Vec<u8> {
+        let stream = 2 * number + 1;
+        let fields = match self {
+            Self::HeadRequests if number > 0 => {
+                // The method as a value of its own, instead of the entry `GET` of the table.
+                [&b"\x02\x04HEAD"[..], &head()[1..]].concat()
+            }
+            _ => head(),
+        };
+        let begun = frame(HEADERS, END_STREAM | END_HEADERS, stream, &fields);
+        match self {
+            Self::Resets if number > 1 => {
+                let reset = frame(RST_STREAM, 0, stream - 2, &8_u32.to_be_bytes());
+                [reset, begun].concat()
+            }
+            _ => begun,
+        }
+    }
+}
+
 #[tokio::test]
 async fn requests_do_not_keep_a_connection_that_reads_nothing() {
     let gateway = TestGateway::start_with(&no_kafka(), |settings| {
@@ -170,25 +203,32 @@ async fn requests_do_not_keep_a_connection_that_reads_nothing() {
         settings.with_connections(limits)
     })
     .await;
-    let stream = TcpStream::connect(gateway.address).await;
-    let (mut reads, mut writes) = stream.expect("a connection").into_split();
-    // No stream has room for a byte of its answer.
-    let no_window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
-    let begin = [PREFACE, &no_window].concat();
-    writes.write_all(&begin).await.expect("it is open");
-    let requests = tokio::spawn(async move {
-        let mut due = tokio::time::interval(Duration::from_millis(100));
-        for number in 0..100 {
-            due.tick().await;
-            let stream = 2 * number + 1;
-            let begun = frame(HEADERS, END_STREAM | END_HEADERS, stream, &head());
-            if writes.write_all(&begun).await.is_err() {
-                return;
+    // The window has no room for a byte of an answer, or for no more than one.
+    for (window, beside) in [
+        (0, Beside::Requests),
+        (0, Beside::HeadRequests),
+        (0, Beside::Resets),
+        (1, Beside::Requests),
+        (1, Beside::Resets),
+    ] {
+        let stream = TcpStream::connect(gateway.address).await;
+        let (mut reads, mut writes) = stream.expect("a connection").into_split();
+        let small_window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, window]);
+        let begin = [PREFACE, &small_window].concat();
+        writes.write_all(&begin).await.expect("it is open");
+        let requests = tokio::spawn(async move {
+            let mut due = tokio::time::interval(Duration::from_millis(100));
+            for number in 0..100 {
+                due.tick().await;
+                if writes.write_all(&beside.frames(number)).await.is_err() {
+                    return;
+                }
             }
-        }
-    });
-    let mut received = Vec::new();
-    let read = timeout(Duration::from_secs(9), reads.read_to_end(&mut received)).await;
-    let _ = read.expect("the gateway closes the connection");
-    requests.abort();
+        });
+        let mut received = Vec::new();
+        let read = timeout(Duration::from_secs(9), reads.read_to_end(&mut received)).await;
+        let closed = read.is_ok();
+        requests.abort();
+        assert!(closed, "window {window}, {beside:?}: it is still open");
+    }
 }

@@ -8,8 +8,12 @@
 //! quarter, given up a tenth before its end. A call that fails at its limit leaves time to try it
 //! once more: 1/3 + 1/4 + 1/4 of the lease is less than 9/10.
 //!
-//! A stop interrupts a call, which the store must endure, so that the end has a bound: the drain
-//! timeout, then a quarter of the lease for the last results.
+//! The last stop interrupts a call, which the store must endure, so that the end has a bound: the
+//! drain timeout, then a quarter of the lease for the last results (`finish.rs`). The stop before a
+//! drain interrupts none: a registration that the store takes later would be that of a relay that
+//! has left, and others would leave the rest to it.
+
+mod finish;
 
 use super::super::OutboxError;
 use super::super::store::{RowId, Store};
@@ -25,7 +29,7 @@ use futures_util::{FutureExt, StreamExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// The component's name in health.
@@ -33,9 +37,6 @@ const COMPONENT: &str = "relay";
 
 /// Pause after the store did not answer.
 const STORE_RETRY: Duration = Duration::from_millis(500);
-
-/// The same at the end of the relay, where the time is short.
-const LAST_RETRY: Duration = Duration::from_millis(50);
 
 /// Pause after each round of calls to the store: events that are committed and acknowledged
 /// meanwhile are read and deleted together, and each call delays the writers.
@@ -67,8 +68,8 @@ pub(super) struct RelayTask {
     may_have_more: bool,
     /// Whether this relay drains, so that it leaves the rest to another one if there is one.
     hands_over: bool,
-    /// It is not registered any more: it sends nothing more, and must not register again.
-    has_handed_over: bool,
+    /// It is not registered any more: it takes no more rows, and must not register again.
+    has_deregistered: bool,
     /// When the leases are renewed next.
     renew_at: Instant,
     /// When the backlog is measured next.
@@ -102,7 +103,7 @@ impl RelayTask {
             marks: BTreeMap::new(),
             may_have_more: true,
             hands_over: false,
-            has_handed_over: false,
+            has_deregistered: false,
             renew_at: now,
             measure_at: now,
             store_down_until: None,
@@ -117,7 +118,7 @@ impl RelayTask {
         stop: &CancellationToken,
         until_empty: bool,
     ) -> Result<RelayReport, OutboxError> {
-        let ended = self.publish_until(stop, until_empty).await;
+        let ended = self.publish_until(stop, stop, until_empty).await;
         self.finish().await;
         self.end_reporter(&ended);
         ended.map(|()| self.report)
@@ -130,13 +131,13 @@ impl RelayTask {
         stop: &CancellationToken,
         drain_stop: &CancellationToken,
     ) -> Result<RelayReport, OutboxError> {
-        let mut ended = self.publish_until(stop, false).await;
+        let mut ended = self.publish_until(stop, drain_stop, false).await;
         if ended.is_ok() && !drain_stop.is_cancelled() {
             self.may_have_more = true;
             self.hands_over = true;
             // The hand-over is part of a renewal.
             self.renew_at = Instant::now();
-            ended = self.publish_until(drain_stop, true).await;
+            ended = self.publish_until(drain_stop, drain_stop, true).await;
         }
         self.finish().await;
         self.end_reporter(&ended);
@@ -150,21 +151,27 @@ impl RelayTask {
     }
 
     /// The loop: publishes until `stop`, until it has handed over, or until drained if
-    /// `until_empty`. `stop` also interrupts a call of the store.
+    /// `until_empty`. After `stop`, a call of the store that is under way may end until
+    /// `last_stop`.
     ///
     /// # Errors
     /// [`OutboxError::Producer`] only.
     async fn publish_until(
         &mut self,
         stop: &CancellationToken,
+        last_stop: &CancellationToken,
         until_empty: bool,
     ) -> Result<(), OutboxError> {
         let store = Arc::clone(&self.store);
         let mut committed = store.committed();
         let mut poll_at = Instant::now();
         loop {
-            let called = stop.run_until_cancelled(self.call_store()).await;
-            if called.is_none() || self.has_handed_over {
+            tokio::select! {
+                biased;
+                () = both_cancelled(stop, last_stop) => return Ok(()),
+                () = self.call_store() => {}
+            }
+            if stop.is_cancelled() || self.has_deregistered {
                 return Ok(());
             }
             self.send();
@@ -304,11 +311,13 @@ impl RelayTask {
         if !left {
             return Ok(false);
         }
-        self.has_handed_over = true;
+        self.has_deregistered = true;
+        self.report.handed_over = true;
         telemetry::handed_over();
-        // The leases must outlast the acknowledgements.
-        let slots: Vec<i16> = self.leases.slots().into_iter().collect();
-        let kept = self.store.lease(&self.name, &slots, self.settings.lease);
+        // The leases must outlast the acknowledgements, also those of surplus slots.
+        let slots = self.leases.leased();
+        let lease = self.settings.lease.max(self.settings.stop_within());
+        let kept = self.store.lease(&self.name, &slots, lease);
         self.answer_limit.wait_for("lease slots", kept).await?;
         Ok(true)
     }
@@ -482,54 +491,10 @@ impl RelayTask {
             .wait_for("check whether it is drained", is_drained);
         is_drained.await.unwrap_or(false)
     }
+}
 
-    /// Waits for the sent rows, up to the drain timeout. Then records their results and releases
-    /// all slots, in this order, within one limit of the store's answers.
-    async fn finish(&mut self) {
-        let deadline = Instant::now() + self.settings.drain_timeout;
-        self.in_flight.close();
-        loop {
-            let sent = tokio::select! {
-                biased;
-                sent = self.sends.next() => sent,
-                () = sleep_until(deadline) => None,
-            };
-            let Some(sent) = sent else { break };
-            if self.settle(sent).is_err() {
-                break;
-            }
-        }
-        self.report.unacknowledged = self.sends.len();
-        self.report.held_keys = self.in_flight.held_keys();
-        if let Err(error) = self.write_last_results().await {
-            tracing::warn!(
-                %error,
-                "the relay stops without a last update of the outbox: published events that are \
-                 not deleted are published again, and other relays take over when its leases expire"
-            );
-        }
-    }
-
-    /// Deletes the published rows, marks the refused ones, then releases all slots. A step that
-    /// fails is tried again: a row that is published and not deleted is published twice.
-    ///
-    /// # Errors
-    /// The store's last error, or [`OutboxError::NoAnswer`], after the limit of one answer.
-    async fn write_last_results(&mut self) -> Result<(), OutboxError> {
-        let deadline = Instant::now() + self.answer_limit.0;
-        loop {
-            let results = async {
-                self.delete().await?;
-                self.mark().await?;
-                self.answer_limit
-                    .wait_for("release slots", self.store.leave(&self.name))
-                    .await
-            };
-            match timeout_at(deadline, results).await {
-                Ok(Err(_)) if Instant::now() + LAST_RETRY < deadline => sleep(LAST_RETRY).await,
-                Ok(written) => return written,
-                Err(_) => return Err(self.answer_limit.exceeded("record the last results")),
-            }
-        }
-    }
+/// Waits until both are cancelled.
+async fn both_cancelled(stop: &CancellationToken, last_stop: &CancellationToken) {
+    stop.cancelled().await;
+    last_stop.cancelled().await;
 }
