@@ -1,4 +1,4 @@
-//! The clients that ask the brokers, and the limit of blocking reads at a time.
+//! The clients that ask the brokers, and the limits of blocking reads at a time.
 
 use super::log_search::SearchLimits;
 use super::settings::StatusSettings;
@@ -8,7 +8,7 @@ use evenkeel::kafka::{KafkaConfig, KafkaError};
 use evenkeel_ops::Cluster;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OnceCell, OwnedSemaphorePermit, Semaphore};
 
 /// The time after which a refused request should come back.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -20,6 +20,8 @@ pub(super) struct Brokers {
     timeout: Duration,
     records_max: u64,
     slots: Arc<Semaphore>,
+    /// Held by the read of a list of groups that is under way.
+    list_read: Mutex<()>,
     admin: OnceCell<Admin>,
 }
 
@@ -31,6 +33,7 @@ impl Brokers {
             timeout: settings.search_timeout,
             records_max: settings.search_records_max,
             slots: Arc::new(Semaphore::new(settings.searches_max.max(1))),
+            list_read: Mutex::default(),
             admin: OnceCell::new(),
         }
     }
@@ -88,6 +91,13 @@ impl Brokers {
         self.run(slot, work).await
     }
 
+    /// Awaits a read for a list of groups, one at a time. It takes no slot: while the brokers do
+    /// not answer, the lists of all topics block one thread, and the slots are left to requests.
+    pub(super) async fn read_for_list<T>(&self, read: impl Future<Output = T>) -> T {
+        let _turn = self.list_read.lock().await;
+        read.await
+    }
+
     /// Runs a blocking read in a slot. If the future is dropped, the read runs to its end.
     async fn run<T: Send + 'static>(
         &self,
@@ -129,6 +139,7 @@ pub(super) fn unavailable(error: &KafkaError) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[tokio::test(start_paused = true)]
     async fn a_read_without_a_free_slot_is_refused_in_time() {
@@ -140,5 +151,21 @@ mod tests {
         assert!(refused.retry_after.is_some());
         drop(slot);
         brokers.read(|_, _| Ok(())).await.expect("it is free again");
+    }
+
+    #[tokio::test]
+    async fn reads_for_lists_of_groups_follow_each_other() {
+        let settings = StatusSettings::default().with_searches_max(1);
+        let brokers = Brokers::new(KafkaConfig::new("localhost:1"), &settings);
+        let _slot = brokers.slot().await.expect("one is free");
+        let running = AtomicUsize::new(0);
+        let read = || {
+            brokers.read_for_list(async {
+                assert_eq!(running.fetch_add(1, Ordering::Relaxed), 0);
+                tokio::task::yield_now().await;
+                running.fetch_sub(1, Ordering::Relaxed);
+            })
+        };
+        tokio::join!(read(), read(), read());
     }
 }

@@ -21,8 +21,8 @@
 //!
 //! A search reads at most [`StatusSettings::search_records_max`] records and takes at most
 //! [`StatusSettings::search_timeout`]; at most [`StatusSettings::searches_max`] blocking reads run
-//! at a time. Lists of groups are read beside them, one group of a topic after the other. What a bound cut off is named in the answer,
-//! and never taken for an absence.
+//! at a time. Lists of groups are read beside them: the offsets of one group at a time, for all
+//! topics together. What a bound cut off is named in the answer, and never taken for an absence.
 //!
 //! # Who may ask
 //!

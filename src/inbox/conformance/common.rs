@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A transactional store: effects commit with the inbox row. Called by the suite, from its own
-/// tasks. Both methods may wait for the store and panic if it fails.
+/// tasks. The futures may wait for the store and panic if it fails; `has_outbox` must not block.
 ///
 /// # Examples
 /// For a store whose claims hand out a `MyTx`:
@@ -41,6 +41,10 @@ use std::time::Duration;
 ///         let count = committed.get(name).copied().unwrap_or(0);
 ///         Box::pin(async move { count })
 ///     }
+///
+///     fn has_outbox(&self) -> bool {
+///         false
+///     }
 /// }
 /// ```
 pub trait Effects: Send + Sync {
@@ -49,6 +53,9 @@ pub trait Effects: Send + Sync {
     fn write<'a>(&'a self, transaction: Box<dyn Any + Send>, name: &'a str) -> BoxFuture<'a, ()>;
     /// How often the effect `name` is committed, as seen by another reader.
     fn count<'a>(&'a self, name: &'a str) -> BoxFuture<'a, u64>;
+    /// Whether the store publishes the events of a completed delivery through an outbox, and leaves
+    /// none to the caller.
+    fn has_outbox(&self) -> bool;
 }
 
 /// A store whose claims are leases: a claim expires when its owner no longer renews it. Called by
@@ -121,6 +128,14 @@ pub(super) async fn complete_with(
 ) -> Vec<OutgoingRecord> {
     let completed = claim.complete(published).await;
     completed.expect("a claim completes")
+}
+
+/// The events that a completion must leave to its caller.
+pub(super) fn left(published: Vec<OutgoingRecord>, has_outbox: bool) -> Vec<OutgoingRecord> {
+    match has_outbox {
+        true => Vec::new(),
+        false => published,
+    }
 }
 
 /// A record with this value and a key.

@@ -118,11 +118,26 @@ impl<W> Queue<W> {
     /// After collisions one transaction at a time is open.
     pub(super) fn may_open(&mut self, now: Instant) -> bool {
         let (open_max, _) = self.limits(now);
-        let mut waiting = self.waiting.iter();
-        let may_open = self.open < open_max && waiting.any(|(key, _)| !self.claimed.contains(key));
+        let may_open = self.open < open_max && self.has_claim_to_spare();
         self.open += usize::from(may_open);
         self.beginning += usize::from(may_open);
         may_open
+    }
+
+    /// Whether a claim is left if each transaction that is beginning takes only one. A transaction
+    /// takes one claim of a key.
+    fn has_claim_to_spare(&self) -> bool {
+        let mut taken: Vec<&InboxKey> = Vec::with_capacity(self.beginning);
+        self.waiting.iter().any(|(key, _)| {
+            if self.claimed.contains(key) || taken.contains(&key) {
+                return false;
+            }
+            if taken.len() == self.beginning {
+                return true;
+            }
+            taken.push(key);
+            false
+        })
     }
 
     /// Takes the claims of a transaction that has begun, in the order of their arrival. None if
@@ -303,16 +318,36 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_may_find_that_others_took_all_claims() {
-        let mut queue = queue(2, 64, [1, 1].into_iter());
+    fn no_transaction_is_opened_for_claims_that_others_will_take() {
+        let mut queue = queue(4, 64, [1, 1].into_iter());
         let now = Instant::now();
-        assert!(queue.may_open(now) && queue.may_open(now));
+        assert!(queue.may_open(now));
+        assert!(!queue.may_open(now), "one of a key to a transaction");
+        queue.push(key(2), 2);
+        assert!(queue.may_open(now));
+        assert!(!queue.may_open(now), "each has a claim");
         assert_eq!(take_at(&mut queue, now).0, [1]);
-        assert_eq!(take_at(&mut queue, now).0, [0; 0], "its key is claimed");
-        end(&mut queue, &[], FAST);
-        assert!(!queue.may_open(now), "nothing changed");
+        assert_eq!(take_at(&mut queue, now).0, [2]);
+        end(&mut queue, &[2], FAST);
+        assert!(!queue.may_open(now), "its key is claimed");
         end(&mut queue, &[1], FAST);
         assert_eq!(open(&mut queue), [1]);
+    }
+
+    /// The level became stricter while they began, so the first takes all.
+    #[test]
+    fn a_transaction_may_find_that_others_took_all_claims() {
+        let mut queue = queue(2, 64, 1..3);
+        let now = Instant::now();
+        assert!(queue.may_open(now) && queue.may_open(now));
+        queue.collided(Level::Parallel, 1.0, now);
+        queue.collided(Level::Parallel, 1.0, now);
+        let all = take_at(&mut queue, now);
+        assert_eq!(all, (vec![1, 2], Level::Exclusive));
+        assert_eq!(take_at(&mut queue, now).0, [0; 0]);
+        end(&mut queue, &[], FAST);
+        end(&mut queue, &[1, 2], FAST);
+        assert!(!queue.may_open(now), "nothing waits");
     }
 
     #[test]

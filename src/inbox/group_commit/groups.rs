@@ -128,7 +128,7 @@ pub(super) struct Group<S: GroupStore> {
     has_taken: bool,
     /// The claimed keys, in the order of their turns.
     keys: Vec<InboxKey>,
-    /// The level at which the transaction was opened.
+    /// The level at which its claims were taken.
     level: Level,
     /// Whom to answer, with what.
     pending: PendingAnswers<S::Open>,
@@ -164,7 +164,7 @@ impl<S: GroupStore> Group<S> {
     async fn run(mut self) {
         let permits = Arc::clone(&self.groups.permits);
         let _permit = permits.acquire().await;
-        match self.begin().await {
+        match self.run_transaction().await {
             Ok(ended) => {
                 self.ended = ended;
                 self.pending.committed();
@@ -194,7 +194,7 @@ impl<S: GroupStore> Group<S> {
     }
 
     /// Begins the transaction, claims the keys, gives each claim its turn, and commits.
-    async fn begin(&mut self) -> Result<GroupEnd, InboxError> {
+    async fn run_transaction(&mut self) -> Result<GroupEnd, InboxError> {
         let groups = Arc::clone(&self.groups);
         let store = &groups.store;
         let begun = store.begin().await;

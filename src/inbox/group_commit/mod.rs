@@ -24,15 +24,18 @@
 //!    open transaction waits for its end.
 //! 2. The store inserts all rows of the group at once.
 //! 3. Each fresh claim has its turn. A failed turn is rolled back to its savepoint.
-//! 4. The next turn begins only after the store has confirmed that the transaction is intact, so a
-//!    swallowed failure is found in its own turn.
+//! 4. The next turn begins after the store has kept the writes of this one. PostgreSQL confirms
+//!    that the transaction is intact, so a failure that a handler ignored is found in its own turn.
+//!    SQLite may find the failure of a statement that nobody waits for later, but before the
+//!    commit.
 //! 5. The events that all turns published are written at once.
 //! 6. The commit. Then the completions are answered, and the group's end opens the next group.
 //!
 //! # Round trips
 //! A turn costs what its handler executes, and in PostgreSQL one more to renew the savepoint and to
-//! confirm the state of the transaction. SQLite's connection reports rollbacks by itself, so its
-//! savepoints need no answer. The turn of a delivery whose handler names no transaction costs none.
+//! confirm the state of the transaction. SQLite's connection reports rollbacks by itself and
+//! refuses commits that are not the store's, so its savepoints need no answer. The turn of a
+//! delivery whose handler names no transaction costs none.
 //!
 //! # Why savepoints, and no repetition of a failed group
 //! Without savepoints the failure of one handler would repeat the handlers of all others, and

@@ -1,8 +1,7 @@
 //! The callers of a group that wait for an answer, and the answers they receive when it ends.
 //!
 //! Each caller is answered exactly once. The completion of the last turn is kept apart, because
-//! whether its writes can be kept is known only when the next savepoint is set or the transaction
-//! is committed.
+//! only the next call of the store shows whether its writes can be kept.
 
 use super::transaction_handoff::{Completed, Handoff};
 use crate::event::OutgoingRecord;
@@ -55,7 +54,7 @@ impl<O> PendingAnswers<O> {
         self.completed.is_empty() && self.last.is_none()
     }
 
-    /// The savepoint after the last turn was released: only the commit can still fail it.
+    /// The store kept the writes of the last turn: it fails only with the whole transaction.
     pub(super) fn confirm_last(&mut self) {
         self.completed
             .extend(self.last.take().map(|(_, completion)| completion));
@@ -69,24 +68,25 @@ impl<O> PendingAnswers<O> {
         }
     }
 
-    /// The transaction is lost. The claim known to have caused it receives the error: the one of
+    /// The transaction is lost. The claim that probably caused it receives the error: the one of
     /// the last turn, or the only one. The others are to be tried again.
     pub(super) fn fail_all(&mut self, error: InboxError) {
         let last = self.last.take();
-        let (error, own) = match (error, last) {
-            (error @ InboxError::Transaction { .. }, Some((_, (answer, _)))) => {
+        let error = match error {
+            error @ InboxError::Transaction { .. } => {
                 let neighbours = InboxError::TryAgain(error.to_string().into());
-                (neighbours, Some((answer, error)))
+                // Without one, the handler of the last turn failed and has its own error.
+                if let Some((_, (answer, _))) = last {
+                    let _ = answer.send(Err(error));
+                }
+                neighbours
             }
-            (error, last) => {
-                self.completed
-                    .extend(last.map(|(_, completion)| completion));
-                (error, None)
+            error => {
+                let last = last.map(|(_, completion)| completion);
+                self.completed.extend(last);
+                error
             }
         };
-        if let Some((answer, error)) = own {
-            let _ = answer.send(Err(error));
-        }
         let error = match error {
             InboxError::Other(error) if self.completed.len() + self.waiting.len() > 1 => {
                 InboxError::TryAgain(error)

@@ -45,7 +45,7 @@ pub(in crate::inbox) trait GroupStore: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(Self::Open, Vec<Known>), InboxError>> + Send;
 
     /// Ends a turn: its writes are kept, and later writes can be undone alone. Fails if the
-    /// transaction cannot be used any more.
+    /// transaction is known to be unusable; [`GroupStore::prepare`] finds what is not known yet.
     fn keep_turn(
         &self,
         open: &mut Self::Open,
@@ -67,14 +67,16 @@ pub(in crate::inbox) trait GroupStore: Send + Sync + 'static {
         key: &InboxKey,
     ) -> impl Future<Output = Result<(), InboxError>> + Send;
 
-    /// Releases these claims, and keeps all other writes.
+    /// Releases these claims, and keeps all other writes. If a handler ended the transaction, rows
+    /// that another owner committed meanwhile stay as they are.
     fn release_claims(
         &self,
         open: &mut Self::Open,
         keys: &[InboxKey],
     ) -> impl Future<Output = Result<(), InboxError>> + Send;
 
-    /// Writes the published events and makes the transaction ready to be committed.
+    /// Writes the published events and makes the transaction ready to be committed. Fails, and
+    /// writes nothing that lasts, if it is not the one in which the claims were made.
     fn prepare(&self, open: &mut Self::Open)
     -> impl Future<Output = Result<(), InboxError>> + Send;
 

@@ -78,11 +78,13 @@ const HAS_HANDLER: &str = "
 /// Scans until the first row of the group.
 const HAS_GROUP: &str = "SELECT EXISTS (SELECT 1 FROM evenkeel_inbox WHERE consumer_group = $1)";
 
-/// Stores the replies of claimed deliveries.
+/// Stores the replies of claimed deliveries. Stores nothing if the transaction of the claims has
+/// ended: the rows could be completions of another owner.
 const STORE_REPLIES: &str = "
     UPDATE evenkeel_inbox SET replies = staged.replies
     FROM unnest($1::bytea[], $2::bytea[]) AS staged (digest, replies)
-    WHERE evenkeel_inbox.digest = staged.digest";
+    WHERE evenkeel_inbox.digest = staged.digest
+        AND EXISTS (SELECT 1 FROM pg_cursors WHERE name = 'evenkeel_open')";
 
 /// If a crash of the server undoes the change, the events are published once more; that is not
 /// worth a wait for the disk.
@@ -92,8 +94,11 @@ const FORGET_REPLIES: &str = "
     WHERE (SELECT count(*) FROM unsynced) > 0 AND digest IN (
         SELECT digest FROM evenkeel_inbox WHERE digest = ANY($1) AND replies IS NOT NULL FOR UPDATE SKIP LOCKED)";
 
-/// Releases claims. Their rows must not become visible as completions.
-const RELEASE_CLAIMS: &str = "DELETE FROM evenkeel_inbox WHERE digest = ANY($1)";
+/// Releases claims. Their rows must not become visible as completions. Deletes nothing if the
+/// transaction of the claims has ended: the rows could be completions of another owner.
+const RELEASE_CLAIMS: &str = "
+    DELETE FROM evenkeel_inbox WHERE digest = ANY($1)
+        AND EXISTS (SELECT 1 FROM pg_cursors WHERE name = 'evenkeel_open')";
 
 /// Removes the guard, after which the commit is possible. Fails if the cursor is gone, and so
 /// detects a transaction that the handler ended and began anew.

@@ -157,7 +157,7 @@ impl Store {
     /// Waits for the lock of the keys' groups where the claim must not wait for it: a transaction
     /// that sees nothing committed after its first statement would collide with the transactions it
     /// waited for. It is begun again until the lock is free.
-    async fn begin_at_free_lock(
+    async fn retry_until_lock_is_free(
         &self,
         mut transaction: Transaction<'static, Postgres>,
         keys: &[InboxKey],
@@ -274,7 +274,7 @@ impl GroupStore for Store {
                 is_exclusive: level > Level::Parallel,
                 timeout: &self.lock_timeout,
             };
-            let begun = self.begin_at_free_lock(open.transaction, keys, locking.is_exclusive);
+            let begun = self.retry_until_lock_is_free(open.transaction, keys, locking.is_exclusive);
             let mut transaction = begun.await.map_err(failed)?;
             let claimed = statements::claim(&mut transaction, keys, locking).await;
             let known = claimed.map_err(failed)?;

@@ -12,9 +12,14 @@ use crate::inbox::shared::error::{Advice, Failure};
 use crate::sqlite::{code, primary_code};
 use std::fmt;
 
-/// Whether a missing savepoint was released: the transaction in which it was set has ended.
-pub(super) fn is_missing_savepoint(error: &sqlx::Error) -> bool {
-    // SQLite has no code of its own for it.
+/// Whether an error of an undo shows that the transaction has ended.
+pub(super) fn is_end_of_transaction(error: &sqlx::Error) -> bool {
+    // An undo deletes rows of the inbox, which violates no constraint: the commit of that statement
+    // was refused, because it was in no transaction.
+    if primary_code(error) == Some(code::CONSTRAINT) {
+        return true;
+    }
+    // SQLite has no code of its own for a missing savepoint.
     let error = error.as_database_error();
     error.is_some_and(|error| error.message().starts_with("no such savepoint"))
 }

@@ -16,9 +16,11 @@
 //!
 //! # Files
 //! `inbox.rs` opens the inbox and claims; `store.rs` has its connections and `transaction.rs` an
-//! open transaction. `tables.rs` creates the tables and `statements.rs` has the SQL of deliveries.
-//! `completions.rs` reads, and `error.rs` maps errors to remedies.
+//! open transaction, which `commit_guard.rs` lets only the store commit. `tables.rs` creates the
+//! tables and `statements.rs` has the SQL of deliveries. `completions.rs` reads, and `error.rs`
+//! maps errors to remedies.
 
+mod commit_guard;
 mod completions;
 mod error;
 mod inbox;

@@ -3,9 +3,8 @@
 //! Owns all SQL of deliveries. Knows no connection handling: each function runs in the caller's
 //! transaction.
 //!
-//! A handler may have ended its transaction. The undoing of a turn and the step before the commit
-//! therefore touch a savepoint or the row in `evenkeel_open`, which disappear with the transaction,
-//! and fail if they are gone.
+//! A handler may have ended its transaction. The undoing of a turn then fails: its savepoint is
+//! gone, and outside of a transaction the commit of a statement is refused (`commit_guard.rs`).
 //!
 //! Several keys are one statement with a list of rows, padded with nulls to a power of two: few
 //! different statements, which the connection keeps prepared.
@@ -33,8 +32,7 @@ const CLAIM: &str = "
     INSERT INTO evenkeel_inbox (consumer_group, handler, source, id, content, completed_at)
         WITH claims (position, consumer_group, handler, source, id, content) AS (VALUES /*claims*/)
         SELECT consumer_group, handler, source, id, content, ? FROM claims WHERE id IS NOT NULL
-        ON CONFLICT DO NOTHING;
-    INSERT INTO evenkeel_open VALUES (1)";
+        ON CONFLICT DO NOTHING";
 
 /// Releases claims. Their rows must not become visible as completions. The list is a table, because
 /// a bare list of rows would be compared with each row of the inbox.
@@ -56,10 +54,6 @@ pub(super) const FORGET_REPLIES: &str = "
     WITH keys (consumer_group, handler, source, id) AS (VALUES /*keys*/)
     UPDATE evenkeel_inbox SET replies = NULL WHERE (consumer_group, handler, source, id) IN (
         SELECT consumer_group, handler, source, id FROM keys)";
-
-/// Makes the commit possible: the row that blocks it goes. No row goes if it is not the transaction
-/// in which the claims were made.
-const REMOVE_GUARD: &str = "DELETE FROM evenkeel_open";
 
 /// `RETURNING` gives the times of the deleted rows, from which the watermark follows. The subquery
 /// bounds the rows of one transaction, because `DELETE … LIMIT` needs a build option of SQLite.
@@ -199,8 +193,9 @@ pub(super) fn send_savepoint(connection: &mut SqliteConnection, number: u32) {
     send(connection, format!("SAVEPOINT evenkeel_{number}"));
 }
 
-/// Sends one statement. The first poll of its future sends it; the thread executes it even if
-/// nobody reads the answer, but nothing that follows it in the same text.
+/// Sends one statement. The first poll of its future sends it, because the queue of the thread is
+/// never full. The thread executes it even if nobody reads the answer, but nothing that follows it
+/// in the same text.
 fn send(connection: &mut SqliteConnection, statement: String) {
     let executed = sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection);
     // Most likely not ready. An error means that the thread is gone, as the next statement finds.
@@ -271,13 +266,6 @@ async fn execute_for(
     }
     query.execute(connection).await?;
     Ok(())
-}
-
-/// Removes the guard; the transaction may then be committed. Returns false if there was none: the
-/// transaction in which the claims were made has ended.
-pub(super) async fn remove_guard(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-    let removed = sqlx::query(REMOVE_GUARD).execute(connection).await?;
-    Ok(removed.rows_affected() > 0)
 }
 
 /// A statement whose values are being bound.

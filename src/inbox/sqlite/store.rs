@@ -7,8 +7,9 @@
 //! A transaction that is dropped queues its rollback on the connection at once, before the next one
 //! can begin there: cancellation at any await leaves the file as it was.
 
+use super::commit_guard::CommitGuard;
 use super::settings::{Durability, SqliteSettings};
-use super::transaction::{Held, Rollbacks, SqliteTx};
+use super::transaction::{Held, SqliteTx};
 use super::write_lock_queue::WriteLockQueue;
 use super::{error, statements, tables};
 use crate::durations::{CALL_MAX, bounded};
@@ -20,7 +21,7 @@ use crate::inbox::{InboxError, InboxKey};
 use crate::outbox::{self, SqliteOutbox};
 use crate::sqlite::is_busy;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection as _, SqliteConnection, SqlitePool};
+use sqlx::{Connection as _, SqlitePool};
 use std::any::Any;
 use std::error::Error;
 use std::path::Path;
@@ -36,6 +37,11 @@ const BEGIN: &str = "BEGIN IMMEDIATE";
 /// Pause between two tries to get the write lock from another process.
 const LOCK_RETRY: Duration = Duration::from_millis(2);
 
+/// Statements that may wait for the writing connection's thread: far more than a handler sends
+/// without waiting for their answers. A savepoint that found the queue full would not be sent at
+/// all, and a rollback would block its caller.
+const STATEMENTS_MAX: usize = 1 << 20;
+
 /// Connections that read at the same time.
 const READERS_MAX: u32 = 4;
 
@@ -49,8 +55,8 @@ pub(super) struct Store {
     pub(super) readers: SqlitePool,
     /// Whose turn it is to write, in this process.
     pub(super) write_queue: WriteLockQueue,
-    /// The rollbacks on the writer's connection.
-    rollbacks: Rollbacks,
+    /// The hooks of the writer's connection.
+    commit_guard: CommitGuard,
     /// Whether another process held the write lock for longer than the limit when it was last
     /// needed.
     pub(super) is_locked: AtomicBool,
@@ -64,8 +70,8 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Sets up the pools without opening a connection. `foreign_keys` is on: the guard against a
-    /// handler's `COMMIT` is a foreign key.
+    /// Sets up the pools without opening a connection. The foreign keys of the service's tables are
+    /// checked.
     pub(super) fn connect(path: &Path, name: String, settings: &SqliteSettings) -> Self {
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -75,16 +81,14 @@ impl Store {
                 Durability::ProcessCrash => SqliteSynchronous::Normal,
                 Durability::PowerLoss => SqliteSynchronous::Full,
             });
-        let rollbacks = Rollbacks::default();
-        let counted = rollbacks.clone();
+        let commit_guard = CommitGuard::default();
+        let watching = commit_guard.clone();
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
-            .after_connect(move |connection, _| {
-                Box::pin(count_rollbacks(connection, counted.clone()))
-            })
+            .after_connect(move |connection, _| Box::pin(watching.clone().watch(connection)))
             // If SQLite or the handler ends a transaction without the driver, the driver's count of
             // open transactions is wrong: such a connection is replaced.
             .before_acquire(|connection, _| {
@@ -97,6 +101,7 @@ impl Store {
                 options
                     .clone()
                     .create_if_missing(true)
+                    .command_buffer_size(STATEMENTS_MAX)
                     .busy_timeout(Duration::ZERO),
             );
         let readers = SqlitePoolOptions::new()
@@ -111,7 +116,7 @@ impl Store {
             writer,
             readers,
             write_queue: WriteLockQueue::default(),
-            rollbacks,
+            commit_guard,
             is_locked: AtomicBool::new(false),
             lock_timeout: bounded(settings.lock_timeout),
             outbox: OnceLock::new(),
@@ -141,7 +146,7 @@ impl Store {
             match self.writer.begin_with(BEGIN).await {
                 Ok(transaction) => {
                     self.is_locked.store(false, Ordering::Relaxed);
-                    return Ok(Held::new(transaction, turn, &self.rollbacks));
+                    return Ok(Held::new(transaction, turn, &self.commit_guard));
                 }
                 Err(error) if is_busy(&error) && Instant::now() < deadline => {
                     tokio::time::sleep(LOCK_RETRY).await;
@@ -161,7 +166,7 @@ impl Store {
 
     /// Maps an error of a transaction that the handler may have ended.
     fn ended(&self, doing: &'static str, error: sqlx::Error) -> InboxError {
-        match error::is_missing_savepoint(&error) {
+        match error::is_end_of_transaction(&error) {
             true => error::ended_by_hand(error),
             false => self.failed(doing, error),
         }
@@ -204,7 +209,7 @@ impl GroupStore for Store {
         Ok((held, Known::of_all(keys, known)))
     }
 
-    /// The savepoint of the next turn is sent with its handler's first statement.
+    /// The savepoint of the next turn is sent when its handler takes the transaction.
     async fn keep_turn(&self, held: &mut Held) -> Result<(), InboxError> {
         match held.keep_turn() {
             true => Ok(()),
@@ -243,18 +248,17 @@ impl GroupStore for Store {
         forgotten.map_err(|error| self.ended("complete", error))
     }
 
-    /// Removes the guard first: no handler has the transaction any more, and a missing guard shows
-    /// that the published events would be written outside of it.
+    /// No handler has the transaction any more, so nothing can end it after this check.
     async fn prepare(&self, held: &mut Held) -> Result<(), InboxError> {
+        let is_intact = held.is_intact_now().await;
+        if !is_intact.map_err(|error| self.failed("complete", error))? {
+            return Err(error::ended_by_hand("it was rolled back"));
+        }
         let Held {
             transaction,
             staged,
             ..
         } = held;
-        let was_open = statements::remove_guard(transaction).await;
-        if !was_open.map_err(|error| self.failed("complete", error))? {
-            return Err(error::ended_by_hand("its claim is gone"));
-        }
         let appended = outbox::sqlite::append(transaction, staged.outgoing()).await;
         appended.map_err(|error| of_outbox(error, |error| self.failed("publish", error)))?;
         let stored = statements::store_replies(transaction, staged.replies()).await;
@@ -301,16 +305,6 @@ impl GroupStore for Store {
     fn cause(_: Option<&Held>, _: &(dyn Error + 'static)) -> Option<Cause> {
         None
     }
-}
-
-/// Counts the rollbacks on a new connection.
-async fn count_rollbacks(
-    connection: &mut SqliteConnection,
-    rollbacks: Rollbacks,
-) -> Result<(), sqlx::Error> {
-    let mut handle = connection.lock_handle().await?;
-    handle.set_rollback_hook(move || rollbacks.increment());
-    Ok(())
 }
 
 /// The wall clock, because rows are kept for days and compared across processes.

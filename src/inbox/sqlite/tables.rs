@@ -14,9 +14,8 @@ pub(super) const VERSION: u32 = 3;
 /// completed: it is inserted when the delivery is claimed, and becomes visible to others once the
 /// transaction of the claim is committed.
 ///
-/// While a claim's transaction is open it holds a row in `evenkeel_open` whose foreign key is never
-/// satisfied. SQLite checks it at the commit, so a handler's own `COMMIT` is refused: it would
-/// complete events whose handlers have not run.
+/// A file of an earlier release may also have the tables `evenkeel_never` and `evenkeel_open`. They
+/// are empty and no longer used, but another process of that release may still need them.
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS evenkeel_meta (
         name TEXT PRIMARY KEY,
@@ -33,13 +32,6 @@ const TABLES: &str = "
         PRIMARY KEY (consumer_group, handler, source, id)
     ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS evenkeel_inbox_completed_at ON evenkeel_inbox (completed_at);
-    CREATE TABLE IF NOT EXISTS evenkeel_never (
-        id INTEGER PRIMARY KEY
-    );
-    CREATE TABLE IF NOT EXISTS evenkeel_open (
-        leave_commit_to_evenkeel INTEGER NOT NULL
-            REFERENCES evenkeel_never (id) DEFERRABLE INITIALLY DEFERRED
-    );
 ";
 
 /// Version 1 left a row without a time when a handler committed by hand: its delivery was not

@@ -5,37 +5,21 @@
 //!
 //! # Savepoints
 //! A savepoint is sent to the connection's thread just before the handler starts, and nobody waits
-//! for its answer: the thread executes it before the handler's first statement, and is woken once
-//! for both. An answer that nobody reads may hide a failure, so two rules keep it harmless:
+//! for its answer: the thread executes it before the handler's first statement. An answer that
+//! nobody reads may hide a failure, so two rules keep it harmless:
 //! - Each savepoint has a name of its own. An undo names the savepoint of its turn and fails if it
 //!   was not set; it never undoes the turns before.
-//! - Outside of a transaction, a savepoint would begin one and its release would commit it. A
-//!   rollback by a handler, or by SQLite, is therefore noticed before the next savepoint is sent:
-//!   the connection counts its rollbacks.
+//! - Outside of a transaction, a savepoint would begin one and its release would commit it. The
+//!   [`CommitGuard`] refuses that commit, and [`Held::is_intact_now`] finds the rollback before the
+//!   store commits.
 
+use super::commit_guard::CommitGuard;
 use super::statements;
 use super::write_lock_queue::WriteTurn;
 use crate::inbox::group_commit::HandedOut;
 use crate::inbox::shared::staged_events::StagedEvents;
-use sqlx::{Sqlite, SqliteConnection, Transaction};
+use sqlx::{Connection as _, Sqlite, SqliteConnection, Transaction};
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Counts the transactions that ended with a rollback on the writing connection, whoever caused it.
-#[derive(Clone, Default)]
-pub(super) struct Rollbacks(Arc<AtomicU64>);
-
-impl Rollbacks {
-    /// Called in the connection's thread, before the statement that rolled back is answered.
-    pub(super) fn increment(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// A write transaction and its turn. Dropping it queues the rollback at once, then ends the turn.
 pub(super) struct Held {
@@ -47,9 +31,7 @@ pub(super) struct Held {
     savepoint: u32,
     /// Whether that savepoint belongs to the present turn.
     has_savepoint: bool,
-    rollbacks: Rollbacks,
-    /// Their number when the transaction began.
-    rollbacks_before: u64,
+    commit_guard: CommitGuard,
 }
 
 impl Held {
@@ -57,16 +39,16 @@ impl Held {
     pub(super) fn new(
         transaction: WriteTransaction,
         turn: WriteTurn,
-        rollbacks: &Rollbacks,
+        commit_guard: &CommitGuard,
     ) -> Self {
+        commit_guard.begin();
         Self {
             transaction,
             turn,
             staged: StagedEvents::default(),
             savepoint: 0,
             has_savepoint: false,
-            rollbacks: rollbacks.clone(),
-            rollbacks_before: rollbacks.count(),
+            commit_guard: commit_guard.clone(),
         }
     }
 
@@ -77,10 +59,10 @@ impl Held {
         statements::send_savepoint(&mut self.transaction, self.savepoint);
     }
 
-    /// Keeps the writes of the present turn. Returns false if the transaction was rolled back
-    /// meanwhile.
+    /// Keeps the writes of the present turn. Returns false if the transaction is known to be rolled
+    /// back. A statement that nobody waits for may still do that.
     pub(super) fn keep_turn(&mut self) -> bool {
-        if self.rollbacks.count() != self.rollbacks_before {
+        if !self.commit_guard.is_intact() {
             return false;
         }
         self.has_savepoint = false;
@@ -95,11 +77,22 @@ impl Held {
         std::mem::take(&mut self.has_savepoint).then_some(self.savepoint)
     }
 
+    /// Waits until all statements that were sent are executed. Returns whether the transaction is
+    /// still the one that the store began.
+    pub(super) async fn is_intact_now(&mut self) -> Result<bool, sqlx::Error> {
+        self.transaction.ping().await?;
+        Ok(self.commit_guard.is_intact())
+    }
+
     /// Commits, then ends the turn, in this order: the next writer must find the lock free.
     pub(super) async fn commit(self) -> Result<(), sqlx::Error> {
         let Self {
-            transaction, turn, ..
+            transaction,
+            turn,
+            commit_guard,
+            ..
         } = self;
+        commit_guard.allow_commit();
         let committed = transaction.commit().await;
         drop(turn);
         committed
@@ -122,11 +115,13 @@ impl Held {
 /// events that were ready at the same time: each handler has it in turn, under a savepoint.
 /// Dropping it returns it to the claim, so a handler takes it by value and drops it at its end. If
 /// a handler moves it into a task that outlives the handler, the completion fails and nothing is
-/// committed. `COMMIT` in SQL is refused, and after a `ROLLBACK` the completion fails. Savepoints
-/// (`Connection::begin` on it) are allowed. The connection's rollback hook is in use: do not
-/// replace it.
+/// committed. `COMMIT` in SQL is refused and rolls back; after it, or after a `ROLLBACK`, the
+/// completion fails. Savepoints (`Connection::begin` on it) are allowed. The connection's commit
+/// hook and rollback hook are in use: do not replace them.
 ///
-/// While it lives, every other writer of the store waits: await nothing but the store.
+/// While it lives, every other writer of the store waits: await nothing but the store. A statement
+/// that was sent is executed to its end, even if the handler stops waiting for it (`timeout`,
+/// `select!`). The statements of the next handler wait behind it, within that handler's deadline.
 ///
 /// ```no_run
 /// use evenkeel::event::Record;

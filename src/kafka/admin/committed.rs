@@ -1,6 +1,6 @@
 //! Committed offsets of a group, with their metadata.
 //!
-//! Owns the decision what follows an answer. Joins no group.
+//! Owns the decision what follows an answer ([`Requests`], pure). Joins no group.
 
 use super::connection::Connection;
 use crate::kafka::KafkaError;
@@ -15,8 +15,15 @@ const WHAT: &str = "reading the group's offsets";
 /// The wait before a request is repeated.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
+/// A coordinator that works answers within this time. With less, a request is not repeated, and a
+/// missing answer is no sign of a fault.
+const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+
+/// The answer to a request.
+type Answer = Result<Vec<Committed>, Code>;
+
 /// The committed offsets of these partitions of a topic. Repeats the request while the coordinator
-/// moves, and while a transaction has pending offsets, as long as there is time.
+/// moves, and while a transaction has pending offsets, as long as there is time for an answer.
 pub(super) fn of_group(
     connection: &Connection,
     group: &str,
@@ -27,27 +34,53 @@ pub(super) fn of_group(
     for partition in partitions {
         list.add_partition(topic, *partition);
     }
+    let mut limit = connection.remaining(WHAT)?;
+    let mut requests = Requests::default();
     loop {
         let client = connection.offset_client(group)?;
-        let answer = client.committed(group, &list, connection.remaining(WHAT)?);
-        if needs_new_client(&answer) {
+        let answer = client.committed(group, &list, limit);
+        if needs_new_client(&answer, limit, connection.timeout()) {
             connection.discard_offset_client(&client);
         }
-        let has_time = connection
-            .remaining(WHAT)
-            .is_ok_and(|left| left > RETRY_AFTER);
-        if !has_time || !is_passing(&answer) {
+        let left = connection.remaining(WHAT).unwrap_or_default();
+        if let Some(answer) = requests.last(answer, left) {
             return answer.map_err(|code| {
-                let error = connection.unanswered(WHAT, ClientError::OffsetFetch(code));
+                let error = ClientError::OffsetFetch(code);
+                let error = connection.unanswered_by(client.client(), WHAT, error);
                 error.requires_permission(&format!("DESCRIBE on the group {group}"))
             });
         }
         std::thread::sleep(RETRY_AFTER);
+        limit = connection.remaining(WHAT).unwrap_or_default();
+    }
+}
+
+/// The requests of one call so far. Pure.
+#[derive(Debug, Default)]
+struct Requests {
+    /// The answer that the present request is to replace.
+    passing: Option<Answer>,
+}
+
+impl Requests {
+    /// Takes an answer and the time that is left after it. Returns the answer to report. None: the
+    /// request is to be repeated.
+    fn last(&mut self, answer: Answer, left: Duration) -> Option<Answer> {
+        let answer = match (self.passing.take(), answer) {
+            // The answer before it has the cause.
+            (Some(passing), Err(Code::OperationTimedOut)) => passing,
+            (_, answer) => answer,
+        };
+        if is_passing(&answer) && left > RETRY_AFTER + ANSWER_WITHIN {
+            self.passing = Some(answer);
+            return None;
+        }
+        Some(answer)
     }
 }
 
 /// Whether the answer may be another one soon.
-fn is_passing(answer: &Result<Vec<Committed>, Code>) -> bool {
+fn is_passing(answer: &Answer) -> bool {
     match answer {
         Ok(found) => found
             .iter()
@@ -58,25 +91,33 @@ fn is_passing(answer: &Result<Vec<Committed>, Code>) -> bool {
                 | Code::CoordinatorNotAvailable
                 | Code::CoordinatorLoadInProgress
                 | Code::UnstableOffsetCommit
+                | Code::BrokerTransportFailure
         ),
     }
 }
 
 /// Whether the client asks a broker that may not be the group's coordinator any more. It would ask
 /// that one again.
-fn needs_new_client(answer: &Result<Vec<Committed>, Code>) -> bool {
-    matches!(
-        answer,
-        Err(Code::NotCoordinator
-            | Code::CoordinatorNotAvailable
-            | Code::OperationTimedOut
-            | Code::BrokerTransportFailure)
-    )
+///
+/// A timeout is such a sign only if the request had time enough: `limit`, of the `timeout` of all
+/// requests of a call. Other groups may be answered by the same client.
+fn needs_new_client(answer: &Answer, limit: Duration, timeout: Duration) -> bool {
+    match answer {
+        Err(Code::OperationTimedOut) => limit >= ANSWER_WITHIN.min(timeout / 2),
+        Err(code) => matches!(
+            code,
+            Code::NotCoordinator | Code::CoordinatorNotAvailable | Code::BrokerTransportFailure
+        ),
+        Ok(_) => false,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// More time than any request needs.
+    const LONG: Duration = Duration::from_secs(30);
 
     #[test]
     fn pending_offsets_are_asked_for_again() {
@@ -99,13 +140,60 @@ mod tests {
         for (code, is_repeated, is_replaced) in [
             (Code::NotCoordinator, true, true),
             (Code::CoordinatorNotAvailable, true, true),
+            (Code::BrokerTransportFailure, true, true),
             (Code::CoordinatorLoadInProgress, true, false),
             (Code::OperationTimedOut, false, true),
             (Code::GroupAuthorizationFailed, false, false),
         ] {
             let answer = Err(code);
             assert_eq!(is_passing(&answer), is_repeated, "{code:?}");
-            assert_eq!(needs_new_client(&answer), is_replaced, "{code:?}");
+            let is_new = needs_new_client(&answer, ANSWER_WITHIN, LONG);
+            assert_eq!(is_new, is_replaced, "{code:?}");
         }
+    }
+
+    #[test]
+    fn a_timeout_after_a_short_wait_replaces_no_client() {
+        let is_new = |limit, timeout| {
+            let answer = Err(Code::OperationTimedOut);
+            needs_new_client(&answer, Duration::from_millis(limit), timeout)
+        };
+        assert!(!is_new(1, LONG) && !is_new(499, LONG) && is_new(500, LONG));
+        let short = Duration::from_millis(200);
+        assert!(!is_new(99, short) && is_new(100, short));
+    }
+
+    #[test]
+    fn a_request_is_repeated_while_there_is_time_for_an_answer() {
+        let mut requests = Requests::default();
+        let loading = || Err(Code::CoordinatorLoadInProgress);
+        assert_eq!(requests.last(loading(), LONG), None);
+        let enough = RETRY_AFTER + ANSWER_WITHIN + Duration::from_millis(1);
+        assert_eq!(requests.last(loading(), enough), None);
+        let little = RETRY_AFTER + ANSWER_WITHIN;
+        assert_eq!(requests.last(loading(), little), Some(loading()));
+    }
+
+    #[test]
+    fn a_repeat_without_an_answer_does_not_hide_the_one_before() {
+        let mut requests = Requests::default();
+        let moved: Answer = Err(Code::NotCoordinator);
+        let timeout: Answer = Err(Code::OperationTimedOut);
+        assert_eq!(requests.last(moved.clone(), LONG), None);
+        assert_eq!(
+            requests.last(timeout.clone(), Duration::ZERO),
+            Some(moved.clone())
+        );
+
+        let mut requests = Requests::default();
+        assert_eq!(
+            requests.last(timeout.clone(), Duration::ZERO),
+            Some(timeout)
+        );
+
+        let mut requests = Requests::default();
+        assert_eq!(requests.last(moved, LONG), None);
+        let found = Ok(vec![Committed::default()]);
+        assert_eq!(requests.last(found.clone(), LONG), Some(found));
     }
 }

@@ -156,10 +156,26 @@ impl Connection {
             .map_err(|error| self.unanswered(what, error))
     }
 
+    /// The time limit of each request.
+    pub(super) fn timeout(&self) -> Duration {
+        self.handles.timeout
+    }
+
     /// The error of a request that needed a connection.
     pub(super) fn unanswered(&self, what: &str, error: ClientError) -> KafkaError {
-        let (brokers, timeout) = (&self.config().brokers, self.handles.timeout);
-        explained(self.client(), brokers, what, timeout, error)
+        self.unanswered_by(self.client(), what, error)
+    }
+
+    /// As [`unanswered`](Self::unanswered), for a request of another client than
+    /// [`client`](Self::client): the one that failed knows the cause.
+    pub(super) fn unanswered_by(
+        &self,
+        client: &BaseConsumer<LastFault>,
+        what: &str,
+        error: ClientError,
+    ) -> KafkaError {
+        let (brokers, timeout) = (&self.config().brokers, self.timeout());
+        explained(client, brokers, what, timeout, error)
     }
 
     /// Requests metadata until a broker answers, the deadline passes, or a fault is permanent.

@@ -4,7 +4,7 @@
 //! ([`committed_by`]), which the others do not have. And it must be replaceable: a client asks the
 //! same coordinator of a group for ever.
 
-use crate::kafka::error::connection_fault::LastFault;
+use crate::kafka::error::connection_fault::{LastFault, serve_queued_events};
 use crate::kafka::error::failed;
 use crate::kafka::native::groups::committed_by;
 use crate::kafka::native::{Committed, Login, logged_in};
@@ -35,14 +35,21 @@ impl OffsetClient {
         })
     }
 
-    /// The committed offsets of any group. Blocks up to `timeout`.
+    /// The committed offsets of any group. Blocks up to `timeout`. Nothing else polls the client.
     pub(super) fn committed(
         &self,
         group: &str,
         partitions: &TopicPartitionList,
         timeout: Duration,
     ) -> Result<Vec<Committed>, Code> {
-        committed_by(&self.client, group, partitions, timeout)
+        let answer = committed_by(&self.client, group, partitions, timeout);
+        serve_queued_events(&self.client);
+        answer
+    }
+
+    /// The client, which knows why its connections failed.
+    pub(super) fn client(&self) -> &BaseConsumer<LastFault> {
+        &self.client
     }
 }
 
@@ -87,6 +94,30 @@ impl OffsetClients {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rdkafka::consumer::Consumer;
+    use std::time::Instant;
+
+    /// Longer than any step takes on a busy machine.
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_request_serves_the_events_of_its_client() {
+        // Nothing listens on port 1.
+        let config = KafkaConfig::new("127.0.0.1:1");
+        let client = OffsetClient::new(&config, "one").expect("the settings are valid");
+        let mut list = TopicPartitionList::new();
+        list.add_partition("t", 0);
+        let begun = Instant::now();
+        let fault = loop {
+            let answer = client.committed("one", &list, Duration::from_millis(100));
+            answer.expect_err("no broker answers");
+            if let Some(fault) = client.client().context().get() {
+                break fault;
+            }
+            assert!(begun.elapsed() < LONG, "no event is served");
+        };
+        assert!(fault.cause.contains("refused"), "{fault:?}");
+    }
 
     #[test]
     fn all_groups_share_a_client_until_it_is_discarded() {

@@ -59,10 +59,12 @@ pub(crate) struct LastFault {
 impl LastFault {
     /// Notes an error that belongs to no request.
     pub(crate) fn note_error(&self, error: &ClientError, reason: &str) {
-        let code = error.rdkafka_error_code();
-        // It follows the errors of the single brokers, which are more specific.
-        if code != Some(Code::AllBrokersDown) {
-            self.set(code, reason);
+        match error.rdkafka_error_code() {
+            // It follows the errors of the single brokers, which are more specific.
+            Some(Code::AllBrokersDown) => {}
+            // The client looked for the coordinator of its own group. The connection is in order.
+            Some(Code::GroupAuthorizationFailed) => {}
+            code => self.set(code, reason),
         }
     }
 
@@ -107,11 +109,23 @@ impl ConsumerContext for LastFault {}
 /// How long events are awaited after a failed request.
 const EVENTS_WAIT: Duration = Duration::from_millis(5);
 
+/// The most events that are served after a request that succeeded. It causes far fewer.
+const QUEUED_EVENTS_MAX: usize = 64;
+
 /// Lets a client report errors and log lines, which it does only when polled. Blocks for a few
 /// milliseconds after the last event.
 pub(crate) fn serve_events(client: &BaseConsumer<LastFault>) {
     // A poll without a wait would end at the first log line.
     while client.poll(EVENTS_WAIT).is_some() {}
+}
+
+/// As [`serve_events`], for the events that the client has already. Does not block. A client that
+/// is never polled keeps its log lines and errors for ever.
+pub(crate) fn serve_queued_events(client: &BaseConsumer<LastFault>) {
+    for _ in 0..QUEUED_EVENTS_MAX {
+        // A log line and an empty queue have the same result, so that the result says nothing.
+        let _ = client.poll(Duration::ZERO);
+    }
 }
 
 /// A cause without the client's internals, such as the time that it spent in a state, but with the
@@ -251,6 +265,10 @@ mod tests {
         let reason = "ssl://a:1/bootstrap: SSL handshake failed: x (after 5ms in state SSL_HANDSHAKE, 1 identical error(s) suppressed)";
         last.note_error(&error(Code::SSL), reason);
         last.note_error(&error(Code::AllBrokersDown), "1/1 brokers are down");
+        last.note_error(
+            &error(Code::GroupAuthorizationFailed),
+            "FindCoordinator response error: Group authorization failed",
+        );
         let fault = last.get().expect("a fault");
         assert_eq!(fault.cause, "ssl://a:1/bootstrap: SSL handshake failed: x");
         assert!(fault.is_permanent() && !fault.is_refused());

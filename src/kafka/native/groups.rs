@@ -11,7 +11,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaRespErr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr::{self, NonNull};
 use std::time::Duration;
@@ -107,7 +107,8 @@ pub(crate) fn describe_groups<C: ConsumerContext>(
 
 /// The committed offsets of any group, with their metadata; blocks up to `timeout`. A fault of one
 /// partition is in its element ([`Committed::error`]). While a transaction has a pending offset of
-/// a partition, its error is `UnstableOffsetCommit`.
+/// a partition, its error is `UnstableOffsetCommit`. An answer without one of the partitions is the
+/// error `Fail`: it does not say that the group has committed nothing.
 ///
 /// The answer may be `NotCoordinator`, and then stays so: librdkafka keeps the coordinators that a
 /// client has found, and looks none up again while the old one is connected. Only a new client
@@ -166,8 +167,23 @@ pub(crate) fn committed_by<C: ConsumerContext>(
         if !error.is_null() {
             return Err(code_of(error));
         }
-        Ok(copied(sys::rd_kafka_group_result_partitions(*groups)))
+        let found = copied(sys::rd_kafka_group_result_partitions(*groups));
+        match has_all(&found, partitions) {
+            true => Ok(found),
+            false => Err(RDKafkaErrorCode::Fail),
+        }
     }
+}
+
+/// Whether an answer has an element for each of these partitions.
+pub(super) fn has_all(found: &[Committed], wanted: &TopicPartitionList) -> bool {
+    let found: HashSet<(&str, i32)> = found
+        .iter()
+        .map(|part| (part.topic.as_str(), part.partition))
+        .collect();
+    let wanted = wanted.elements();
+    let mut wanted = wanted.iter();
+    wanted.all(|part| found.contains(&(part.topic(), part.partition())))
 }
 
 /// The answer to an admin request. Fields drop in order: the event before its queue.

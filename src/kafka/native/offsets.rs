@@ -54,7 +54,7 @@ pub(crate) fn committed<C: ConsumerContext>(
     Ok(unsafe { copied(list.ptr()) })
 }
 
-/// Copies the committed offsets of a list.
+/// Copies the committed offsets of a list. A null one has none.
 ///
 /// # Safety
 /// The list is null or valid during the call.

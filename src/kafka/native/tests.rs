@@ -275,6 +275,24 @@ async fn offsets_of_any_group_are_read_with_their_metadata() {
     );
 }
 
+#[test]
+fn an_answer_without_a_partition_is_incomplete() {
+    let mut wanted = TopicPartitionList::new();
+    wanted.add_partition(TOPIC, 0);
+    wanted.add_partition(TOPIC, 1);
+    let found = |topic: &str, partition| Committed {
+        topic: topic.to_owned(),
+        partition,
+        ..Committed::default()
+    };
+    let both = [found(TOPIC, 1), found(TOPIC, 0)];
+    assert!(groups::has_all(&both, &wanted));
+    assert!(!groups::has_all(&both[..1], &wanted));
+    let other = [found(TOPIC, 0), found("other", 1)];
+    assert!(!groups::has_all(&other, &wanted));
+    assert!(!groups::has_all(&[], &wanted));
+}
+
 #[tokio::test]
 async fn a_moved_coordinator_is_an_error_and_not_the_end() {
     let cluster = cluster(0).await;

@@ -3,10 +3,11 @@
 
 use crate::support::Case;
 use evenkeel::consumer::group_progress;
-use evenkeel::kafka::KafkaConfig;
 use evenkeel::kafka::admin::Admin;
 use evenkeel::kafka::reader::{Reader, Reading};
+use evenkeel::kafka::{KafkaConfig, KafkaError};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::time::{Duration, Instant};
@@ -104,10 +105,15 @@ async fn pending_offsets_of_a_transaction_are_no_progress() {
             .send_offsets_to_transaction(&offsets, &metadata, WITHIN)
             .expect("the offsets are sent");
     });
-    let soon = Admin::connect(&case.kafka, Duration::from_secs(2)).await;
+    let soon = Admin::connect(&case.kafka, Duration::from_secs(5)).await;
     let soon = soon.expect("it connects");
     let pending = group_progress(&soon, &group, &case.topic, &[0]).await;
-    pending.expect_err("the offset is pending");
+    let pending = pending.expect_err("the offset is pending");
+    let KafkaError::Client { source, .. } = &pending else {
+        panic!("{pending:?}");
+    };
+    let code = source.rdkafka_error_code();
+    assert_eq!(code, Some(RDKafkaErrorCode::UnstableOffsetCommit));
 
     tokio::task::block_in_place(|| producer.commit_transaction(WITHIN)).expect("it commits");
     let admin = Admin::connect(&case.kafka, WITHIN)

@@ -178,7 +178,10 @@ async fn discover(
         let is_assigned = members.any(|member| member.assignment.contains_key(topic));
         let is_reader = match is_assigned {
             true => Ok(true),
-            false => has_committed(admin, &group.group, topic, &partitions).await,
+            false => {
+                let read = has_committed(admin, &group.group, topic, &partitions);
+                brokers.read_for_list(read).await
+            }
         };
         let is_reader = is_reader.unwrap_or_else(|error| {
             let group = group.group.as_str();

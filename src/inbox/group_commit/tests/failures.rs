@@ -54,35 +54,40 @@ async fn a_failed_commit_completes_none_and_claims_are_retried_alone() {
     assert_eq!(transactions, 2 + 2, "one of one, one of two");
 }
 
-/// The others of its group are retried.
+/// Whether the handler succeeded or failed, the others of its group are retried.
 #[tokio::test]
 async fn only_the_claim_that_ended_the_transaction_fails() {
-    let groups = groups_of_16().await;
-    let tasks = (1..=4).map(|id| {
-        let groups = Arc::clone(&groups);
-        async move {
-            let Claimed::Fresh(mut claim) = groups.claim(key(id)).await? else {
-                panic!("{id} is new");
+    for has_failed in [false, true] {
+        let groups = groups_of_16().await;
+        let tasks = (1..=4).map(|id| {
+            let groups = Arc::clone(&groups);
+            async move {
+                let Claimed::Fresh(mut claim) = groups.claim(key(id)).await? else {
+                    panic!("{id} is new");
+                };
+                let handed_out = claim.transaction().expect("there");
+                let mut handed_out = handed_out
+                    .downcast::<HandedOut<Open>>()
+                    .expect("of the store");
+                handed_out.is_ended |= id == 2;
+                drop(handed_out);
+                match has_failed && id == 2 {
+                    true => claim.abandon().await,
+                    false => claim.complete(Vec::new()).await.map(drop),
+                }
+            }
+        });
+        let outcomes = run_together(&groups, tasks.collect()).await;
+        for (at, outcome) in outcomes.iter().enumerate() {
+            let is_expected = match (at, has_failed) {
+                (1, true) => outcome.is_ok(),
+                (1, false) => matches!(outcome, Err(InboxError::Transaction { .. })),
+                _ => matches!(outcome, Err(InboxError::TryAgain(_))),
             };
-            let handed_out = claim.transaction().expect("there");
-            let mut handed_out = handed_out
-                .downcast::<HandedOut<Open>>()
-                .expect("of the store");
-            handed_out.is_ended |= id == 2;
-            drop(handed_out);
-            claim.complete(Vec::new()).await.map(drop)
+            assert!(is_expected, "{outcomes:?}");
         }
-    });
-    let outcomes = run_together(&groups, tasks.collect()).await;
-    for (at, outcome) in outcomes.iter().enumerate() {
-        let is_culprit = matches!(outcome, Err(InboxError::Transaction { .. }));
-        let is_bystander = matches!(outcome, Err(InboxError::TryAgain(_)));
-        assert!(
-            if at == 1 { is_culprit } else { is_bystander },
-            "{outcomes:?}"
-        );
+        assert_eq!(committed(&groups), ids(&[]));
     }
-    assert_eq!(committed(&groups), ids(&[]));
 }
 
 #[tokio::test]

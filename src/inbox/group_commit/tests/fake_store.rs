@@ -3,9 +3,10 @@
 use super::super::{Cause, CompletedRow, GroupStore, HandedOut, Known, Level};
 use crate::event::OutgoingRecord;
 use crate::inbox::shared::sent_replies::Sent;
+use crate::inbox::shared::staged_events::StagedEvents;
 use crate::inbox::{InboxError, InboxKey};
 use std::any::Any;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,6 +15,8 @@ use tokio::sync::Semaphore;
 /// A store that keeps committed deliveries in memory.
 pub(super) struct FakeStore {
     pub(super) committed: Mutex<HashSet<InboxKey>>,
+    /// The events left to publish of committed deliveries, encoded.
+    replies: Mutex<HashMap<InboxKey, Vec<u8>>>,
     pub(super) transactions: AtomicUsize,
     /// Transactions may begin while there are permits.
     pub(super) begins: Semaphore,
@@ -38,12 +41,14 @@ pub(super) struct Open {
     pub(super) claims: HashSet<InboxKey>,
     /// The handler rolled it back.
     pub(super) is_ended: bool,
+    staged: StagedEvents,
 }
 
 impl Default for FakeStore {
     fn default() -> Self {
         Self {
             committed: Mutex::default(),
+            replies: Mutex::default(),
             transactions: AtomicUsize::new(0),
             begins: Semaphore::new(Semaphore::MAX_PERMITS),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
@@ -69,12 +74,15 @@ fn check_open(open: &Open) -> Result<(), InboxError> {
     }
 }
 
-fn known(committed: &HashSet<InboxKey>, key: &InboxKey) -> Known {
-    let row = committed.get(key).map(|completed| CompletedRow {
-        replies: Vec::new(),
-        content: completed.content.map(|digest| digest.as_bytes().to_vec()),
-    });
-    Known::of(key, row)
+impl FakeStore {
+    fn known(&self, key: &InboxKey) -> Known {
+        let (committed, replies) = (self.committed.lock().unwrap(), self.replies.lock().unwrap());
+        let row = committed.get(key).map(|completed| CompletedRow {
+            replies: replies.get(key).cloned().unwrap_or_default(),
+            content: completed.content.map(|digest| digest.as_bytes().to_vec()),
+        });
+        Known::of(key, row)
+    }
 }
 
 impl GroupStore for FakeStore {
@@ -85,7 +93,7 @@ impl GroupStore for FakeStore {
     }
 
     async fn find(&self, key: &InboxKey) -> Result<Known, InboxError> {
-        Ok(known(&self.committed.lock().unwrap(), key))
+        Ok(self.known(key))
     }
 
     async fn begin(&self) -> Result<Open, InboxError> {
@@ -101,22 +109,29 @@ impl GroupStore for FakeStore {
     ) -> Result<(Open, Vec<Known>), InboxError> {
         self.gate.acquire().await.expect("never closed").forget();
         self.transactions.fetch_add(1, Ordering::Relaxed);
-        let committed = self.committed.lock().unwrap();
-        let known = keys.iter().map(|key| known(&committed, key)).collect();
+        let known = keys.iter().map(|key| self.known(key)).collect();
         let claims = keys.iter().cloned().collect();
         self.levels.lock().unwrap().push(level);
         Ok((Open { claims, ..open }, known))
     }
 
     async fn keep_turn(&self, open: &mut Open) -> Result<(), InboxError> {
+        open.staged.keep_turn();
         check_open(open)
     }
 
-    fn stage(&self, _: &mut Open, _: &InboxKey, _: Vec<OutgoingRecord>) -> Vec<OutgoingRecord> {
-        Vec::new()
+    fn stage(
+        &self,
+        open: &mut Open,
+        key: &InboxKey,
+        published: Vec<OutgoingRecord>,
+    ) -> Vec<OutgoingRecord> {
+        open.staged.add_replies(key, &published);
+        published
     }
 
     async fn undo_turn(&self, open: &mut Open, key: &InboxKey) -> Result<(), InboxError> {
+        open.staged.undo_turn();
         open.claims.remove(key);
         check_open(open)
     }
@@ -150,6 +165,8 @@ impl GroupStore for FakeStore {
         if self.refuses_to_commit.swap(false, Ordering::Relaxed) {
             return Err(InboxError::Other("a constraint".into()));
         }
+        let staged = open.staged.replies().iter().cloned();
+        self.replies.lock().unwrap().extend(staged);
         self.committed.lock().unwrap().extend(open.claims);
         Ok(())
     }
@@ -158,7 +175,11 @@ impl GroupStore for FakeStore {
         &self.sent
     }
 
-    async fn forget_replies(&self, _: &[InboxKey]) -> Result<(), InboxError> {
+    async fn forget_replies(&self, keys: &[InboxKey]) -> Result<(), InboxError> {
+        let mut replies = self.replies.lock().unwrap();
+        keys.iter().for_each(|key| {
+            replies.remove(key);
+        });
         Ok(())
     }
 

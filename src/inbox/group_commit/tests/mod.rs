@@ -10,6 +10,7 @@ use super::transaction_handoff::Completed;
 use super::*;
 use crate::event::OutgoingRecord;
 use crate::inbox::group_commit::claim_queue::GROUP_MAX;
+use crate::inbox::shared::sent_replies;
 use crate::inbox::{BoxFuture, Claim, Claimed, InboxError, InboxKey, conformance};
 use fake_store::{Deadlock, FakeStore, Open, down};
 use std::any::Any;
@@ -230,7 +231,9 @@ impl crate::inbox::Inbox for FakeInbox {
         })
     }
 
-    fn sent(&self, _: &InboxKey) {}
+    fn sent(&self, key: &InboxKey) {
+        sent_replies::forget_soon(Arc::clone(&self.0), key);
+    }
 }
 
 impl Claim for Plain {

@@ -107,6 +107,10 @@ impl Effects for Table {
     fn count<'a>(&'a self, name: &'a str) -> BoxFuture<'a, u64> {
         Box::pin(count(&self.0, name))
     }
+
+    fn has_outbox(&self) -> bool {
+        self.0.store().outbox.get().is_some()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

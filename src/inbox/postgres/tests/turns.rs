@@ -15,6 +15,11 @@ async fn claimed(inbox: &PostgresInbox, ids: &[&str]) -> Open {
     open
 }
 
+async fn execute(open: &mut Open, sql: &'static str) {
+    let executed = sqlx::raw_sql(sql).execute(&mut *open.transaction).await;
+    executed.expect(sql);
+}
+
 /// The turn of a handler that writes an effect.
 async fn write_in_turn(open: &mut Open, name: &str) {
     open.is_used = true;
@@ -52,6 +57,34 @@ async fn an_undone_turn_leaves_the_turns_before_and_after_it() {
         let has_effect = is_completed && id != "4";
         assert_eq!(count(&inbox, id).await, u64::from(has_effect), "{id}");
         assert_eq!(is_duplicate(&inbox, id).await, is_completed, "{id}");
+    }
+}
+
+/// After a rollback by hand another owner can complete the deliveries. A statement in no
+/// transaction would change its rows: an event would be handled twice, or other events be published
+/// for it.
+#[tokio::test]
+async fn after_a_rollback_the_completions_of_others_are_kept() {
+    let Some(url) = database().await else { return };
+    let inbox = open(&url).await;
+    let store = inbox.store();
+    let other = vec![conformance::record("of the other")];
+    for (id, sql) in [("1", "ROLLBACK"), ("2", "ROLLBACK; BEGIN")] {
+        let neighbour = format!("beside {id}");
+        let mut open = claimed(&inbox, &[id, &neighbour]).await;
+        write_in_turn(&mut open, id).await;
+        execute(&mut open, sql).await;
+        let claim = fresh(&inbox, id).await;
+        claim.complete(other.clone()).await.unwrap();
+        store.stage(&mut open, &key(id), vec![conformance::record("own")]);
+        store.release_claims(&mut open, &[key(id)]).await.unwrap();
+        let error = store.prepare(&mut open).await.unwrap_err();
+        assert!(matches!(error, InboxError::Transaction { .. }), "{error:?}");
+        drop(open);
+        match inbox.claim(&key(id)).await.unwrap() {
+            Claimed::Fresh(_) => panic!("{sql}: the completion is gone"),
+            Claimed::Duplicate { unsent } => assert_eq!(unsent, other, "{sql}"),
+        }
     }
 }
 

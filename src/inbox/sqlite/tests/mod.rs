@@ -105,6 +105,10 @@ impl Effects for SqliteInbox {
     fn count<'a>(&'a self, name: &'a str) -> BoxFuture<'a, u64> {
         Box::pin(count(self, name))
     }
+
+    fn has_outbox(&self) -> bool {
+        self.store().outbox.get().is_some()
+    }
 }
 
 /// `PRAGMA synchronous` in a claim's transaction.

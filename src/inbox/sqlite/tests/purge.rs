@@ -17,7 +17,7 @@ async fn purging_forgets_old_completions_in_batches_and_keeps_young_ones() {
     assert_eq!(inbox.purge(day, 10).await.unwrap(), 0);
     sqlx::query("UPDATE evenkeel_inbox SET completed_at = completed_at - ? WHERE id <> '7'")
         .bind(2 * 24 * 3600 * 1000_i64)
-        .execute(&inbox.store().writer)
+        .execute(&mut connect(&file).await)
         .await
         .unwrap();
     assert_eq!(inbox.purge(day, 10).await.unwrap(), 24);
@@ -63,7 +63,7 @@ async fn purges_that_delete_less_never_lower_the_forgotten_time() {
         sqlx::query("UPDATE evenkeel_inbox SET completed_at = ? WHERE id = ?")
             .bind(completed_ms)
             .bind(id)
-            .execute(&inbox.store().writer)
+            .execute(&mut connect(&file).await)
             .await
             .unwrap();
         inbox.purge(Duration::from_secs(60), 10).await.unwrap();

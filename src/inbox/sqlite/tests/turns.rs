@@ -5,6 +5,7 @@ use super::*;
 use crate::inbox::group_commit::{GroupStore, Known, Level};
 use crate::inbox::sqlite::statements::{FORGET_REPLIES, RELEASE_CLAIMS};
 use crate::inbox::sqlite::transaction::Held;
+use futures_util::FutureExt;
 use sqlx::{AssertSqlSafe, Row};
 
 /// Begins a transaction with claims of these ids.
@@ -21,6 +22,17 @@ async fn execute(held: &mut Held, sql: &'static str) {
     let executed = sqlx::raw_sql(sql).execute(&mut *held.transaction).await;
     executed.expect(sql);
 }
+
+/// Sends a statement that nobody waits for, like a handler that gave up waiting.
+fn send(held: &mut Held, sql: &'static str) {
+    let executed = sqlx::raw_sql(sql).execute(&mut *held.transaction);
+    assert!(executed.now_or_never().is_none(), "{sql}");
+}
+
+/// Keeps the connection's thread busy for longer than a test takes to send its statements.
+const SLOW: &str = "
+    WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 500000)
+    SELECT count(*) FROM numbers";
 
 /// The turn of a handler that writes an effect.
 async fn write_in_turn(held: &mut Held, name: &str) {
@@ -89,6 +101,86 @@ async fn a_rollback_by_hand_is_found_before_the_next_turn() {
         let held = claimed(&inbox, &["1", "2"]).await;
         commit(&inbox, held).await;
         assert_eq!(count(&inbox, "1").await, 0, "{sql}");
+    }
+}
+
+/// The handler no longer waited for the statement that rolled back, and nobody noticed the end. The
+/// savepoint of the second turn begins a transaction, and its release would commit it.
+#[tokio::test]
+async fn turns_after_an_unnoticed_rollback_commit_nothing() {
+    let file = File::new();
+    let inbox = file.open().await;
+    let ids = ["1", "2", "3"];
+    let mut held = claimed(&inbox, &ids).await;
+    write_in_turn(&mut held, "1").await;
+    execute(&mut held, "ROLLBACK").await;
+    write_in_turn(&mut held, "2").await;
+    write_in_turn(&mut held, "3").await;
+    let error = inbox.store().prepare(&mut held).await.unwrap_err();
+    assert!(matches!(error, InboxError::Transaction { .. }), "{error:?}");
+    drop(held);
+    for id in ids {
+        assert_eq!(count(&inbox, id).await, 0, "{id}");
+        assert!(!is_duplicate(&inbox, id).await, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn a_rollback_that_nobody_waits_for_is_found_before_the_commit() {
+    let file = File::new();
+    let inbox = file.open().await;
+    let mut held = claimed(&inbox, &["1"]).await;
+    write_in_turn(&mut held, "1").await;
+    send(&mut held, SLOW);
+    send(&mut held, "ROLLBACK");
+    let error = inbox.store().prepare(&mut held).await.unwrap_err();
+    assert!(matches!(error, InboxError::Transaction { .. }), "{error:?}");
+    drop(held);
+    assert!(!is_duplicate(&inbox, "1").await);
+}
+
+/// A savepoint that found the queue of the thread full would not be sent.
+#[tokio::test]
+async fn every_turn_has_its_savepoint_while_the_connection_is_busy() {
+    let file = File::new();
+    let inbox = file.open().await;
+    let store = inbox.store();
+    let mut held = claimed(&inbox, &["1", "2"]).await;
+    write_in_turn(&mut held, "1").await;
+    send(&mut held, SLOW);
+    for _ in 0..200 {
+        store.keep_turn(&mut held).await.unwrap();
+        held.begin_turn();
+    }
+    let insert = sqlx::query("INSERT INTO effects (name) VALUES ('2')");
+    insert.execute(&mut *held.transaction).await.unwrap();
+    store.undo_turn(&mut held, &key("2")).await.unwrap();
+    store.keep_turn(&mut held).await.unwrap();
+    commit(&inbox, held).await;
+    assert_eq!(count(&inbox, "1").await, 1);
+    assert_eq!(count(&inbox, "2").await, 0);
+    assert!(is_duplicate(&inbox, "1").await && !is_duplicate(&inbox, "2").await);
+}
+
+/// After a rollback another process can complete the deliveries. A release in no transaction would
+/// delete its rows, and the events would be handled twice.
+#[tokio::test]
+async fn a_release_after_a_rollback_keeps_the_completions_of_others() {
+    for is_undo in [false, true] {
+        let file = File::new();
+        let (inbox, other) = (file.open().await, file.open().await);
+        let mut held = claimed(&inbox, &["1"]).await;
+        execute(&mut held, "ROLLBACK").await;
+        let claim = fresh(&other, "1").await;
+        claim.complete(Vec::new()).await.unwrap();
+        let released = match is_undo {
+            true => inbox.store().undo_turn(&mut held, &key("1")).await,
+            false => inbox.store().release_claims(&mut held, &[key("1")]).await,
+        };
+        let error = released.unwrap_err();
+        assert!(matches!(error, InboxError::Transaction { .. }), "{error:?}");
+        drop(held);
+        assert!(is_duplicate(&other, "1").await);
     }
 }
 
