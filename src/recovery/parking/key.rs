@@ -12,6 +12,9 @@ pub(super) struct Key {
     pub(super) queue: VecDeque<i64>,
     /// The retry state of the first of them.
     pub(super) wait: RetryState,
+    /// The rounds of the state that this member set itself. Its note comes from the log later, and
+    /// an operator may have shortened the wait meanwhile.
+    pub(super) own_rounds: Option<u32>,
     /// The offset of the note with this state.
     pub(super) note: Option<i64>,
     /// Source offsets of records that are being written.

@@ -282,7 +282,7 @@ impl ParkedSet {
             key.handed_out -= 1;
         }
         let note = if at == 0 {
-            key.wait = RetryState::default();
+            (key.wait, key.own_rounds) = (RetryState::default(), None);
             key.note.take()
         } else {
             None
@@ -299,12 +299,13 @@ impl ParkedSet {
         true
     }
 
-    /// Notes that a parked record failed, and waits again. Records of its key that were handed out
-    /// behind it are handed out again in their turn.
+    /// Notes that a parked record failed, and waits again: the note about it, seen later, changes
+    /// nothing of the wait. Records of its key that were handed out behind it are handed out again
+    /// in their turn.
     pub(crate) fn put_back(&mut self, ticket: Ticket, wait: RetryState) {
         if self.key_of(ticket).is_some() {
             let key = &mut self.keys[ticket.key as usize];
-            key.wait = wait;
+            (key.wait, key.own_rounds) = (wait, Some(wait.rounds));
             key.handed_out = 0;
             self.schedule(ticket.key);
         }

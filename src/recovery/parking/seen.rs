@@ -78,7 +78,7 @@ impl ParkedSet {
             hold.replay = Some(offset);
             // When its record died, all earlier ones were settled.
             key.queue.push_front(offset);
-            key.wait = wait;
+            (key.wait, key.own_rounds) = (wait, None);
         } else {
             let early = source_offset
                 .filter(|_| is_replay)
@@ -112,7 +112,9 @@ impl ParkedSet {
         if key.queue.front() != Some(&retry_offset) {
             return;
         }
-        key.wait = wait;
+        if key.own_rounds != Some(wait.rounds) {
+            key.wait = wait;
+        }
         if let Some(older) = key.note.replace(offset) {
             self.unsettled.remove(older);
         }
@@ -151,7 +153,7 @@ impl ParkedSet {
             if let Some(replay) = replay {
                 key.queue.retain(|queued| *queued != replay);
                 key.queue.push_front(replay);
-                key.wait = RetryState::default();
+                (key.wait, key.own_rounds) = (RetryState::default(), None);
             }
             key.holds.push(Hold {
                 note: offset,

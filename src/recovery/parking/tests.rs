@@ -64,6 +64,39 @@ fn a_key_waits_from_parking_until_its_last_record_settles() {
 }
 
 #[test]
+fn a_wait_that_was_shortened_before_its_note_was_seen_stays_short() {
+    let failed = |rounds| RetryState {
+        rounds,
+        attempts: rounds,
+        not_before_ms: 900,
+    };
+    let note = |rounds| RetryTopicEntry::Failed {
+        retry_offset: 0,
+        wait: failed(rounds),
+    };
+    let mut parking = empty();
+    parking.seen(0, Some(A), parked(5, 1, 0), 0);
+    let tickets = parking.take_due(0, 10);
+    // An operator dropped it while it was handled, or releases its key now.
+    let dropped = RetryState {
+        not_before_ms: 0,
+        ..failed(2)
+    };
+    parking.put_back(tickets[0], dropped);
+    parking.seen(1, Some(A), note(2), 0);
+    assert_eq!(due(&mut parking, 0), [0]);
+    parking.put_back(tickets[0], failed(3));
+    assert!(parking.release(A));
+    parking.seen(2, Some(A), note(3), 0);
+    assert_eq!(due(&mut parking, 0), [0]);
+    // One that is new, as of another member that still ran, counts.
+    parking.seen(3, Some(A), note(4), 0);
+    parking.hand_back(tickets[0], 0);
+    assert!(due(&mut parking, 899).is_empty());
+    assert_eq!(due(&mut parking, 900), [0]);
+}
+
+#[test]
 fn a_record_behind_one_that_failed_again_does_not_start() {
     let mut parking = empty();
     parking.seen(0, Some(A), parked(5, 1, 0), 0);

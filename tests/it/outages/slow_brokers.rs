@@ -49,9 +49,10 @@ async fn a_parked_record_on_a_dead_broker_delays_no_other() {
         Member::start(&case.kafka, settings, router)
     };
     let member = start();
+    // Records of one key wait for each other, whatever their partitions.
     let to = |partition: i32, value: &str| OutgoingRecord {
         partition: Some(partition),
-        ..case.record(Some("k"), value.to_owned())
+        ..case.record(Some(&format!("k{partition}")), value.to_owned())
     };
     case.publish([to(0, "fails"), to(1, "fails")]).await;
     let attempts = |of: i32, since: Instant| {

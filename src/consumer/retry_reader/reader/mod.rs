@@ -174,12 +174,19 @@ impl RetryReader {
                 }
             }
             self.process_lookups();
+            // Before the wait for entries: a partition may have been opened.
+            self.report_read_errors();
             self.read_entries();
             self.retry_read_errors();
             self.serve_events();
-            if let Some(state) = self.read_errors.take_change() {
-                self.shared.health.set_ready(COMPONENT, state);
-            }
+            self.report_read_errors();
+        }
+    }
+
+    /// Reports read errors in the health, if they changed.
+    fn report_read_errors(&mut self) {
+        if let Some(state) = self.read_errors.take_change() {
+            self.shared.health.set_ready(COMPONENT, state);
         }
     }
 
