@@ -112,8 +112,8 @@ impl ParkedSet {
         if key.queue.front() != Some(&retry_offset) {
             return;
         }
-        if key.own_rounds != Some(wait.rounds) {
-            key.wait = wait;
+        if key.own_rounds.is_none_or(|own| wait.rounds > own) {
+            (key.wait, key.own_rounds) = (wait, None);
         }
         if let Some(older) = key.note.replace(offset) {
             self.unsettled.remove(older);

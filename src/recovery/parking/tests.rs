@@ -89,8 +89,15 @@ fn a_wait_that_was_shortened_before_its_note_was_seen_stays_short() {
     assert!(parking.release(A));
     parking.seen(2, Some(A), note(3), 0);
     assert_eq!(due(&mut parking, 0), [0]);
+    // Notes that come late say nothing new.
+    parking.put_back(tickets[0], failed(3));
+    parking.seen(3, Some(A), note(2), 0);
+    parking.seen(4, Some(A), note(3), 0);
+    assert_eq!(parking.start(tickets[0]), Some(failed(3)));
+    assert!(due(&mut parking, 899).is_empty());
+    assert_eq!(due(&mut parking, 900), [0]);
     // One that is new, as of another member that still ran, counts.
-    parking.seen(3, Some(A), note(4), 0);
+    parking.seen(5, Some(A), note(4), 0);
     parking.hand_back(tickets[0], 0);
     assert!(due(&mut parking, 899).is_empty());
     assert_eq!(due(&mut parking, 900), [0]);
