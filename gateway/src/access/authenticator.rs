@@ -83,6 +83,25 @@ impl Authenticator {
             Problem::new(ProblemKind::Unauthenticated, detail)
         })
     }
+
+    /// Finds the caller of a request, and adds it to the request's extensions.
+    ///
+    /// # Errors
+    /// Those of [`principal`](Self::principal), and [`ProblemKind::Malformed`] for a token in the
+    /// URL.
+    pub(crate) fn identify(&self, request: &mut Request) -> Result<Principal, Problem> {
+        if request.uri().query().is_some_and(has_token) {
+            let detail = "send the token in the header Authorization: Bearer <token>, not in the \
+                          URL, which others log; replace the token that was sent";
+            return Err(Problem::new(ProblemKind::Malformed, detail));
+        }
+        let principal = self.principal(request.headers())?;
+        if let Some(value) = request.headers_mut().get_mut(AUTHORIZATION) {
+            value.set_sensitive(true);
+        }
+        request.extensions_mut().insert(principal.clone());
+        Ok(principal)
+    }
 }
 
 impl fmt::Debug for Authenticator {
@@ -162,20 +181,10 @@ pub async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    if request.uri().query().is_some_and(has_token) {
-        let detail = "send the token in the header Authorization: Bearer <token>, not in the URL, \
-                      which others log; replace the token that was sent";
-        return Problem::new(ProblemKind::Malformed, detail).into_response();
+    match authenticator.identify(&mut request) {
+        Ok(_) => next.run(request).await,
+        Err(problem) => problem.into_response(),
     }
-    let principal = match authenticator.principal(request.headers()) {
-        Ok(principal) => principal,
-        Err(problem) => return problem.into_response(),
-    };
-    if let Some(value) = request.headers_mut().get_mut(AUTHORIZATION) {
-        value.set_sensitive(true);
-    }
-    request.extensions_mut().insert(principal);
-    next.run(request).await
 }
 
 /// The caller of a JSON Web Token. The issuer must not be able to name a caller of the token file:

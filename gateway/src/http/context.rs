@@ -62,11 +62,19 @@ impl RequestContext {
 
 /// The middleware: adds a [`RequestContext`] to the request, and `traceparent`, `trace-id` and
 /// `worker` to the answer.
-pub async fn add_context(
-    State(worker): State<Arc<str>>,
+pub async fn add_context(State(worker): State<Arc<str>>, request: Request, next: Next) -> Response {
+    with_context(worker, request, |request| next.run(request)).await
+}
+
+/// [`add_context`] around anything that answers.
+pub(crate) async fn with_context<F>(
+    worker: Arc<str>,
     mut request: Request,
-    next: Next,
-) -> Response {
+    next: impl FnOnce(Request) -> F,
+) -> Response
+where
+    F: Future<Output = Response>,
+{
     let (context, refused) = match RequestContext::from_headers(request.headers(), worker.clone()) {
         Ok(context) => (context, None),
         Err(problem) => {
@@ -82,7 +90,7 @@ pub async fn add_context(
     request.extensions_mut().insert(context.clone());
     let mut response = match refused {
         Some(problem) => problem.into_response(),
-        None => next.run(request).await,
+        None => next(request).await,
     };
     let headers = response.headers_mut();
     let values = [

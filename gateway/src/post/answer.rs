@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// The header that marks the answer of an earlier request.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
+/// The headers of an answer, with those that middlewares add: room for all is made at once.
+const HEADERS: usize = 12;
+
 /// An accepted event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -141,8 +144,10 @@ impl PostAnswer {
 impl IntoResponse for PostAnswer {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.stored.status).unwrap_or(StatusCode::ACCEPTED);
-        let mut response = (status, self.stored.body).into_response();
+        let mut response = Response::new(axum::body::Body::from(self.stored.body));
+        *response.status_mut() = status;
         let headers = response.headers_mut();
+        headers.reserve(HEADERS);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         for (name, value) in &self.stored.headers {
             let name = HeaderName::from_bytes(name.as_bytes());

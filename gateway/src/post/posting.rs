@@ -39,6 +39,8 @@ pub struct Posting {
 struct Shared {
     allow_list: Arc<AllowList>,
     store: Arc<dyn AcceptStore>,
+    /// Whether the store needs the fingerprints of events.
+    needs_fingerprints: bool,
     limits: PostLimits,
     started: Instant,
     /// The second, counted from 1, in which a failure of the store was last logged.
@@ -60,6 +62,7 @@ impl Posting {
     ) -> Self {
         let shared = Shared {
             allow_list,
+            needs_fingerprints: store.keeps_identities(),
             store,
             limits,
             started: Instant::now(),
@@ -158,14 +161,16 @@ impl Posting {
             )
         });
         let answer = PostAnswer::new(posted.collect(), form, context)?;
+        let idempotency = idempotency.map(|key| IdempotencyClaim {
+            principal: principal.name.to_string(),
+            key: key.key,
+            fingerprint: key.fingerprint,
+        });
+        let kept = idempotency.as_ref().map(|_| answer.stored().clone());
         let request = AcceptRequest {
             events,
-            idempotency: idempotency.map(|key| IdempotencyClaim {
-                principal: principal.name.to_string(),
-                key: key.key,
-                fingerprint: key.fingerprint,
-            }),
-            answer: answer.stored().clone(),
+            idempotency,
+            answer: kept.unwrap_or_default(),
             deadline: context.deadline,
         };
         match self.shared.store.accept(request).await {
@@ -285,7 +290,8 @@ impl Shared {
         let (mut unreadable, mut invalid) = (Vec::new(), Vec::new());
         for draft in drafts {
             let route = self.route(&draft.event)?;
-            match checks::check(self.allow_list.catalogue(), route, &draft.event) {
+            let catalogue = self.allow_list.catalogue();
+            match checks::check(catalogue, route, &draft.event, self.needs_fingerprints) {
                 Ok(payload) => encoded.push(record(route, draft, payload, trace)?),
                 Err(PayloadFault::Unreadable(fault)) => unreadable.push(fault),
                 Err(PayloadFault::Invalid(faults)) => invalid.extend(faults),
@@ -349,7 +355,7 @@ fn record(
         source: event.attributes.source,
         id: event.attributes.id,
         ty: event.attributes.ty,
-        fingerprint: payload.fingerprint,
+        fingerprint: payload.fingerprint.unwrap_or_default(),
         record,
     })
 }

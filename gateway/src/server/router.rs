@@ -1,23 +1,21 @@
 //! Assembles the routes of the gateway, and what surrounds them.
 //!
-//! Owns the order of the middlewares, and the routes that belong to no part: the description of the
-//! interface, the explanations of problems, and what answers for routes that do not exist.
+//! Owns which routes have which middlewares, and the routes that belong to no part: the description
+//! of the interface, the explanations of problems, and what answers for routes that do not exist.
 
 use super::middleware::{
-    BodyLimits, CrossSite, catch_panics, check_path, check_site, limit_body, note_caller, observe,
-    secure_headers,
+    BodyLimits, CrossSite, Surroundings, identify, identify_and_admit, surround,
 };
 use super::problems;
-use crate::access::{Authenticator, authenticate};
-use crate::admission::{Admission, admit};
-use crate::http::{Problem, ProblemKind, add_context};
+use crate::access::Authenticator;
+use crate::admission::Admission;
+use crate::http::{Problem, ProblemKind};
 use crate::post::{self, Posting};
 use crate::status::{self, StatusReader};
 use crate::stream::{self, Streams};
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::http::header;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use std::sync::Arc;
@@ -137,35 +135,31 @@ impl RouterSettings {
 /// # Panics
 /// If a team's own route is one of the gateway's.
 pub fn router(parts: Parts, settings: RouterSettings) -> Router {
+    let admitting = (parts.authenticator.clone(), parts.admission);
     let posts = post::router(parts.posting)
         .merge(parts.own_posts)
-        .layer(from_fn_with_state(parts.admission, admit));
-    let authenticated = posts
-        .merge(stream::router(parts.streams))
+        .layer(from_fn_with_state(admitting, identify_and_admit));
+    let reads = stream::router(parts.streams)
         .merge(status::router(parts.status))
         .merge(parts.own_reads)
-        .layer(from_fn(note_caller))
-        .layer(from_fn_with_state(parts.authenticator, authenticate));
-    let scheme = if settings.tls { "https" } else { "http" };
-    let cross_site = CrossSite {
-        allowed_origins: settings.allowed_origins.into(),
-        local_only: settings.local_only,
+        .layer(from_fn_with_state(parts.authenticator, identify));
+    let surroundings = Surroundings {
+        scheme: if settings.tls { "https" } else { "http" },
+        worker: parts.worker,
+        cross_site: CrossSite {
+            allowed_origins: settings.allowed_origins.into(),
+            local_only: settings.local_only,
+        },
+        body: settings.body,
     };
-    authenticated
+    posts
+        .merge(reads)
         .merge(parts.grpc)
         .route("/openapi.json", get(openapi))
         .route("/problems/{name}", get(problems::explain))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        // `limit_body` bounds bodies instead.
-        .layer(DefaultBodyLimit::disable())
-        .layer(from_fn_with_state(settings.body, limit_body))
-        .layer(from_fn_with_state(cross_site, check_site))
-        .layer(from_fn(check_path))
-        .layer(from_fn(catch_panics))
-        .layer(from_fn(secure_headers))
-        .layer(from_fn_with_state(parts.worker, add_context))
-        .layer(from_fn_with_state(scheme, observe))
+        .layer(from_fn_with_state(surroundings, surround))
 }
 
 async fn openapi() -> Response {

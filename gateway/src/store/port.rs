@@ -14,7 +14,8 @@ pub struct AcceptRequest {
     pub events: Vec<AcceptedEvent>,
     /// The caller's `Idempotency-Key`, if it sent one.
     pub idempotency: Option<IdempotencyClaim>,
-    /// The answer to the request, kept with the key so that a repetition gets the same.
+    /// The answer to the request, kept with the key so that a repetition gets the same. Empty
+    /// without a key.
     pub answer: StoredAnswer,
     /// The time at which the caller stops waiting. A request that has not begun by then is not
     /// accepted.
@@ -31,7 +32,7 @@ pub struct AcceptedEvent {
     /// Its `type`.
     pub ty: String,
     /// The SHA-256 of its type, its key and its data, by which a repetition is told from a reuse
-    /// of the id.
+    /// of the id. Zeros for a store that keeps no identities.
     pub fingerprint: [u8; 32],
     /// The record to publish.
     pub record: OutgoingRecord,
@@ -49,7 +50,7 @@ pub struct IdempotencyClaim {
 }
 
 /// An answer as it is kept with an `Idempotency-Key`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StoredAnswer {
     /// HTTP status.
     pub status: u16,
@@ -153,7 +154,8 @@ pub trait AcceptStore: Send + Sync + 'static {
     /// What waits. Cheap: a value that is refreshed in the background, at most a second old.
     fn backlog(&self) -> Backlog;
 
-    /// Whether ids and `Idempotency-Key`s are kept, so that repetitions are recognised.
+    /// Whether ids and `Idempotency-Key`s are kept, so that repetitions are recognised. Always the
+    /// same.
     fn keeps_identities(&self) -> bool;
 
     /// Why the store accepts no event any more, if only a new process can. The server asks

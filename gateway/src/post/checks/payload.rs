@@ -7,6 +7,7 @@ use crate::access::EventRoute;
 use crate::http::FieldError;
 use crate::post::new_event::NewEvent;
 use evenkeel::schema::{Catalogue, Violation};
+use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -23,7 +24,8 @@ pub(in crate::post) struct Payload {
     pub(in crate::post) key: String,
     /// The SHA-256 of type, key and data. It does not depend on white space, on the order of
     /// members, or on how a number is written; numbers count as integers of 64 bits or doubles.
-    pub(in crate::post) fingerprint: [u8; 32],
+    /// None if it was not asked for.
+    pub(in crate::post) fingerprint: Option<[u8; 32]>,
 }
 
 /// Why data is not accepted.
@@ -37,11 +39,13 @@ pub(in crate::post) enum PayloadFault {
     UnknownType,
 }
 
-/// Checks the data of an event. Parses it into a tree, which is dropped when this returns.
+/// Checks the data of an event. Parses it into a tree, which is dropped when this returns. Only a
+/// store that keeps identities needs the fingerprint.
 pub(in crate::post) fn check(
     catalogue: &Catalogue,
     route: &EventRoute,
     event: &NewEvent,
+    needs_fingerprint: bool,
 ) -> Result<Payload, PayloadFault> {
     let parsed = unique_json::parse(event.data.get());
     let data = parsed.map_err(|fault| {
@@ -58,7 +62,7 @@ pub(in crate::post) fn check(
     let key = route.record_key(&data).map_err(|error| {
         PayloadFault::Invalid(vec![event.data_error(&error.pointer, &error.detail)])
     })?;
-    let fingerprint = fingerprint(&event.ty, &key, &data);
+    let fingerprint = needs_fingerprint.then(|| fingerprint(&event.ty, &key, &data));
     Ok(Payload { key, fingerprint })
 }
 
@@ -71,47 +75,51 @@ fn fault(event: &NewEvent, violation: &Violation) -> FieldError {
 }
 
 fn fingerprint(ty: &str, key: &str, data: &Value) -> [u8; 32] {
-    let mut canonical = String::new();
+    let mut canonical = Vec::new();
     write_canonical(data, &mut canonical);
     let mut sha = Sha256::new();
-    for part in [ty, key, canonical.as_str()] {
+    for part in [ty.as_bytes(), key.as_bytes(), canonical.as_slice()] {
         // The lengths keep ("ab", "c") and ("a", "bc") apart.
         sha.update((part.len() as u64).to_be_bytes());
-        sha.update(part.as_bytes());
+        sha.update(part);
     }
     sha.finalize().into()
 }
 
 /// Writes JSON without white space, members sorted by their name.
-fn write_canonical(value: &Value, into: &mut String) {
+fn write_canonical(value: &Value, into: &mut Vec<u8>) {
     match value {
         Value::Array(items) => {
-            into.push('[');
+            into.push(b'[');
             for (index, item) in items.iter().enumerate() {
                 if index > 0 {
-                    into.push(',');
+                    into.push(b',');
                 }
                 write_canonical(item, into);
             }
-            into.push(']');
+            into.push(b']');
         }
         Value::Object(members) => {
             // Sorted here too: serde_json keeps the order of the text with `preserve_order`.
             let mut sorted: Vec<_> = members.iter().collect();
             sorted.sort_by_key(|(name, _)| *name);
-            into.push('{');
+            into.push(b'{');
             for (index, (name, member)) in sorted.into_iter().enumerate() {
                 if index > 0 {
-                    into.push(',');
+                    into.push(b',');
                 }
-                into.push_str(&Value::String(name.clone()).to_string());
-                into.push(':');
+                write_json(name, into);
+                into.push(b':');
                 write_canonical(member, into);
             }
-            into.push('}');
+            into.push(b'}');
         }
-        scalar => into.push_str(&scalar.to_string()),
+        scalar => write_json(scalar, into),
     }
+}
+
+fn write_json(value: &impl Serialize, into: &mut Vec<u8>) {
+    serde_json::to_writer(into, value).unwrap_or_else(|_| unreachable!("scalars always serialise"));
 }
 
 #[cfg(test)]
@@ -138,7 +146,7 @@ mod tests {
         let route = EventRoute::new(TYPE, "steps", "key").with_post(true);
         let raw = RawValue::from_string(data.to_owned()).expect("JSON");
         let event = NewEvent::new(TYPE, raw).with_pointer("/data");
-        let mut pointers: Vec<_> = match check(&catalogue, &route, &event) {
+        let mut pointers: Vec<_> = match check(&catalogue, &route, &event, true) {
             Ok(_) => Vec::new(),
             Err(PayloadFault::Invalid(faults)) => {
                 faults.into_iter().map(|fault| fault.pointer).collect()
@@ -165,6 +173,21 @@ mod tests {
         let many = |count| format!(r#"{{"key": "k", "count": 1, "list": {}}}"#, items(count));
         assert_eq!(faults(&many(100)).len(), VIOLATIONS_MAX);
         assert_eq!(faults(&many(ALL_VIOLATIONS_BYTES / 4)).len(), 1);
+    }
+
+    #[test]
+    fn a_fingerprint_is_made_only_if_it_is_needed() {
+        let catalogue = Catalogue::from_texts([(TYPE, SCHEMA)]).expect("a schema");
+        let route = EventRoute::new(TYPE, "steps", "key").with_post(true);
+        let text = r#"{"key": "k", "count": 1}"#;
+        let raw = RawValue::from_string(text.to_owned()).expect("JSON");
+        let event = NewEvent::new(TYPE, raw);
+        for (needs_fingerprint, expected) in [(false, None), (true, Some(of(TYPE, "k", text)))] {
+            let payload = check(&catalogue, &route, &event, needs_fingerprint);
+            let payload = payload.expect("it is valid");
+            assert_eq!(payload.key, "k");
+            assert_eq!(payload.fingerprint, expected);
+        }
     }
 
     fn of(ty: &str, key: &str, data: &str) -> [u8; 32] {
@@ -201,9 +224,10 @@ mod tests {
     /// Stores keep fingerprints, and later releases compare with them.
     #[test]
     fn canonical_json_never_changes() {
-        let mut text = String::new();
+        let mut text = Vec::new();
         let data = unique_json::parse(r#"{"b":[1.50,-2,"x\n"],"a":{"é":true}}"#).expect("JSON");
         write_canonical(&data, &mut text);
+        let text = String::from_utf8(text).expect("JSON is UTF-8");
         assert_eq!(text, r#"{"a":{"é":true},"b":[1.5,-2,"x\n"]}"#);
     }
 }

@@ -1,18 +1,18 @@
 //! What every answer has, whatever made it: security headers, and a problem instead of a panic.
 
-use super::observe::Caller;
-use crate::access::Principal;
 use crate::http::{Problem, ProblemKind, RequestContext};
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderValue, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
 
-/// The middleware: answers are not sniffed, and not cached unless a route says so.
-pub(in crate::server) async fn secure_headers(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+/// Answers are not sniffed, and not cached unless a route says so.
+pub(super) async fn secure_headers<F>(request: Request, next: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
+    let mut response = next(request).await;
     let headers = response.headers_mut();
     headers.remove(header::SERVER);
     headers.insert(
@@ -24,12 +24,15 @@ pub(in crate::server) async fn secure_headers(request: Request, next: Next) -> R
     response
 }
 
-/// The middleware: a panic of a handler is a 500, not a closed connection. The panic's message is
-/// left out: it may have a value from the request.
-pub(in crate::server) async fn catch_panics(request: Request, next: Next) -> Response {
+/// A panic of a handler is a 500, not a closed connection. The panic's message is left out: it may
+/// have a value from the request.
+pub(super) async fn catch_panics<F>(request: Request, next: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
     let route = request.extensions().get::<MatchedPath>().cloned();
     let context = request.extensions().get::<RequestContext>().cloned();
-    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+    match AssertUnwindSafe(next(request)).catch_unwind().await {
         Ok(response) => response,
         Err(_) => {
             let route = route.as_ref().map_or("none", MatchedPath::as_str);
@@ -39,15 +42,4 @@ pub(in crate::server) async fn catch_panics(request: Request, next: Next) -> Res
             Problem::new(ProblemKind::Internal, detail).into_response()
         }
     }
-}
-
-/// The middleware: tells the log who calls. Stands after authentication.
-pub(in crate::server) async fn note_caller(request: Request, next: Next) -> Response {
-    let extensions = request.extensions();
-    if let (Some(caller), Some(principal)) =
-        (extensions.get::<Caller>(), extensions.get::<Principal>())
-    {
-        caller.set(&principal.name);
-    }
-    next.run(request).await
 }

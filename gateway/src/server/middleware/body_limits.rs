@@ -5,16 +5,15 @@
 
 use crate::http::{Problem, ProblemKind};
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Frame, SizeHint};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// The longest time of a body, whatever its rate is.
 const BODY_TIME_MAX: Duration = Duration::from_secs(120);
@@ -99,24 +98,27 @@ impl BodyFault {
     }
 }
 
-/// The middleware: refuses or bounds the body.
-pub(in crate::server) async fn limit_body(
-    State(limits): State<BodyLimits>,
+/// Refuses or bounds the body.
+pub(super) async fn limit_body<F>(
+    limits: BodyLimits,
     request: Request,
-    next: Next,
-) -> Response {
+    next: impl FnOnce(Request) -> F,
+) -> Response
+where
+    F: Future<Output = Response>,
+{
     let declared = request.body().size_hint().lower();
     if declared > limits.bytes_max {
         return BodyFault::TooLarge.answer(&limits);
     }
     if request.body().is_end_stream() {
-        return next.run(request).await;
+        return next(request).await;
     }
     let is_grpc = is_grpc(request.headers());
     let fault = Arc::new(OnceLock::new());
     let seen = Arc::clone(&fault);
     let request = request.map(|body| Body::new(LimitedBody::new(body, limits, seen)));
-    let response = next.run(request).await;
+    let response = next(request).await;
     match fault.get() {
         // A call of gRPC has its error in the trailers, with HTTP status 200.
         Some(fault) if !is_grpc && !response.status().is_success() => fault.answer(&limits),
@@ -134,8 +136,10 @@ struct LimitedBody {
     inner: Body,
     limits: BodyLimits,
     received: u64,
-    /// Started when the handler begins to read.
-    started: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// When the handler began to read.
+    begun: Option<Instant>,
+    /// Made when the handler has to wait, and set anew only if it has to wait again.
+    timer: Option<Pin<Box<Sleep>>>,
     fault: Arc<OnceLock<BodyFault>>,
 }
 
@@ -145,9 +149,22 @@ impl LimitedBody {
             inner,
             limits,
             received: 0,
-            started: None,
+            begun: None,
+            timer: None,
             fault,
         }
+    }
+
+    /// Waits for the time at which the body is too slow.
+    fn poll_too_slow(&mut self, begun: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let ends = begun + self.limits.time_for(self.received);
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(ends)));
+        if timer.deadline() != ends {
+            timer.as_mut().reset(ends);
+        }
+        timer.as_mut().poll(cx)
     }
 
     fn fail<T>(&self, fault: BodyFault) -> Poll<Option<Result<T, axum::Error>>> {
@@ -166,25 +183,19 @@ impl HttpBody for LimitedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = self.get_mut();
-        let (limits, received) = (this.limits, this.received);
-        let (begun, timer) = this.started.get_or_insert_with(|| {
-            let now = Instant::now();
-            let timer = tokio::time::sleep_until(now + limits.time_for(received));
-            (now, Box::pin(timer))
-        });
+        let begun = *this.begun.get_or_insert_with(Instant::now);
         match Pin::new(&mut this.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 let length = frame.data_ref().map_or(0, Bytes::len) as u64;
                 this.received += length;
-                timer
-                    .as_mut()
-                    .reset(*begun + limits.time_for(this.received));
-                if this.received > limits.bytes_max {
+                if this.received > this.limits.bytes_max {
                     return this.fail(BodyFault::TooLarge);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Pending if timer.as_mut().poll(cx).is_ready() => this.fail(BodyFault::TooSlow),
+            Poll::Pending if this.poll_too_slow(begun, cx).is_ready() => {
+                this.fail(BodyFault::TooSlow)
+            }
             other => other,
         }
     }
@@ -203,8 +214,8 @@ mod tests {
     use super::*;
     use axum::Router;
     use axum::http::StatusCode;
-    use axum::middleware::from_fn_with_state;
-    use axum::routing::post;
+    use axum::middleware::{Next, from_fn};
+    use axum::routing::{MethodRouter, post};
     use futures_util::stream;
     use http_body_util::BodyExt;
     use std::convert::Infallible;
@@ -217,12 +228,18 @@ mod tests {
         }
     }
 
+    /// A route whose bodies have these bounds.
+    fn router(route: MethodRouter, limits: BodyLimits) -> Router {
+        let layer = from_fn(move |request: Request, next: Next| {
+            limit_body(limits, request, |request| next.run(request))
+        });
+        Router::new().route("/", route).layer(layer)
+    }
+
     /// The status for a body of `chunks` of this many bytes, each after `pause`.
     async fn check(chunks: usize, bytes: usize, pause: Duration, expected: u16) {
         let limits = BodyLimits::default().with_bytes_max(100_000);
-        let router: Router = Router::new()
-            .route("/", post(read))
-            .layer(from_fn_with_state(limits, limit_body));
+        let router = router(post(read), limits);
         let body = stream::unfold(0, move |sent| async move {
             if sent == chunks {
                 return None;
@@ -260,9 +277,7 @@ mod tests {
     #[tokio::test]
     async fn a_declared_length_is_refused_before_the_body() {
         let limits = BodyLimits::default().with_bytes_max(10);
-        let router: Router = Router::new()
-            .route("/", post(async || StatusCode::OK))
-            .layer(from_fn_with_state(limits, limit_body));
+        let router = router(post(async || StatusCode::OK), limits);
         let request = axum::http::Request::post("/").body(Body::from(vec![0; 11]));
         let request = request.expect("a request");
         let response = router.oneshot(request).await.expect("it is infallible");

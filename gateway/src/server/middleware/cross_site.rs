@@ -6,10 +6,9 @@
 //! other site. A WebSocket is no read, as browsers apply no CORS to it.
 
 use crate::http::{Problem, ProblemKind};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -39,12 +38,15 @@ pub(in crate::server) struct CrossSite {
     pub(in crate::server) local_only: bool,
 }
 
-/// The middleware: answers 403 to a forbidden site, and preflights of an allowed one.
-pub(in crate::server) async fn check_site(
-    State(settings): State<CrossSite>,
+/// Answers 403 to a forbidden site, and preflights of an allowed one.
+pub(super) async fn check_site<F>(
+    settings: CrossSite,
     request: Request,
-    next: Next,
-) -> Response {
+    next: impl FnOnce(Request) -> F,
+) -> Response
+where
+    F: Future<Output = Response>,
+{
     if !names_one_host(&request) {
         let detail = "a request names one host, in one valid Host header";
         return Problem::new(ProblemKind::Malformed, detail).into_response();
@@ -66,13 +68,13 @@ pub(in crate::server) async fn check_site(
     let mut response = if allowed.is_some() {
         match is_preflight {
             true => preflight(),
-            false => next.run(request).await,
+            false => next(request).await,
         }
     } else if is_preflight || changes_state(&request) && is_cross_site(&host, request.headers()) {
         let detail = "requests from pages of this site are not allowed; see allowed_origins";
         Problem::new(ProblemKind::Forbidden, detail).into_response()
     } else {
-        next.run(request).await
+        next(request).await
     };
     let headers = response.headers_mut();
     if !settings.allowed_origins.is_empty() {
@@ -153,7 +155,7 @@ mod tests {
     use super::*;
     use axum::Router;
     use axum::body::Body;
-    use axum::middleware::from_fn_with_state;
+    use axum::middleware::{Next, from_fn};
     use axum::routing::any;
     use tower::ServiceExt;
 
@@ -164,9 +166,12 @@ mod tests {
             allowed_origins: Arc::from([SHOP.to_owned()]),
             local_only,
         };
+        let layer = from_fn(move |request: Request, next: Next| {
+            check_site(settings.clone(), request, |request| next.run(request))
+        });
         let router: Router = Router::new()
             .route("/", any(async || StatusCode::OK))
-            .layer(from_fn_with_state(settings, check_site));
+            .layer(layer);
         let mut request = axum::http::Request::builder().method(method).uri("/");
         for (name, value) in headers {
             request = request.header(*name, *value);

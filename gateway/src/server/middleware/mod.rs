@@ -1,26 +1,26 @@
-//! What surrounds every route, from the outside to the inside.
+//! What surrounds every route: the parts of `surround`, from the outside to the inside.
 //!
 //! | order | file | does |
 //! |---|---|---|
 //! | 1 | `observe` | log line, metrics and, by `request_span`, the span |
-//! | 2 | `answers` | security headers; panics become problems |
-//! | 3 | `paths` | long and ambiguous URLs |
-//! | 4 | `cross_site` | requests of other web sites |
-//! | 5 | `body_limits` | large and slow bodies |
+//! | 2 | `http/context` | the context of the request, and its headers in the answer |
+//! | 3 | `answers` | security headers; panics become problems |
+//! | 4 | `paths` | long and ambiguous URLs |
+//! | 5 | `cross_site` | requests of other web sites |
+//! | 6 | `body_limits` | large and slow bodies |
 //!
-//! Between 1 and 2 stands [`add_context`](crate::http::add_context). Authentication and admission
-//! belong to the routes that need them.
+//! Authentication and admission belong to the routes that need them: `identify`.
 
 mod answers;
 mod body_limits;
 mod cross_site;
+mod identify;
 mod observe;
 mod paths;
 mod request_span;
+mod surround;
 
-pub(super) use answers::{catch_panics, note_caller, secure_headers};
 pub use body_limits::BodyLimits;
-pub(super) use body_limits::limit_body;
-pub(super) use cross_site::{CrossSite, check_site};
-pub(super) use observe::observe;
-pub(super) use paths::check_path;
+pub(super) use cross_site::CrossSite;
+pub(super) use identify::{identify, identify_and_admit};
+pub(super) use surround::{Surroundings, surround};

@@ -13,9 +13,8 @@
 
 use super::request_span;
 use crate::http::TRACE_ID_HEADER;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, StatusCode};
-use axum::middleware::Next;
 use axum::response::Response;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -41,24 +40,26 @@ const REFUSALS_PER_LINE: u64 = 100;
 /// The refusals of this process.
 static REFUSALS: AtomicU64 = AtomicU64::new(0);
 
-/// The place for the name of the caller, in the request's extensions. A middleware behind
-/// authentication fills it.
+/// The place for the name of the caller, in the request's extensions. Authentication fills it.
 #[derive(Debug, Clone, Default)]
-pub(in crate::server) struct Caller(Arc<OnceLock<Arc<str>>>);
+pub(super) struct Caller(Arc<OnceLock<Arc<str>>>);
 
 impl Caller {
     /// Sets the name, once.
-    pub(in crate::server) fn set(&self, name: &Arc<str>) {
+    pub(super) fn set(&self, name: &Arc<str>) {
         self.0.get_or_init(|| Arc::clone(name));
     }
 }
 
-/// The middleware: logs and counts a request when its answer begins, which is in its span.
-pub(in crate::server) async fn observe(
-    State(scheme): State<&'static str>,
+/// Logs and counts a request when its answer begins, which is in its span.
+pub(super) async fn observe<F>(
+    scheme: &'static str,
     mut request: Request,
-    next: Next,
-) -> Response {
+    next: impl FnOnce(Request) -> F,
+) -> Response
+where
+    F: Future<Output = Response>,
+{
     let began = Instant::now();
     let caller = Caller::default();
     request.extensions_mut().insert(caller.clone());
@@ -67,7 +68,7 @@ pub(in crate::server) async fn observe(
     let method = request_span::known_method(request.method()).unwrap_or("other");
     let route = route.as_ref().map(MatchedPath::as_str);
     let span = request_span::begin(&request, route, scheme);
-    let response = next.run(request).instrument(span.clone()).await;
+    let response = next(request).instrument(span.clone()).await;
     let route = route.unwrap_or(NO_ROUTE);
     let status = status_of(response.status(), response.headers());
     let took = began.elapsed();

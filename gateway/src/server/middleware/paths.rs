@@ -3,7 +3,6 @@
 
 use crate::http::{Problem, ProblemKind};
 use axum::extract::Request;
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 /// The most bytes of path and query.
@@ -13,8 +12,11 @@ pub(in crate::server) const URL_BYTES_MAX: usize = 4 << 10;
 /// id, because routes are matched before their segments are decoded.
 const TRICKS: [&str; 3] = ["%2e", "%5c", "%00"];
 
-/// The middleware: answers 414 or 404.
-pub(in crate::server) async fn check_path(request: Request, next: Next) -> Response {
+/// Answers 414 or 404.
+pub(super) async fn check_path<F>(request: Request, next: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
     let uri = request.uri();
     let length = uri.path_and_query().map_or(0, |text| text.as_str().len());
     if length > URL_BYTES_MAX {
@@ -24,15 +26,18 @@ pub(in crate::server) async fn check_path(request: Request, next: Next) -> Respo
     if is_ambiguous(uri.path()) {
         return Problem::new(ProblemKind::NotFound, "there is no such route").into_response();
     }
-    next.run(request).await
+    next(request).await
 }
 
 fn is_ambiguous(path: &str) -> bool {
-    let lower = path.to_ascii_lowercase();
     path.contains("//")
         || path.contains('\\')
         || path.split('/').any(|segment| matches!(segment, "." | ".."))
-        || TRICKS.iter().any(|trick| lower.contains(trick))
+        || path.contains('%') && has_trick(&path.to_ascii_lowercase())
+}
+
+fn has_trick(lower: &str) -> bool {
+    TRICKS.iter().any(|trick| lower.contains(trick))
 }
 
 #[cfg(test)]

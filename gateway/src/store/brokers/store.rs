@@ -11,12 +11,16 @@ use super::super::port::{
 use super::places::Places;
 use super::settled::{Settled, Stopped, refusal, unknown, unusable};
 use bytes::Bytes;
+use evenkeel::event::OutgoingRecord;
 use evenkeel::inbox::BoxFuture;
 use evenkeel::publisher::{PendingReceipt, PublishError, Publisher};
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
 /// How long a request waits for room in the publisher's buffer, unless its deadline is earlier. The
@@ -103,16 +107,14 @@ impl BrokerStore {
             };
         }
         let in_flight = InFlight::begin(&self.sent, passed);
-        // A task, so that the places are kept if the caller gives up.
-        let settling = tokio::spawn(settle(in_flight, pending));
-        let settled = match deadline {
+        let settling = Settling::new(settle(in_flight, pending));
+        let mut settled = match deadline {
             Some(deadline) => match timeout_at(deadline, settling).await {
                 Ok(settled) => settled,
                 Err(_) => return Err(unknown("the deadline passed before the acknowledgement")),
             },
             None => settling.await,
         };
-        let mut settled = settled.map_err(unknown)?;
         if let Some(Stopped::Failed(error)) = stopped {
             settled.fail(passed, error);
         }
@@ -127,8 +129,8 @@ impl BrokerStore {
     ) -> (Vec<(EventPlace, PendingReceipt)>, Option<Stopped>) {
         let mut pending = Vec::with_capacity(events.len());
         for event in events {
-            let place = place(&event);
-            let enqueued = self.publisher.enqueue_record(event.record);
+            let (place, record) = placed(event);
+            let enqueued = self.publisher.enqueue_record(record);
             match timeout_at(room_limit, enqueued).await {
                 Ok(Ok(receipt)) => pending.push((place, receipt)),
                 Ok(Err(error)) => {
@@ -181,6 +183,46 @@ impl AcceptStore for BrokerStore {
     }
 }
 
+/// The end of a request's events. It is awaited in place, which spares a task. If the caller gives
+/// up, it goes on in a task, so that the places are kept.
+struct Settling {
+    /// None once it is over.
+    settle: Option<BoxFuture<'static, Settled>>,
+}
+
+impl Settling {
+    fn new(settle: impl Future<Output = Settled> + Send + 'static) -> Self {
+        Self {
+            settle: Some(Box::pin(settle)),
+        }
+    }
+}
+
+impl Future for Settling {
+    type Output = Settled;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Settled> {
+        // Taken, so that one that panics is not polled again.
+        let mut settle = self.settle.take().expect("it is not polled after its end");
+        let polled = settle.as_mut().poll(cx);
+        if polled.is_pending() {
+            self.settle = Some(settle);
+        }
+        polled
+    }
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        // Without a runtime, the process ends.
+        if let Some(settle) = self.settle.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(settle);
+        }
+    }
+}
+
 /// Awaits the receipts, and keeps the places of the acknowledged events.
 async fn settle(in_flight: InFlight, pending: Vec<(EventPlace, PendingReceipt)>) -> Settled {
     let mut settled = Settled::default();
@@ -203,18 +245,19 @@ async fn settle(in_flight: InFlight, pending: Vec<(EventPlace, PendingReceipt)>)
     settled
 }
 
-/// The place of an event, as far as it is known before the acknowledgement.
-fn place(event: &AcceptedEvent) -> EventPlace {
-    let mut place = EventPlace::new(
-        event.source.clone(),
-        event.id.clone(),
-        event.ty.clone(),
-        event.record.topic.clone(),
-        now_ms(),
-    );
+/// The place of an event, as far as it is known before the acknowledgement, and its record.
+fn placed(event: AcceptedEvent) -> (EventPlace, OutgoingRecord) {
+    let AcceptedEvent {
+        source,
+        id,
+        ty,
+        record,
+        ..
+    } = event;
+    let mut place = EventPlace::new(source, id, ty, record.topic.clone(), now_ms());
     // A copy: the key may be a part of a larger buffer, which the place would keep.
-    place.key = event.record.key.as_deref().map(Bytes::copy_from_slice);
-    place
+    place.key = record.key.as_deref().map(Bytes::copy_from_slice);
+    (place, record)
 }
 
 /// What was passed to the publisher.
@@ -290,10 +333,10 @@ impl Drop for InFlight {
 mod tests {
     use super::super::super::conformance::{self, event, request};
     use super::*;
-    use evenkeel::event::OutgoingRecord;
     use evenkeel::kafka::KafkaConfig;
     use evenkeel::publisher::PublisherSettings;
     use evenkeel::testing::{KafkaKind, TestKafka, read_topic};
+    use futures_util::FutureExt;
 
     struct OnBrokers {
         store: Arc<BrokerStore>,
@@ -374,6 +417,31 @@ mod tests {
             assert!(expected, "{refused:?}");
         }
         assert_eq!(store.backlog().events, 1, "what is refused does not count");
+    }
+
+    #[tokio::test]
+    async fn a_place_is_kept_if_the_caller_gives_up() {
+        let kafka = TestKafka::start(KafkaKind::Mock)
+            .await
+            .expect("the mock cluster starts");
+        let topic = event("k", "1", "1").record.topic;
+        kafka.create_topic(&topic, 1).await.expect("a topic");
+        let publisher = publisher(&kafka.config(), PublisherSettings::new("/gateway"));
+        let store = BrokerStore::new(publisher);
+        let answer = store.accept(request(vec![event("k", "1", "1")]));
+        assert!(answer.now_or_never().is_none(), "no answer at once");
+        let found = async {
+            loop {
+                let found = store.find("1", None).await.expect("it always answers");
+                if let [place] = found.as_slice() {
+                    return place.position;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let position = tokio::time::timeout(conformance::WITHIN, found).await;
+        assert!(position.expect("it is acknowledged").is_some());
+        assert_eq!(store.backlog().events, 0);
     }
 
     #[tokio::test]
