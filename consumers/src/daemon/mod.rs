@@ -227,8 +227,8 @@ fn first_signal() -> std::io::Result<Arc<OnceLock<StopSignal>>> {
 /// The longest wait for the brokers at the end of a stop.
 const ACKNOWLEDGEMENTS_MAX: Duration = Duration::from_millis(2_500);
 
-/// The shortest lease that a relay takes.
-const LEASE_MIN: Duration = Duration::from_millis(300);
+/// The shortest time for the relay's last results.
+const LAST_RESULTS_MIN: Duration = Duration::from_millis(75);
 
 /// The deadline that all parts of a stop share: the consumer's drain comes first, then the end of
 /// the relay.
@@ -251,14 +251,11 @@ impl StopDeadline {
     }
 
     /// The settings of the relay, whose end takes at most a quarter of the deadline: a tenth for
-    /// acknowledgements, and the rest for the last results, which take a quarter of the lease. A
-    /// stop that is shorter than the default shortens the lease.
+    /// acknowledgements, and the rest for the last results.
     fn relay_settings(&self) -> RelaySettings {
-        let settings = RelaySettings::default();
-        let lease = (self.within / 5 * 3).min(settings.lease);
-        settings
-            .with_lease(lease.max(LEASE_MIN))
+        RelaySettings::default()
             .with_drain_timeout((self.within / 10).min(ACKNOWLEDGEMENTS_MAX))
+            .with_last_results_within((self.within / 20 * 3).max(LAST_RESULTS_MIN))
     }
 
     /// The part of it in which the relay takes no more rows and ends.
@@ -266,7 +263,8 @@ impl StopDeadline {
         self.relay_settings().stop_within().min(self.within)
     }
 
-    /// The part of it in which the consumer drains, commits and leaves its group.
+    /// The part of it in which the consumer drains, commits and leaves its group. A consumer may
+    /// take 3 s in any case, so a stop with a deadline below 4 s may end after it.
     fn for_consumer(&self) -> Duration {
         self.within - self.for_relay_end()
     }
@@ -371,11 +369,19 @@ mod tests {
             let deadline = StopDeadline::within(within);
             assert_eq!(deadline.for_consumer(), consumer, "{within:?}");
         }
-        for within in [2, 10, 15, 25, 120].map(Duration::from_secs) {
+        let [consumer_min, shortest] = [3, 4].map(Duration::from_secs);
+        for within in [0, 2, 3, 4, 10, 15, 25, 120].map(Duration::from_secs) {
             let deadline = StopDeadline::within(within);
-            let ended = deadline.for_consumer() + deadline.relay_settings().stop_within();
-            assert!(ended <= within, "{within:?}: {ended:?}");
+            let consumed = deadline.for_consumer().max(consumer_min);
+            let ended = consumed + deadline.relay_settings().stop_within();
+            assert!(ended <= within.max(shortest), "{within:?}: {ended:?}");
         }
+    }
+
+    #[test]
+    fn a_short_stop_does_not_shorten_the_leases_of_the_relay() {
+        let settings = StopDeadline::within(Duration::from_secs(2)).relay_settings();
+        assert_eq!(settings.lease, RelaySettings::default().lease);
     }
 
     #[tokio::test]

@@ -25,8 +25,8 @@ const RELAY_TIME_MAX: Duration = Duration::from_secs(10);
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
 /// The longest time in which cut connections close.
 const CUT_WITHIN_MAX: Duration = Duration::from_secs(2);
-/// The shortest lease that a relay takes.
-const LEASE_MIN: Duration = Duration::from_millis(300);
+/// The shortest time for the relay's last results.
+const LAST_RESULTS_MIN: Duration = Duration::from_millis(75);
 
 /// How long a stop takes. [`StopSettings::default`] has the defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +35,7 @@ const LEASE_MIN: Duration = Duration::from_millis(300);
 pub struct StopSettings {
     /// Deadline of the whole stop. Default 25 s: Kubernetes kills after 30 s. Requests that are
     /// still under way when the time kept for publishing begins (the last 10 s, or 5 s without an
-    /// outbox) are cut; their callers do not know what became of them. A deadline below 19 s
-    /// shortens the leases of the relay, whose last results must fit into it.
+    /// outbox) are cut; their callers do not know what became of them.
     pub within: Duration,
     /// How long the gateway serves after it reported that it is not ready. Default 0; behind a
     /// balancer that polls readiness, longer than its interval, such as 5 s. Part of
@@ -119,14 +118,12 @@ impl StopDeadline {
     }
 
     /// The settings of the relay. A quarter of its share is for acknowledgements, and at most half
-    /// of it for the last results, which take a quarter of the lease: a stop that is shorter than
-    /// the default shortens the lease.
+    /// of it for the last results.
     pub(super) fn relay_settings(&self) -> RelaySettings {
-        let settings = RelaySettings::default();
-        let lease = (self.for_publishing() * 2).min(settings.lease);
-        settings
-            .with_lease(lease.max(LEASE_MIN))
-            .with_drain_timeout(self.for_publishing() / 4)
+        let share = self.for_publishing();
+        RelaySettings::default()
+            .with_drain_timeout(share / 4)
+            .with_last_results_within((share / 2).max(LAST_RESULTS_MIN))
     }
 
     /// When requests are cut.
@@ -202,6 +199,12 @@ mod tests {
             let closed = deadline.requests_end() + deadline.for_cutting();
             assert!(closed <= deadline.relay_ends(), "{within:?}: cut too late");
         }
+    }
+
+    #[test]
+    fn a_short_stop_does_not_shorten_the_leases_of_the_relay() {
+        let settings = StopDeadline::within(Duration::from_secs(2), true).relay_settings();
+        assert_eq!(settings.lease, RelaySettings::default().lease);
     }
 
     #[tokio::test(start_paused = true)]

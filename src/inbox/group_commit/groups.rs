@@ -23,7 +23,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+/// A transaction that takes longer to begin may have a dead connection, so another one begins for
+/// the claim that would wait for it.
+const BEGIN_SOON: Duration = Duration::from_millis(50);
 
 /// How the turn of one claim ends.
 #[derive(Clone, Copy)]
@@ -126,6 +130,8 @@ pub(super) struct Group<S: GroupStore> {
     groups: Arc<Groups<S>>,
     /// Whether it took its claims from the queue.
     has_taken: bool,
+    /// Whether its transaction took longer than [`BEGIN_SOON`] to begin.
+    is_slow: bool,
     /// The claimed keys, in the order of their turns.
     keys: Vec<InboxKey>,
     /// The level at which its claims were taken.
@@ -142,6 +148,7 @@ impl<S: GroupStore> Group<S> {
         Self {
             groups,
             has_taken: false,
+            is_slow: false,
             keys: Vec::new(),
             level: Level::Parallel,
             pending: PendingAnswers::new(Vec::new()),
@@ -149,9 +156,14 @@ impl<S: GroupStore> Group<S> {
         }
     }
 
-    /// Takes its claims from the queue. There may be none left.
-    fn take_claims(&mut self) {
-        let (claims, level) = self.groups.lock().take(Instant::now());
+    /// Takes its claims from the queue, once its transaction has begun or has failed to. There may
+    /// be none left.
+    fn take_claims(&mut self, has_begun: bool) {
+        let now = Instant::now();
+        let (claims, level) = match self.is_slow {
+            true => self.groups.lock().take_late(has_begun, now),
+            false => self.groups.lock().take(now),
+        };
         let (keys, waiting): (Vec<_>, Vec<_>) = claims.into_iter().unzip();
         self.has_taken = true;
         self.keys = keys;
@@ -173,7 +185,7 @@ impl<S: GroupStore> Group<S> {
                 if let Some(cause) = S::cause(None, &error) {
                     self.groups.collided(&self.keys, self.level, cause);
                     self.ended = GroupEnd::Collided;
-                } else if matches!(error, InboxError::Other(_)) {
+                } else if matches!(error, InboxError::Other(_) | InboxError::TryAgain(_)) {
                     self.ended = GroupEnd::Refused;
                 }
                 if self.groups.store.is_silent() {
@@ -197,10 +209,7 @@ impl<S: GroupStore> Group<S> {
     async fn run_transaction(&mut self) -> Result<GroupEnd, InboxError> {
         let groups = Arc::clone(&self.groups);
         let store = &groups.store;
-        let begun = store.begin().await;
-        // Only now, so that claims that arrived meanwhile need no transaction of their own.
-        self.take_claims();
-        let open = begun?;
+        let open = self.begin(store).await?;
         if self.keys.is_empty() {
             store.roll_back(open).await?;
             return Ok(GroupEnd::After(Duration::ZERO));
@@ -219,6 +228,23 @@ impl<S: GroupStore> Group<S> {
             false => store.commit(open).await?,
         }
         Ok(ended.unwrap_or_else(|| GroupEnd::After(began.elapsed())))
+    }
+
+    /// Begins the transaction, and takes the claims only then: those that arrived meanwhile need no
+    /// transaction of their own. After [`BEGIN_SOON`], none waits for this one any more.
+    async fn begin(&mut self, store: &S) -> Result<S::Open, InboxError> {
+        let mut begin = pin!(store.begin());
+        let begun = match timeout(BEGIN_SOON, begin.as_mut()).await {
+            Ok(begun) => begun,
+            Err(_) => {
+                self.groups.lock().begins_slowly();
+                self.is_slow = true;
+                self.groups.open();
+                begin.await
+            }
+        };
+        self.take_claims(begun.is_ok());
+        begun
     }
 
     /// Gives each claim its turn, until one collides with another transaction. Returns how the
@@ -359,7 +385,7 @@ impl<S: GroupStore> Drop for Group<S> {
         if !self.has_taken {
             // A panic or a shutdown ended it before its transaction began. Its claims end with it:
             // the next group could end in the same way.
-            self.take_claims();
+            self.take_claims(false);
         }
         let now = Instant::now();
         let mut queue = self.groups.lock();

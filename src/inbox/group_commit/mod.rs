@@ -27,7 +27,7 @@
 //! 4. The next turn begins after the store has kept the writes of this one. PostgreSQL confirms
 //!    that the transaction is intact, so a failure that a handler ignored is found in its own turn.
 //!    SQLite may find the failure of a statement that nobody waits for later, but before the
-//!    commit.
+//!    commit: then any handler of the group may have caused it.
 //! 5. The events that all turns published are written at once.
 //! 6. The commit. Then the completions are answered, and the group's end opens the next group.
 //!
@@ -44,11 +44,12 @@
 //! the next one would write outside of it, and its effect would be committed without its row.
 //!
 //! An error of the transaction itself loses the whole group: its deliveries are claimed again, each
-//! alone if the data was refused, which isolates the faulty one without counting an attempt.
+//! alone if the data was refused or if any handler may be the cause. That isolates the faulty one
+//! without counting an attempt.
 //!
 //! # Files
 //! `groups.rs` runs the groups; `batch_claim.rs` and `deferred_claim.rs` are the two other ways to
-//! claim. `claim_queue.rs` and `contention.rs` decide and are pure. `transaction_handoff.rs` hands
+//! claim. `claim_queue/` and `contention.rs` decide and are pure. `transaction_handoff.rs` hands
 //! out the transaction, `pending_answers.rs` keeps the waiting callers, `collision.rs` reports, and
 //! `store.rs` is the trait of a store.
 

@@ -68,8 +68,8 @@ impl<O> PendingAnswers<O> {
         }
     }
 
-    /// The transaction is lost. The claim that probably caused it receives the error: the one of
-    /// the last turn, or the only one. The others are to be tried again.
+    /// The transaction is lost. The claim that caused it receives the error, if it is known: the
+    /// one of the last turn, or the only one. The others are to be tried again.
     pub(super) fn fail_all(&mut self, error: InboxError) {
         let last = self.last.take();
         let error = match error {

@@ -46,6 +46,8 @@ pub(in crate::inbox) trait GroupStore: Send + Sync + 'static {
 
     /// Ends a turn: its writes are kept, and later writes can be undone alone. Fails if the
     /// transaction is known to be unusable; [`GroupStore::prepare`] finds what is not known yet.
+    /// Both fail with [`InboxError::Transaction`] if the handler of this turn is the cause, and
+    /// with [`InboxError::TryAgain`] if it may be the handler of an earlier one.
     fn keep_turn(
         &self,
         open: &mut Self::Open,

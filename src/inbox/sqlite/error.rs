@@ -24,13 +24,18 @@ pub(super) fn is_end_of_transaction(error: &sqlx::Error) -> bool {
     error.is_some_and(|error| error.message().starts_with("no such savepoint"))
 }
 
-/// The error of a transaction that ended before its time.
-pub(super) fn ended_by_hand(cause: impl fmt::Display) -> InboxError {
-    InboxError::Transaction {
+/// The error of a transaction that ended before its time. If it `is_shared`, another handler may
+/// have ended it, so its deliveries are claimed again, each alone.
+pub(super) fn ended_by_hand(cause: impl fmt::Display, is_shared: bool) -> InboxError {
+    let ended = InboxError::Transaction {
         reason: format!(
             "the handler (or SQLite, for a full disk) ended it before its completion ({cause}): \
              leave COMMIT and ROLLBACK to evenkeel; the event is handled again"
         ),
+    };
+    match is_shared {
+        true => InboxError::TryAgain(ended.into()),
+        false => ended,
     }
 }
 

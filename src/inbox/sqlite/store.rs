@@ -164,10 +164,10 @@ impl Store {
         error::failed(&self.path, doing, error)
     }
 
-    /// Maps an error of a transaction that the handler may have ended.
-    fn ended(&self, doing: &'static str, error: sqlx::Error) -> InboxError {
+    /// Maps an error of a transaction that a handler may have ended.
+    fn ended(&self, doing: &'static str, error: sqlx::Error, is_shared: bool) -> InboxError {
         match error::is_end_of_transaction(&error) {
-            true => error::ended_by_hand(error),
+            true => error::ended_by_hand(error, is_shared),
             false => self.failed(doing, error),
         }
     }
@@ -213,7 +213,7 @@ impl GroupStore for Store {
     async fn keep_turn(&self, held: &mut Held) -> Result<(), InboxError> {
         match held.keep_turn() {
             true => Ok(()),
-            false => Err(error::ended_by_hand("it was rolled back")),
+            false => Err(rolled_back(held)),
         }
     }
 
@@ -232,6 +232,7 @@ impl GroupStore for Store {
     }
 
     async fn undo_turn(&self, held: &mut Held, key: &InboxKey) -> Result<(), InboxError> {
+        let is_shared = held.is_shared();
         let savepoint = held.undo_turn();
         let undone = match savepoint {
             Some(savepoint) => statements::undo_turn(&mut held.transaction, savepoint, key).await,
@@ -240,19 +241,19 @@ impl GroupStore for Store {
                 statements::release_claims(&mut held.transaction, key).await
             }
         };
-        undone.map_err(|error| self.ended("abandon", error))
+        undone.map_err(|error| self.ended("abandon", error, is_shared))
     }
 
     async fn release_claims(&self, held: &mut Held, keys: &[InboxKey]) -> Result<(), InboxError> {
         let forgotten = statements::release_claims(&mut held.transaction, keys).await;
-        forgotten.map_err(|error| self.ended("complete", error))
+        forgotten.map_err(|error| self.ended("complete", error, held.is_shared()))
     }
 
     /// No handler has the transaction any more, so nothing can end it after this check.
     async fn prepare(&self, held: &mut Held) -> Result<(), InboxError> {
         let is_intact = held.is_intact_now().await;
         if !is_intact.map_err(|error| self.failed("complete", error))? {
-            return Err(error::ended_by_hand("it was rolled back"));
+            return Err(rolled_back(held));
         }
         let Held {
             transaction,
@@ -305,6 +306,11 @@ impl GroupStore for Store {
     fn cause(_: Option<&Held>, _: &(dyn Error + 'static)) -> Option<Cause> {
         None
     }
+}
+
+/// The error of a transaction that is found to be rolled back.
+fn rolled_back(held: &Held) -> InboxError {
+    error::ended_by_hand("it was rolled back", held.is_shared())
 }
 
 /// The wall clock, because rows are kept for days and compared across processes.

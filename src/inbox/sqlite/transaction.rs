@@ -11,7 +11,8 @@
 //!   was not set; it never undoes the turns before.
 //! - Outside of a transaction, a savepoint would begin one and its release would commit it. The
 //!   [`CommitGuard`] refuses that commit, and [`Held::is_intact_now`] finds the rollback before the
-//!   store commits.
+//!   store commits. Which handler caused it is only known if no other had the transaction
+//!   ([`Held::is_shared`]).
 
 use super::commit_guard::CommitGuard;
 use super::statements;
@@ -75,6 +76,12 @@ impl Held {
     pub(super) fn undo_turn(&mut self) -> Option<u32> {
         self.staged.undo_turn();
         std::mem::take(&mut self.has_savepoint).then_some(self.savepoint)
+    }
+
+    /// Whether the handler of an earlier turn had the transaction. It may have ended it: by a
+    /// statement that is executed during a later turn, because the handler did not wait for it.
+    pub(super) fn is_shared(&self) -> bool {
+        self.savepoint > u32::from(self.has_savepoint)
     }
 
     /// Waits until all statements that were sent are executed. Returns whether the transaction is

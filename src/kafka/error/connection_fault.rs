@@ -10,7 +10,7 @@
 use crate::kafka::log;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ const SETUP_FAILURE_MS: u64 = 2000;
 const FACILITY: &str = "FAIL";
 
 /// How long a cause is reported: later the client has connected, or would have logged a newer one.
-const FAULT_VALID_FOR: Duration = Duration::from_secs(60);
+pub(crate) const FAULT_VALID_FOR: Duration = Duration::from_secs(60);
 
 /// A connection that failed, as the client reported it last. It explains the error of a request
 /// that found no broker.
@@ -84,6 +84,12 @@ impl LastFault {
         *last = Some((Instant::now(), Fault { code, cause }));
     }
 
+    /// Forgets the last failure. Returns whether there was one.
+    fn forget(&self) -> bool {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.take().is_some()
+    }
+
     /// The last failure, unless it is long ago.
     pub(crate) fn get(&self) -> Option<Fault> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,6 +131,18 @@ pub(crate) fn serve_queued_events(client: &BaseConsumer<LastFault>) {
     for _ in 0..QUEUED_EVENTS_MAX {
         // A log line and an empty queue have the same result, so that the result says nothing.
         let _ = client.poll(Duration::ZERO);
+    }
+}
+
+/// Discards the causes that a client has kept since it was polled last, [`FAULT_VALID_FOR`] ago: a
+/// poll would note them as new, but they explain no request of now. Blocks for a few milliseconds.
+pub(crate) fn discard_old_events(client: &BaseConsumer<LastFault>) {
+    // Many events take longer than one poll waits.
+    loop {
+        serve_events(client);
+        if !client.context().forget() {
+            return;
+        }
     }
 }
 

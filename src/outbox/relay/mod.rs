@@ -18,8 +18,10 @@
 //! - A key is read again only after the store has deleted its published rows.
 //! - A slot is released only after the results of its rows were recorded, also at the end and at a
 //!   hand-over: its next relay does not repeat them.
-//! - A relay that hands over leaves another one registered, which the store decides in one step. A
-//!   relay that takes no more rows is not registered: it deregisters at the start of its end.
+//! - A relay that hands over leaves another one registered, which the store decides in one step.
+//! - A relay deregisters at the start of its end. One that has drained looks for rows once more
+//!   after it, so what was left to it meanwhile is published. One that ends without a drain may
+//!   count until then, and rows that are left to it wait for the next start.
 //!
 //! # Cancellation
 //! Dropping the task loses nothing: all decisions are derived from the table. Sends on their way

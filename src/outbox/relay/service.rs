@@ -131,8 +131,9 @@ impl Relay {
     /// slots and ends, and the other publishes the rest. It logs that, and reports it as
     /// [`RelayReport::handed_over`]. Relays that stop at the same time do not all hand over: the
     /// last one publishes the rest. A relay that only waits for acknowledgements is not registered
-    /// any more. A relay that was killed counts as registered until its registration expires, up to
-    /// a lease later; the rest then waits for the next start.
+    /// any more, but one that ends without a drain, by [`Relay::run`] or by `drain_stop`, may still
+    /// count for the time of a call of the store. A relay that was killed counts as registered
+    /// until its registration expires, up to a lease later. The rest then waits for the next start.
     ///
     /// Use it in a service that runs a relay beside its handlers: the events of the last handlers
     /// are still published. Without another relay, other writers may fill the outbox faster than it

@@ -15,6 +15,7 @@ use std::time::Duration;
 /// | [`poll_interval`](Self::poll_interval) | 200 ms | an event's delay without a notification |
 /// | [`retry`](Self::retry) | 500 ms to 60 s | the wait of a key after a failure |
 /// | [`drain_timeout`](Self::drain_timeout) | 10 s | a stop's wait for acknowledgements |
+/// | [`last_results_within`](Self::last_results_within) | lease / 4 | a stop's last calls |
 /// | [`watch_interval`](Self::watch_interval) | 5 s | the age of the backlog metrics |
 /// | [`open_transaction_max`](Self::open_transaction_max) | 10 s | age of a reported transaction |
 ///
@@ -57,6 +58,11 @@ pub struct RelaySettings {
     /// unacknowledged events stay in the outbox and are published again; the report counts them.
     /// Writing the results to the store comes on top: see [`RelaySettings::stop_within`].
     pub drain_timeout: Duration,
+    /// Bounds how long a stop writes the last results to the store, after the wait for
+    /// acknowledgements; 0 is refused. At most a quarter of the [`lease`](Self::lease), which is
+    /// the default ([`Duration::MAX`]). One call may take a third of it. At the bound, published
+    /// events may stay in the outbox, and are published again.
+    pub last_results_within: Duration,
     /// How often the backlog is measured and open transactions are looked for. Default 5 s; 0 is
     /// refused. The metrics of the outbox are as old as that. It counts up to 10,000 rows each
     /// time.
@@ -81,6 +87,7 @@ impl Default for RelaySettings {
                 jitter: 0.2,
             },
             drain_timeout: Duration::from_secs(10),
+            last_results_within: Duration::MAX,
             watch_interval: Duration::from_secs(5),
             open_transaction_max: Duration::from_secs(10),
         }
@@ -124,6 +131,12 @@ impl RelaySettings {
         self
     }
 
+    /// Sets the limit of the last calls of the store at a stop; at most a quarter of the lease.
+    pub fn with_last_results_within(mut self, last_results_within: Duration) -> Self {
+        self.last_results_within = last_results_within;
+        self
+    }
+
     /// Sets the interval between two measurements of the backlog.
     pub fn with_watch_interval(mut self, watch_interval: Duration) -> Self {
         self.watch_interval = watch_interval;
@@ -137,9 +150,10 @@ impl RelaySettings {
     }
 
     /// The longest time in which a relay ends once it may publish no more: the
-    /// [`drain_timeout`](Self::drain_timeout) for acknowledgements, then a quarter of the
-    /// [`lease`](Self::lease) for the last results in the store. A process that ends earlier leaves
-    /// published events in the outbox, and they are published again.
+    /// [`drain_timeout`](Self::drain_timeout) for acknowledgements, then the time for the last
+    /// results in the store, which is [`last_results_within`](Self::last_results_within) but at
+    /// most a quarter of the [`lease`](Self::lease). A process that ends earlier leaves published
+    /// events in the outbox, and they are published again.
     ///
     /// ```
     /// use evenkeel::outbox::RelaySettings;
@@ -147,10 +161,12 @@ impl RelaySettings {
     ///
     /// let settings = RelaySettings::default().with_drain_timeout(Duration::from_secs(5));
     /// assert_eq!(settings.stop_within(), Duration::from_millis(8_750));
+    /// let settings = settings.with_last_results_within(Duration::from_secs(1));
+    /// assert_eq!(settings.stop_within(), Duration::from_secs(6));
     /// ```
     #[must_use]
     pub fn stop_within(&self) -> Duration {
-        self.drain_timeout.saturating_add(self.answer_within())
+        self.drain_timeout.saturating_add(self.last_results())
     }
 
     /// Bounds the durations to values that can be added to a time; [`Duration::MAX`] means for
@@ -160,6 +176,7 @@ impl RelaySettings {
             &mut self.lease,
             &mut self.poll_interval,
             &mut self.drain_timeout,
+            &mut self.last_results_within,
             &mut self.watch_interval,
             &mut self.open_transaction_max,
         ]);
@@ -184,6 +201,9 @@ impl RelaySettings {
         if self.poll_interval.is_zero() || self.watch_interval.is_zero() {
             return refuse("poll_interval and watch_interval must be more than 0");
         }
+        if self.last_results_within.is_zero() {
+            return refuse("last_results_within must be more than 0");
+        }
         Ok(())
     }
 
@@ -192,10 +212,14 @@ impl RelaySettings {
         self.lease / 3
     }
 
-    /// Bounds the store's answer: a renewal that fails must leave time for another one. Also bounds
-    /// the calls at the end of a relay, together.
+    /// Bounds the store's answer: a renewal that fails must leave time for another one.
     pub(super) fn answer_within(&self) -> Duration {
         self.lease / 4
+    }
+
+    /// Bounds the calls at the end of a relay, together.
+    pub(super) fn last_results(&self) -> Duration {
+        self.last_results_within.min(self.answer_within())
     }
 
     /// How long before its end a lease counts as expired: more than two clocks drift apart within a

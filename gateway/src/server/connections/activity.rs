@@ -104,7 +104,9 @@ impl Activity {
         if this.is_h1 && !this.upgraded {
             this.message.received(bytes);
         }
-        if this.requests == 0 && !this.upgraded && !this.is_unread {
+        // The empty line that some clients send behind a body may arrive after the answer.
+        let is_head = !this.is_h1 || this.message.has_begun();
+        if is_head && this.requests == 0 && !this.upgraded && !this.is_unread {
             this.head_since.get_or_insert(now);
         }
     }
@@ -317,6 +319,26 @@ mod tests {
         check(&[h2, started, started, waits], 3_600, None);
         check(&[h2, started, started, waits, waits], 60, slow);
         check(&[h2, started, started, waits, ended], 60, slow);
+    }
+
+    #[test]
+    fn an_empty_line_after_the_answer_begins_no_head() {
+        let post: Step = |activity, now| {
+            activity.received(b"POST / HTTP/1.1\r\ncontent-length: 4\r\n\r\nabcd", now);
+            activity.request_started(Some(4));
+            activity.request_ended(now);
+        };
+        let empty_line: Step = |activity, now| activity.received(b"\r\n", now);
+        let part: Step = |activity, now| activity.received(b"G", now);
+        let line_and_part: Step = |activity, now| activity.received(b"\r\nG", now);
+        let slow = Some(CloseReason::SlowHead);
+        check(&[post, empty_line], 8, None);
+        check(&[post, empty_line], 60, Some(CloseReason::Idle));
+        check(&[post, empty_line, part], 8, slow);
+        check(&[post, line_and_part], 8, slow);
+        check(&[post, empty_line, post], 8, None);
+        check(&[empty_line], 8, None);
+        check(&[empty_line, part], 8, slow);
     }
 
     #[test]

@@ -47,6 +47,11 @@ impl MessageEnd {
         }
     }
 
+    /// Whether the head of a request has begun. Empty lines before it do not count.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
     /// Notes the body of the request whose head was read.
     pub(super) fn begun(&mut self, body_len: Option<u64>) {
         self.body_len = body_len;

@@ -111,3 +111,24 @@ async fn a_shared_refusal_fails_no_claim_until_it_is_alone() {
     let alone = deliver(&groups, 1).await.expect_err("refused");
     assert!(matches!(alone, InboxError::Other(_)), "{alone:?}");
 }
+
+/// A transaction that any handler may have ended blames none of them.
+#[tokio::test]
+async fn an_end_by_an_unknown_handler_is_retried_alone() {
+    let groups = groups_of_16().await;
+    groups.store().is_rolled_back.store(true, Ordering::Relaxed);
+    let tasks = (1..=3).map(|id| {
+        let groups = Arc::clone(&groups);
+        async move { deliver(&groups, id).await }
+    });
+    for outcome in run_together(&groups, tasks.collect()).await {
+        let error = outcome.expect_err("not committed");
+        assert!(matches!(error, InboxError::TryAgain(_)), "{error:?}");
+    }
+    groups.store().gate.add_permits(3);
+    let again = (1..=3).map(|id| deliver(&groups, id));
+    let again = futures_util::future::join_all(again.collect::<Vec<_>>()).await;
+    assert!(again.iter().all(Result::is_ok), "{again:?}");
+    let transactions = groups.store().transactions.load(Ordering::Relaxed);
+    assert_eq!(transactions, 2 + 3, "each is alone");
+}

@@ -10,7 +10,11 @@ use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::sync::Semaphore;
+
+/// How long a transaction on a dead connection waits for its begin, which then fails.
+pub(super) const DEAD_FOR: Duration = Duration::from_secs(5);
 
 /// A store that keeps committed deliveries in memory.
 pub(super) struct FakeStore {
@@ -20,11 +24,15 @@ pub(super) struct FakeStore {
     pub(super) transactions: AtomicUsize,
     /// Transactions may begin while there are permits.
     pub(super) begins: Semaphore,
+    /// The next transaction has a dead connection.
+    pub(super) is_dead_at_begin: AtomicBool,
     /// Claims are answered while there are permits, one for each transaction.
     pub(super) gate: Semaphore,
     pub(super) fails_to_commit: AtomicBool,
     /// The next commit is refused because of the written data.
     pub(super) refuses_to_commit: AtomicBool,
+    /// The next transaction was rolled back by one of its handlers, and which one is not known.
+    pub(super) is_rolled_back: AtomicBool,
     /// The level of each transaction.
     pub(super) levels: Mutex<Vec<Level>>,
     pub(super) is_silent: AtomicBool,
@@ -51,9 +59,11 @@ impl Default for FakeStore {
             replies: Mutex::default(),
             transactions: AtomicUsize::new(0),
             begins: Semaphore::new(Semaphore::MAX_PERMITS),
+            is_dead_at_begin: AtomicBool::new(false),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             fails_to_commit: AtomicBool::new(false),
             refuses_to_commit: AtomicBool::new(false),
+            is_rolled_back: AtomicBool::new(false),
             levels: Mutex::default(),
             is_silent: AtomicBool::new(false),
             sent: Sent::default(),
@@ -97,6 +107,10 @@ impl GroupStore for FakeStore {
     }
 
     async fn begin(&self) -> Result<Open, InboxError> {
+        if self.is_dead_at_begin.swap(false, Ordering::Relaxed) {
+            tokio::time::sleep(DEAD_FOR).await;
+            return Err(down());
+        }
         self.begins.acquire().await.expect("never closed").forget();
         Ok(Open::default())
     }
@@ -144,6 +158,9 @@ impl GroupStore for FakeStore {
     }
 
     async fn prepare(&self, open: &mut Open) -> Result<(), InboxError> {
+        if self.is_rolled_back.swap(false, Ordering::Relaxed) {
+            return Err(InboxError::TryAgain("it was rolled back".into()));
+        }
         check_open(open)
     }
 

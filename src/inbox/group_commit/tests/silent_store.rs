@@ -1,5 +1,6 @@
-//! A store that no longer answers.
+//! A store that no longer answers, or not on each connection.
 
+use super::fake_store::DEAD_FOR;
 use super::*;
 use crate::inbox::group_commit::claim_queue::GROUP_MAX;
 
@@ -58,4 +59,36 @@ async fn a_silent_store_fails_all_waiting_claims() {
         assert!(matches!(claimed, Err(InboxError::Unavailable(_))));
     }
     assert_eq!(fake.transactions.load(Ordering::Relaxed), 1);
+}
+
+/// The store is healthy but for one of its two connections.
+#[tokio::test(start_paused = true)]
+async fn a_claim_does_not_wait_for_a_dead_connection() {
+    let groups = Groups::new(FakeStore::default(), 2, GROUP_MAX);
+    let began = tokio::time::Instant::now();
+    groups
+        .store()
+        .is_dead_at_begin
+        .store(true, Ordering::Relaxed);
+    let (one, two) = tokio::join!(deliver(&groups, 1), deliver(&groups, 2));
+    assert!(one.is_ok() && two.is_ok(), "{one:?} {two:?}");
+    assert!(began.elapsed() < DEAD_FOR);
+    // The dead connection and this claim have both transactions, so the next claim waits for it.
+    let served = fresh(&groups, 3).await;
+    let next = deliver(&groups, 4).await;
+    next.expect("the failure of the dead connection is not its own");
+    assert!(began.elapsed() >= DEAD_FOR);
+    served.complete(Vec::new()).await.expect("committed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_without_a_live_connection_fails_its_claims() {
+    let groups = Groups::new(FakeStore::default(), 1, GROUP_MAX);
+    groups
+        .store()
+        .is_dead_at_begin
+        .store(true, Ordering::Relaxed);
+    let error = deliver(&groups, 1).await;
+    assert!(matches!(error, Err(InboxError::Unavailable(_))));
+    deliver(&groups, 1).await.expect("it lives again");
 }

@@ -117,11 +117,30 @@ async fn turns_after_an_unnoticed_rollback_commit_nothing() {
     write_in_turn(&mut held, "2").await;
     write_in_turn(&mut held, "3").await;
     let error = inbox.store().prepare(&mut held).await.unwrap_err();
-    assert!(matches!(error, InboxError::Transaction { .. }), "{error:?}");
+    assert!(matches!(error, InboxError::TryAgain(_)), "{error:?}");
     drop(held);
     for id in ids {
         assert_eq!(count(&inbox, id).await, 0, "{id}");
         assert!(!is_duplicate(&inbox, id).await, "{id}");
+    }
+}
+
+/// The first handler did not wait for its `ROLLBACK`, which is executed after its turn.
+#[tokio::test]
+async fn a_rollback_after_its_turn_blames_no_other_turn() {
+    for has_handler in [true, false] {
+        let file = File::new();
+        let inbox = file.open().await;
+        let store = inbox.store();
+        let mut held = claimed(&inbox, &["1", "2"]).await;
+        write_in_turn(&mut held, "1").await;
+        store.keep_turn(&mut held).await.unwrap();
+        execute(&mut held, "ROLLBACK").await;
+        if has_handler {
+            write_in_turn(&mut held, "2").await;
+        }
+        let error = store.prepare(&mut held).await.unwrap_err();
+        assert!(matches!(error, InboxError::TryAgain(_)), "{error:?}");
     }
 }
 
@@ -196,7 +215,7 @@ async fn an_undo_without_its_savepoint_undoes_no_other_turn() {
     write_in_turn(&mut held, "2").await;
     execute(&mut held, "RELEASE evenkeel_2").await;
     let error = store.undo_turn(&mut held, &key("2")).await.unwrap_err();
-    assert!(matches!(error, InboxError::Transaction { .. }), "{error:?}");
+    assert!(matches!(error, InboxError::TryAgain(_)), "{error:?}");
     let written = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM effects");
     let written = written.fetch_one(&mut *held.transaction).await.unwrap();
     assert_eq!(

@@ -2,17 +2,19 @@
 //!
 //! Owns the order of the last steps and their bound. The relay deregisters first, because others
 //! leave the rest to a registered relay. It keeps its slots until the results of its rows are
-//! recorded: their next relay repeats none of them.
+//! recorded: their next relay repeats none of them. Its leases are not renewed any more, so a relay
+//! that waits for acknowledgements lengthens them once, beyond its end.
 
 use super::super::answer_limit::AnswerLimit;
 use super::RelayTask;
 use crate::outbox::OutboxError;
 use crate::outbox::store::Store;
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 /// Pause after a call that failed, where the time is short.
 const LAST_RETRY: Duration = Duration::from_millis(50);
@@ -21,15 +23,40 @@ const LAST_RETRY: Duration = Duration::from_millis(50);
 /// repetition.
 const LAST_CALLS: u32 = 3;
 
+/// Lengthens the leases of a relay that waits.
+type Lengthening = BoxFuture<'static, ()>;
+
 impl RelayTask {
+    /// Whether a drain has ended: nothing is left, and nothing can be left to this relay any more.
+    /// Others may leave rows to it until it has deregistered, so it asks again afterwards, and
+    /// registers again if rows are left.
+    pub(super) async fn ends_drained(&mut self) -> bool {
+        if !self.is_drained().await {
+            return false;
+        }
+        let deregistered = self.store.deregister(&self.name);
+        let deregistered = self
+            .answer_limit
+            .wait_for("deregister the relay", deregistered)
+            .await;
+        self.has_deregistered = deregistered.is_ok();
+        if self.has_deregistered && self.is_drained().await {
+            return true;
+        }
+        self.has_deregistered = false;
+        self.may_have_more = true;
+        self.renew_at = Instant::now();
+        false
+    }
+
     /// Waits for the sent rows, up to the drain timeout. Then records their results and releases
-    /// all slots, in this order, within one limit of the store's answers.
+    /// all slots, in this order, within the time of the last results.
     pub(super) async fn finish(&mut self) {
         self.in_flight.close();
-        self.await_sends().await;
+        let lengthening = self.await_sends().await;
         self.report.unacknowledged = self.sends.len();
         self.report.held_keys = self.in_flight.held_keys();
-        if let Err(error) = self.write_last_results().await {
+        if let Err(error) = self.write_last_results(lengthening).await {
             tracing::warn!(
                 %error,
                 "the relay stops without a last update of the outbox: published events that are \
@@ -38,24 +65,49 @@ impl RelayTask {
         }
     }
 
-    /// Waits for the sent rows, up to the drain timeout, and deregisters this relay meanwhile.
-    async fn await_sends(&mut self) {
+    /// Waits for the sent rows, up to the drain timeout. Meanwhile it deregisters this relay, then
+    /// lengthens its leases. Returns the lengthening if it is under way.
+    async fn await_sends(&mut self) -> Option<Lengthening> {
         let (store, name) = (Arc::clone(&self.store), self.name.clone());
         let deregistering = deregister(store, name, self.answer_limit);
-        let is_registered = !self.has_deregistered;
+        let lengthen = self.lengthen_leases();
         let mut has_deregistered = self.has_deregistered;
+        let mut lengthening: Option<Lengthening> = None;
         {
+            let keeping = async {
+                if !has_deregistered {
+                    deregistering.await;
+                    has_deregistered = true;
+                }
+                lengthening.insert(lengthen).await;
+                lengthening = None;
+            };
             let mut settling = pin!(self.settle_sends());
             tokio::select! {
                 biased;
                 () = &mut settling => {}
-                () = deregistering, if is_registered => {
-                    has_deregistered = true;
-                    settling.await;
-                }
+                () = keeping => settling.await,
             }
         }
         self.has_deregistered = has_deregistered;
+        lengthening
+    }
+
+    /// Leases all slots of this relay, also the surplus ones, up to its end at the latest. Tries
+    /// until the store answers.
+    fn lengthen_leases(&self) -> Lengthening {
+        let (store, name) = (Arc::clone(&self.store), self.name.clone());
+        let (slots, limit) = (self.leases.leased(), self.answer_limit);
+        let lease = self.settings.lease.max(self.settings.stop_within());
+        Box::pin(async move {
+            loop {
+                let leased = store.lease(&name, &slots, lease);
+                if limit.wait_for("lease slots", leased).await.is_ok() {
+                    return;
+                }
+                sleep(LAST_RETRY).await;
+            }
+        })
     }
 
     /// Records the results of the sent rows, up to the drain timeout.
@@ -77,12 +129,22 @@ impl RelayTask {
     /// Deletes the published rows, marks the refused ones, then releases all slots. A step that
     /// fails is tried again: a row that is published and not deleted is published twice.
     ///
+    /// Waits for `lengthening` before: a lease that the store takes after the release would keep
+    /// the slots from others. Not for longer than for another call, and not beside the other calls:
+    /// it may have the only connection.
+    ///
     /// # Errors
-    /// The store's last error, or [`OutboxError::NoAnswer`], after the limit of one answer.
-    async fn write_last_results(&mut self) -> Result<(), OutboxError> {
-        let limit = self.answer_limit;
+    /// The store's last error, or [`OutboxError::NoAnswer`], after the time of the last results.
+    async fn write_last_results(
+        &mut self,
+        lengthening: Option<Lengthening>,
+    ) -> Result<(), OutboxError> {
+        let limit = AnswerLimit(self.settings.last_results());
         let deadline = Instant::now() + limit.0;
         self.answer_limit = AnswerLimit(limit.0 / LAST_CALLS);
+        if let Some(lengthening) = lengthening {
+            let _ = timeout(self.answer_limit.0, lengthening).await;
+        }
         loop {
             let results = self.write_results_and_leave();
             match timeout_at(deadline, results).await {

@@ -9,9 +9,9 @@
 //! once more: 1/3 + 1/4 + 1/4 of the lease is less than 9/10.
 //!
 //! The last stop interrupts a call, which the store must endure, so that the end has a bound: the
-//! drain timeout, then a quarter of the lease for the last results (`finish.rs`). The stop before a
-//! drain interrupts none: a registration that the store takes later would be that of a relay that
-//! has left, and others would leave the rest to it.
+//! drain timeout, then the time of the last results (`finish.rs`). The stop before a drain
+//! interrupts none: a registration that the store takes later would be that of a relay that has
+//! left, and others would leave the rest to it.
 
 mod finish;
 
@@ -175,7 +175,7 @@ impl RelayTask {
                 return Ok(());
             }
             self.send();
-            if until_empty && stop.run_until_cancelled(self.is_drained()).await != Some(false) {
+            if until_empty && stop.run_until_cancelled(self.ends_drained()).await != Some(false) {
                 return Ok(());
             }
             let wake_at = self.wake_at().min(poll_at);
@@ -314,11 +314,6 @@ impl RelayTask {
         self.has_deregistered = true;
         self.report.handed_over = true;
         telemetry::handed_over();
-        // The leases must outlast the acknowledgements, also those of surplus slots.
-        let slots = self.leases.leased();
-        let lease = self.settings.lease.max(self.settings.stop_within());
-        let kept = self.store.lease(&self.name, &slots, lease);
-        self.answer_limit.wait_for("lease slots", kept).await?;
         Ok(true)
     }
 

@@ -5,7 +5,7 @@ use crate::event::{Headers, OutgoingRecord};
 use crate::kafka::KafkaConfig;
 use crate::outbox::conformance::Writer;
 use crate::outbox::row;
-use crate::outbox::store::Store;
+use crate::outbox::store::{SlotLease, Store};
 use crate::outbox::{OutboxError, Relay, RelayReport, RelaySettings, SqliteOutbox};
 use crate::publisher::{Publisher, PublisherSettings};
 use crate::testing::{KafkaKind, TestKafka, eventually, read_topic};
@@ -21,7 +21,7 @@ const TOPIC: &str = "t";
 pub(super) const WITHIN: Duration = Duration::from_secs(60);
 
 /// A lease that does not expire during a test.
-const LONG_LEASE: Duration = Duration::from_secs(600);
+pub(super) const LONG_LEASE: Duration = Duration::from_secs(600);
 
 /// The key whose slot belongs to a relay that publishes nothing.
 const KEPT: &str = "kept";
@@ -92,7 +92,7 @@ impl Shop {
     }
 
     /// The values on the log, sorted, with repetitions.
-    async fn published(&self) -> Vec<usize> {
+    pub(super) async fn published(&self) -> Vec<usize> {
         let records = read_topic(&self.kafka.config(), TOPIC, WITHIN).await;
         let number = |value: Vec<u8>| -> usize {
             let text = String::from_utf8(value).expect("text");
@@ -105,7 +105,7 @@ impl Shop {
     }
 }
 
-fn publisher_to(kafka: &KafkaConfig) -> Publisher {
+pub(super) fn publisher_to(kafka: &KafkaConfig) -> Publisher {
     let publisher = Publisher::new(kafka, PublisherSettings::new("/test"));
     publisher.expect("the settings of the publisher are valid")
 }
@@ -259,22 +259,44 @@ async fn a_relay_that_hands_over_keeps_its_slots_for_as_long_as_it_waits() {
     let lease = settings.lease;
     let stops = [&stop, &drain_stop];
     let (waiting, _) = shop.relay_without_brokers(&key, settings, stops).await;
-    let leases = async || {
-        let registered = outbox.register("other", LONG_LEASE).await;
-        registered.expect("registered").leases
-    };
     let slots = usize::try_from(share).expect("a count") + 1;
     eventually("only the slot of the row is surplus", WITHIN, || async {
-        (leases().await.len() == slots).then_some(())
+        (leases_beside(&outbox).await.len() == slots).then_some(())
     })
     .await;
     stop.cancel();
     registered(&outbox, 1).await;
-    let kept = eventually("the leases outlast the others", WITHIN, || async {
-        let leases = leases().await;
-        let is_kept = leases.iter().all(|kept| kept.expires_in > lease);
-        is_kept.then_some(leases)
-    });
-    assert_eq!(kept.await.len(), slots);
+    assert_eq!(leases_longer_than(lease, &outbox).await, slots);
     waiting.abort();
+}
+
+#[tokio::test]
+async fn a_relay_that_hands_nothing_over_keeps_its_slots_for_as_long_as_it_waits() {
+    let shop = Shop::open().await;
+    let outbox = shop.outbox().await;
+    let stop = CancellationToken::new();
+    let settings = RelaySettings::default();
+    let lease = settings.lease;
+    let stops = [&stop, &stop];
+    let (waiting, _) = shop.relay_without_brokers(KEPT, settings, stops).await;
+    stop.cancel();
+    registered(&outbox, 0).await;
+    assert_eq!(leases_longer_than(lease, &outbox).await, 64);
+    waiting.abort();
+}
+
+/// The leases as another relay sees them.
+async fn leases_beside(outbox: &SqliteOutbox) -> Vec<SlotLease> {
+    let registered = outbox.register("other", LONG_LEASE).await;
+    registered.expect("registered").leases
+}
+
+/// Waits until all leases last longer than this. Returns their number.
+async fn leases_longer_than(lease: Duration, outbox: &SqliteOutbox) -> usize {
+    eventually("the leases are lengthened", WITHIN, || async {
+        let leases = leases_beside(outbox).await;
+        let is_long = leases.iter().all(|kept| kept.expires_in > lease);
+        is_long.then_some(leases.len())
+    })
+    .await
 }

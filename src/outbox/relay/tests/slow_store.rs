@@ -10,19 +10,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// A store whose first calls of two kinds wait.
+/// A store whose calls of some kinds wait.
 #[derive(Clone)]
 pub(super) struct SlowStore {
     outbox: SqliteOutbox,
     pub(super) register: Arc<Gate>,
+    pub(super) lease: Arc<Gate>,
+    pub(super) deregister: Arc<Gate>,
     pub(super) delete: Arc<Gate>,
 }
 
 /// Lets calls wait until it is opened, and counts them.
 #[derive(Default)]
 pub(super) struct Gate {
-    /// So many calls wait; later ones pass.
-    waiting: usize,
+    /// Calls up to this one wait; later ones pass.
+    waiting: AtomicUsize,
     begun: AtomicUsize,
     interrupted: AtomicUsize,
     opened: CancellationToken,
@@ -42,13 +44,19 @@ impl Drop for Waiting<'_> {
 impl Gate {
     fn before(waiting: usize) -> Arc<Self> {
         Arc::new(Self {
-            waiting,
+            waiting: AtomicUsize::new(waiting),
             ..Self::default()
         })
     }
 
+    /// Lets the next call wait.
+    pub(super) fn hold_next(&self) {
+        self.waiting.store(self.begun() + 1, Ordering::SeqCst);
+    }
+
     async fn pass(&self) {
-        if self.begun.fetch_add(1, Ordering::SeqCst) < self.waiting {
+        let waiting = self.waiting.load(Ordering::SeqCst);
+        if self.begun.fetch_add(1, Ordering::SeqCst) < waiting {
             let _waiting = Waiting(self);
             self.opened.cancelled().await;
         }
@@ -76,6 +84,8 @@ impl SlowStore {
         Self {
             outbox,
             register: Gate::before(register),
+            lease: Gate::before(0),
+            deregister: Gate::before(0),
             delete: Gate::before(delete),
         }
     }
@@ -95,7 +105,10 @@ impl Store for SlowStore {
         slots: &'a [i16],
         lease: Duration,
     ) -> Answer<'a, Vec<i16>> {
-        self.outbox.lease(relay, slots, lease)
+        Box::pin(async move {
+            self.lease.pass().await;
+            self.outbox.lease(relay, slots, lease).await
+        })
     }
 
     fn release<'a>(&'a self, relay: &'a str, slots: &'a [i16]) -> Answer<'a, ()> {
@@ -103,7 +116,10 @@ impl Store for SlowStore {
     }
 
     fn deregister<'a>(&'a self, relay: &'a str) -> Answer<'a, ()> {
-        self.outbox.deregister(relay)
+        Box::pin(async move {
+            self.deregister.pass().await;
+            self.outbox.deregister(relay).await
+        })
     }
 
     fn leave<'a>(&'a self, relay: &'a str) -> Answer<'a, ()> {
