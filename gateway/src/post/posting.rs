@@ -97,7 +97,8 @@ impl Posting {
     /// alone; see [`accept_batch`](Self::accept_batch).
     ///
     /// Cancel-safe in the sense of [`AcceptStore`]: if the future is dropped, the events may have
-    /// been accepted, and a repetition with the same key or ids finds out.
+    /// been accepted, and a repetition with the same key or ids finds out. Do not hold it unpolled:
+    /// in a stream of many, spawn each.
     ///
     /// # Errors
     /// - [`ProblemKind::NotFound`]: a type is not on the allow list

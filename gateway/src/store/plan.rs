@@ -147,7 +147,8 @@ impl<'a> Plan<'a> {
 /// The events of a request that were not accepted before.
 ///
 /// # Errors
-/// [`AcceptError::Reused`] if an id was used for another event.
+/// [`AcceptError::Reused`] if an id was used for another event, [`AcceptError::Unavailable`] for an
+/// event without a fingerprint: it would equal any other one.
 fn new_events<'a>(
     request: &'a AcceptRequest,
     known: &Known,
@@ -155,6 +156,12 @@ fn new_events<'a>(
     let mut events = Vec::with_capacity(request.events.len());
     let mut seen: HashMap<(&str, &str), &[u8; 32]> = HashMap::new();
     for (index, event) in request.events.iter().enumerate() {
+        if event.fingerprint == [0; 32] {
+            return Err(AcceptError::Unavailable {
+                doing: "telling a repeated event from another one",
+                source: "the event has no fingerprint, although the store keeps identities".into(),
+            });
+        }
         let identity = (event.source.as_str(), event.id.as_str());
         let earlier = match seen.insert(identity, &event.fingerprint) {
             Some(of_request) => Some(of_request.as_slice()),
@@ -228,6 +235,14 @@ mod tests {
             Err(_) => "other",
         };
         plan.outcomes.iter().map(kind).collect()
+    }
+
+    #[test]
+    fn an_event_without_a_fingerprint_is_refused() {
+        let mut request = request(vec![event("k", "1", "1")]);
+        request.events[0].fingerprint = [0; 32];
+        let plan = Plan::of([&request].into_iter(), Known::default());
+        assert_eq!((kinds(&plan), plan.events.len()), (vec!["other"], 0));
     }
 
     #[test]

@@ -123,7 +123,9 @@ pub struct Backlog {
 
 /// Makes events durable. All methods are called from request tasks of a tokio runtime and must not
 /// block its threads. A dropped future of [`accept`](Self::accept) leaves it open whether the
-/// events were accepted: both are correct, and a repetition with the same key or ids finds out.
+/// events were accepted: both are correct, and a repetition with the same key or ids finds out. One
+/// that was polled is to be polled to its end or dropped: held meanwhile, its events count as the
+/// backlog, by whose age posts are refused.
 pub trait AcceptStore: Send + Sync + 'static {
     /// Makes the events of a request durable, all or none, in the order in which requests of one
     /// caller were made one after the other.
