@@ -13,8 +13,7 @@
 use super::ConfigError;
 use crate::kafka::token::{self, TokenFile};
 use rdkafka::ClientConfig;
-use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::types::RDKafkaConfRes;
+use rdkafka::error::KafkaResult;
 use std::collections::BTreeMap;
 
 /// librdkafka's second names for a property, with the name used here.
@@ -232,8 +231,10 @@ fn check_with_librdkafka(name: &str, value: &str) -> Result<(), ConfigError> {
 }
 
 /// Whether librdkafka has a property of this name, whatever its value.
+#[cfg(feature = "config-file")]
 pub(super) fn is_known(name: &str) -> bool {
-    let unknown = RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN;
+    use rdkafka::error::KafkaError;
+    let unknown = rdkafka::types::RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN;
     !matches!(probe(name, ""), Err(KafkaError::ClientConfig(result, ..)) if result == unknown)
 }
 
