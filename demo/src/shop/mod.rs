@@ -1,7 +1,7 @@
 //! The shop's programs that run, with their flags.
 //!
 //! [`services`]: the services and what each must handle; [`build_or_find`]: executables;
-//! [`free_port`]: where they listen;
+//! [`mod@free_port`]: where they listen;
 //! [`provider`]: the payment provider.
 
 pub(crate) mod build_or_find;
