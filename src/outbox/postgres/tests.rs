@@ -196,8 +196,23 @@ async fn a_transaction_waits_for_the_earlier_one_on_its_key() {
 
     let mut waiting = Box::pin(outbox.publish_records(&mut second, &b));
     let waits = "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+    until_it_waits(&outbox, &mut waiting, waits).await;
+    assert_eq!(keys(&outbox).await, ["other"]);
+    first.commit().await.expect("the transaction commits");
+    waiting.await.expect("written");
+    second.commit().await.expect("the transaction commits");
+    // Even the row of its other key got no number before its turn.
+    assert_eq!(keys(&outbox).await, ["k", "z", "other", "a", "k"]);
+}
+
+/// Polls a call of the outbox until PostgreSQL shows by the query `waits` that it waits.
+async fn until_it_waits(
+    outbox: &PostgresOutbox,
+    mut call: impl Future + Unpin,
+    waits: &'static str,
+) {
     eventually("the second waits", WITHIN, || {
-        assert!((&mut waiting).now_or_never().is_none(), "it did not wait");
+        assert!((&mut call).now_or_never().is_none(), "it did not wait");
         async {
             let waits: bool = sqlx::query_scalar(waits)
                 .fetch_one(outbox.pool())
@@ -207,12 +222,6 @@ async fn a_transaction_waits_for_the_earlier_one_on_its_key() {
         }
     })
     .await;
-    assert_eq!(keys(&outbox).await, ["other"]);
-    first.commit().await.expect("the transaction commits");
-    waiting.await.expect("written");
-    second.commit().await.expect("the transaction commits");
-    // Even the row of its other key got no number before its turn.
-    assert_eq!(keys(&outbox).await, ["k", "z", "other", "a", "k"]);
 }
 
 #[tokio::test]
@@ -268,17 +277,7 @@ async fn a_relay_waits_for_one_that_hands_over_at_once() {
     let mut second = outbox.leave_to_another("b");
     let waits = "SELECT count(*) > 0 FROM pg_stat_activity
                  WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    eventually("the second waits", WITHIN, || {
-        assert!((&mut second).now_or_never().is_none(), "it did not wait");
-        async {
-            let waits: bool = sqlx::query_scalar(waits)
-                .fetch_one(outbox.pool())
-                .await
-                .expect("the query returns a row");
-            waits.then_some(())
-        }
-    })
-    .await;
+    until_it_waits(&outbox, &mut second, waits).await;
     first.commit().await.expect("the transaction commits");
     assert!(!second.await.expect("an answer"), "it is the last one");
     let status = outbox.status().await.expect("a status");

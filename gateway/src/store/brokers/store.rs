@@ -419,15 +419,20 @@ mod tests {
         assert_eq!(store.backlog().events, 1, "what is refused does not count");
     }
 
-    #[tokio::test]
-    async fn a_place_is_kept_if_the_caller_gives_up() {
+    /// A store on a mock cluster that has the topic of [`event`].
+    async fn store_on_mock() -> (TestKafka, BrokerStore) {
         let kafka = TestKafka::start(KafkaKind::Mock)
             .await
             .expect("the mock cluster starts");
         let topic = event("k", "1", "1").record.topic;
         kafka.create_topic(&topic, 1).await.expect("a topic");
         let publisher = publisher(&kafka.config(), PublisherSettings::new("/gateway"));
-        let store = BrokerStore::new(publisher);
+        (kafka, BrokerStore::new(publisher))
+    }
+
+    #[tokio::test]
+    async fn a_place_is_kept_if_the_caller_gives_up() {
+        let (_kafka, store) = store_on_mock().await;
         let answer = store.accept(request(vec![event("k", "1", "1")]));
         assert!(answer.now_or_never().is_none(), "no answer at once");
         let found = async {
@@ -446,13 +451,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_record_that_can_never_be_published_is_rejected() {
-        let kafka = TestKafka::start(KafkaKind::Mock)
-            .await
-            .expect("the mock cluster starts");
-        let topic = event("k", "1", "1").record.topic;
-        kafka.create_topic(&topic, 1).await.expect("a topic");
-        let publisher = publisher(&kafka.config(), PublisherSettings::new("/gateway"));
-        let store = BrokerStore::new(publisher);
+        let (_kafka, store) = store_on_mock().await;
         let large = AcceptedEvent {
             record: OutgoingRecord {
                 value: Some(vec![b'x'; 17 << 20].into()),
@@ -470,13 +469,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_rejected_event_is_named_and_the_others_are_published() {
-        let kafka = TestKafka::start(KafkaKind::Mock)
-            .await
-            .expect("the mock cluster starts");
-        let topic = event("k", "1", "1").record.topic;
-        kafka.create_topic(&topic, 1).await.expect("a topic");
-        let publisher = publisher(&kafka.config(), PublisherSettings::new("/gateway"));
-        let store = BrokerStore::new(publisher);
+        let (_kafka, store) = store_on_mock().await;
         let large = event("k", "2", &"x".repeat(17 << 20));
         let batch = vec![event("k", "1", "1"), large];
         let rejected = store.accept(request(batch)).await;
