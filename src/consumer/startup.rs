@@ -31,6 +31,12 @@ pub(crate) async fn prepare_topics(
     Ok(admin)
 }
 
+const HEARTBEAT_INTERVAL: &str = "heartbeat.interval.ms";
+
+/// A member learns of a rebalance by the answer to a heartbeat, and a joining one waits for all
+/// members: the client's default of 3 s is most of the wait of its records.
+const HEARTBEAT_INTERVAL_MS: &str = "1000";
+
 /// The client configuration for these settings.
 ///
 /// Properties of the service ([`KafkaConfig`]) come first; these settings override them.
@@ -51,13 +57,16 @@ pub(crate) fn client_config(
             for property in [
                 "partition.assignment.strategy",
                 "session.timeout.ms",
-                "heartbeat.interval.ms",
+                HEARTBEAT_INTERVAL,
             ] {
                 config.remove(property);
             }
             config.set("group.protocol", "consumer")
         }
     };
+    if settings.assignment != Assignment::Broker && config.get(HEARTBEAT_INTERVAL).is_none() {
+        config.set(HEARTBEAT_INTERVAL, HEARTBEAT_INTERVAL_MS);
+    }
     warn_of_long_revoke_timeout(&config, settings);
     if let Some(instance) = &settings.instance_id {
         config.set("group.instance.id", instance);

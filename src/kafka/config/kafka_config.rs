@@ -81,6 +81,7 @@ pub struct KafkaConfig {
     /// | `auto.offset.reset` | `earliest` | a new group reads a topic from its beginning |
     /// | `queued.max.messages.kbytes` | 6144 | bounds the memory of prefetched records |
     /// | `fetch.queue.backoff.ms` | 10 | how long a full queue pauses its fetches |
+    /// | `heartbeat.interval.ms` | 1000 | members of a group notice a rebalance soon |
     ///
     /// Values that are set here directly are checked by [`KafkaConfig::validate`], which every
     /// client calls at its creation. [`KafkaConfig::set`] checks at once.

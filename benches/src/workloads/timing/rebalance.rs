@@ -1,7 +1,8 @@
 //! `rebalance`: a second member joins and leaves at 500 records per second. How long does a record
 //! wait?
 //!
-//! `raw` is two `BaseConsumer` loops with the cooperative-sticky assignor and automatic commits.
+//! `raw` is two `BaseConsumer` loops with the cooperative-sticky assignor and automatic commits. In
+//! `raw-brokers` and `evenkeel-brokers` the brokers assign (KIP-848).
 //! The value is the longest time from publication to handler. `twice` counts records that were
 //! handled again.
 
@@ -10,7 +11,7 @@ use crate::measure::run::raw_config;
 use crate::measure::steady_rate::{LatencyTracker, SteadyRate};
 use crate::measure::usage::resident_max_mib;
 use crate::spec::{Aim, Bound, Contestant, Figure, Plan, Spec, Turn};
-use evenkeel::consumer::{Consumer, ConsumerSettings};
+use evenkeel::consumer::{Assignment, Consumer, ConsumerSettings};
 use evenkeel::event::Record;
 use evenkeel::handler::Router;
 use evenkeel::testing::unique;
@@ -29,15 +30,32 @@ const RATE: SteadyRate = SteadyRate {
 const SECOND_JOINS: Duration = Duration::from_secs(7);
 const SECOND_LEAVES: Duration = Duration::from_secs(12);
 
+/// The contestants whose partitions the brokers assign.
+const RAW_BROKERS: &str = "raw-brokers";
+const EVENKEEL_BROKERS: &str = "evenkeel-brokers";
+
 pub(crate) fn plan() -> Plan {
     let contestant = |name| Contestant { name, data: None };
+    let names = ["raw", "evenkeel", RAW_BROKERS, EVENKEEL_BROKERS];
     Plan {
         title: "the longest wait of a record while a second member joins and leaves".to_owned(),
         unit: "ms",
-        contestants: ["raw", "evenkeel"].map(contestant).into(),
+        contestants: names.map(contestant).into(),
         aims: vec![
+            Aim::new("evenkeel", Figure::Value, Bound::AtMost(2_000.0)),
             Aim::new("evenkeel", Figure::RatioTo("raw"), Bound::AtMost(1.3)),
             Aim::new("evenkeel", Figure::Detail("twice"), Bound::AtMost(0.0)),
+            Aim::new(EVENKEEL_BROKERS, Figure::Value, Bound::AtMost(500.0)),
+            Aim::new(
+                EVENKEEL_BROKERS,
+                Figure::RatioTo(RAW_BROKERS),
+                Bound::AtMost(1.3),
+            ),
+            Aim::new(
+                EVENKEEL_BROKERS,
+                Figure::Detail("twice"),
+                Bound::AtMost(0.0),
+            ),
         ],
         runs: 3,
     }
@@ -56,7 +74,7 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
     });
     let group = unique("bench-rebalance");
     let member = || -> anyhow::Result<Member> {
-        if spec.contestant == "raw" {
+        if ["raw", RAW_BROKERS].contains(&&*spec.contestant) {
             raw(spec, &group, &tracker)
         } else {
             evenkeel(spec, &group, &tracker)
@@ -98,11 +116,15 @@ impl Member {
 }
 
 fn raw(spec: &Spec, group: &str, tracker: &Arc<LatencyTracker>) -> anyhow::Result<Member> {
+    let (assignment, value) = match &*spec.contestant {
+        RAW_BROKERS => ("group.protocol", "consumer"),
+        _ => ("partition.assignment.strategy", "cooperative-sticky"),
+    };
     let consumer: BaseConsumer = raw_config(spec)
         .set("group.id", group)
         .set("enable.auto.commit", "true")
         .set("auto.commit.interval.ms", "1000")
-        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set(assignment, value)
         .create()?;
     consumer.subscribe(&[&spec.topic])?;
     let (stop, handler_tracker) = (CancellationToken::new(), Arc::clone(tracker));
@@ -134,7 +156,11 @@ fn evenkeel(spec: &Spec, group: &str, tracker: &Arc<LatencyTracker>) -> anyhow::
         handler_tracker.record_handled(record.value());
         std::future::ready(())
     });
-    let settings = ConsumerSettings::new(group, [spec.topic.clone()]);
+    let assignment = match &*spec.contestant {
+        EVENKEEL_BROKERS => Assignment::Broker,
+        _ => Assignment::CooperativeSticky,
+    };
+    let settings = ConsumerSettings::new(group, [spec.topic.clone()]).with_assignment(assignment);
     let consumer = Consumer::new(spec.kafka()?, settings, router)?;
     let stop = CancellationToken::new();
     let stopped = stop.clone();
