@@ -82,7 +82,7 @@ mod wait;
 
 pub use error::StartError;
 pub use kafka::cluster::{KafkaKind, TestKafka};
-pub use names::unique;
+pub use names::{free_port, unique};
 pub use wait::eventually;
 
 #[cfg(feature = "testing")]
