@@ -82,7 +82,8 @@ mod wait;
 
 pub use error::StartError;
 pub use kafka::cluster::{KafkaKind, TestKafka};
-pub use names::unique;
+pub use names::{free_port, unique};
+pub use process::reaper::Reaper;
 pub use wait::eventually;
 
 #[cfg(feature = "testing")]

@@ -1,4 +1,4 @@
-//! Names that do not collide between tests, runs and machines.
+//! Names that do not collide between tests, runs and machines, and free ports.
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
@@ -23,9 +23,23 @@ pub fn unique(prefix: &str) -> String {
 /// a port between the call and the start of its server.
 const PORTS: Range<u16> = 20_000..32_000;
 
-/// A port that was free at the time of the call. A process gets each one once. Another process may
-/// take it before a server binds it, so a start that fails for that reason is repeated.
-pub(super) fn free_port() -> std::io::Result<u16> {
+/// A port of 127.0.0.1 that was free at the time of the call, for a server that is told its port.
+///
+/// A process gets each one once, so that a server keeps its port across restarts. It is below the
+/// ports that systems take for outgoing connections. Another process may still take it before the
+/// server binds it: then the server does not start, and is to be started with another one.
+///
+/// ```
+/// # fn example() -> std::io::Result<()> {
+/// let address = format!("127.0.0.1:{}", evenkeel::testing::free_port()?);
+/// # drop(address);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// If no port can be bound.
+pub fn free_port() -> std::io::Result<u16> {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     for _ in 0..1_000 {
@@ -40,7 +54,15 @@ pub(super) fn free_port() -> std::io::Result<u16> {
 
 #[cfg(test)]
 mod tests {
-    use super::unique;
+    use super::{PORTS, free_port, unique};
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn free_ports_differ() {
+        let ports: BTreeSet<u16> = (0..10).filter_map(|_| free_port().ok()).collect();
+        assert_eq!(ports.len(), 10);
+        assert!(ports.iter().all(|port| PORTS.contains(port)), "{ports:?}");
+    }
 
     #[test]
     fn two_names_of_one_prefix_differ_and_are_legal_topics() {

@@ -1,11 +1,9 @@
 //! The shop's programs that run, with their flags.
 //!
 //! [`services`]: the services and what each must handle; [`build_or_find`]: executables;
-//! [`mod@free_port`]: where they listen;
 //! [`provider`]: the payment provider.
 
 pub(crate) mod build_or_find;
-mod free_port;
 pub(crate) mod provider;
 pub(crate) mod services;
 
@@ -15,7 +13,7 @@ use crate::shop::services::{GATEWAY, SERVICES};
 use crate::supervisor::{Daemon, Program};
 use anyhow::Context;
 use build_or_find::Binaries;
-pub(crate) use free_port::free_port;
+use evenkeel::testing::free_port;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 

@@ -1,12 +1,11 @@
 //! The guard: leaves no process behind, even if the demo itself is killed.
 //!
 //! A small shell process reads the ids of the demo's children from a pipe. When the pipe closes,
-//! however the demo ended, it kills the children that are still listed. It has its own process
-//! group, so Ctrl-C does not reach it.
+//! however the demo ended, it kills the children that are still listed.
 
 use anyhow::Context;
-use std::io::Write;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use evenkeel::testing::Reaper;
+use std::process::Stdio;
 
 /// Keeps the list of living children from lines `+ PID` and `- PID`.
 const SCRIPT: &str = r#"
@@ -21,25 +20,15 @@ for pid in $pids; do kill -s KILL "$pid" 2>/dev/null; done
 "#;
 
 /// The guard process. Dropping it kills every child that is still listed.
-pub(crate) struct Guard {
-    process: Child,
-    list: Option<ChildStdin>,
-}
+pub(crate) struct Guard(Reaper);
 
 impl Guard {
     /// Starts the guard.
     pub(crate) fn start() -> anyhow::Result<Self> {
-        use std::os::unix::process::CommandExt;
-        let mut process = Command::new("sh")
-            .args(["-c", SCRIPT])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .context("cannot run sh, which guards the demo's processes")?;
-        let list = process.stdin.take();
-        Ok(Self { process, list })
+        let shell = Reaper::spawn(SCRIPT, [""; 0], Stdio::null());
+        shell
+            .map(Self)
+            .context("cannot run sh, which guards the demo's processes")
     }
 
     /// Lists a child that was started.
@@ -53,16 +42,9 @@ impl Guard {
     }
 
     fn tell(&mut self, change: char, pid: u32) -> anyhow::Result<()> {
-        let list = self.list.as_mut().context("the guard has no pipe")?;
-        writeln!(list, "{change} {pid}").context("the guard process is gone")
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        drop(self.list.take());
-        // A failed wait cannot be handled, and the demo is ending anyway.
-        let _ = self.process.wait();
+        let line = format!("{change} {pid}\n");
+        let told = self.0.write_line(&line);
+        told.context("the guard process is gone")
     }
 }
 
@@ -70,6 +52,7 @@ impl Drop for Guard {
 mod tests {
     use super::*;
     use std::os::unix::process::ExitStatusExt;
+    use std::process::{Child, Command};
 
     fn sleeper() -> Child {
         Command::new("sleep")

@@ -1,7 +1,7 @@
 //! One trace over the processes of the shop, as a collector receives it: from the request at the
 //! gateway to the last message, with a record that waited in the retry topic.
 //!
-//! - `build_or_find`, `free_port`: the shop's programs and their ports, as the demo finds them
+//! - `build_or_find`: the shop's programs, as the demo finds them
 //! - `collector`: takes the spans, and checks the protocol
 //! - `shop`: the processes
 //! - `tree`: a trace's spans as a tree
@@ -9,8 +9,6 @@
 #[path = "../../src/shop/build_or_find.rs"]
 mod build_or_find;
 mod collector;
-#[path = "../../src/shop/free_port.rs"]
-mod free_port;
 mod shop;
 mod tree;
 

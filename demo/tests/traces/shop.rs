@@ -1,13 +1,12 @@
 //! The shop as processes on a mock cluster, whose spans go to the test's collector.
 
 use crate::build_or_find::Binaries;
-use crate::free_port::free_port;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::routing::post;
-use evenkeel::testing::{ChildProcess, KafkaKind, TestKafka, eventually};
+use evenkeel::testing::{ChildProcess, KafkaKind, TestKafka, eventually, free_port};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::proto::gateway as proto;
-use super::watch::{Elements, Step, elements, reconnect, too_slow};
+use super::watch::{Elements, Step, reconnect, too_slow, watch};
 use crate::http::{FieldError, Problem, ProblemKind};
 use crate::post::{NewEvent, PostAnswer, Posting};
 use crate::status::{StatusQuery, StatusReader};
@@ -79,15 +79,7 @@ impl proto::events_server::Events for EventsService {
             types: message.types,
             key: message.key,
         };
-        let subscription = self
-            .streams
-            .subscribe(&call.principal, filter, start)
-            .await?;
-        Ok(Response::new(elements(
-            subscription,
-            call.context.deadline,
-            frame,
-        )))
+        watch(&self.streams, &call, filter, start, frame).await
     }
 }
 

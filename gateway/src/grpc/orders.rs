@@ -2,10 +2,10 @@
 
 use super::call::Call;
 use super::proto::shop as proto;
-use super::watch::{Elements, Step, elements, reconnect, too_slow};
+use super::watch::{Elements, Step, reconnect, too_slow, watch};
 use crate::access::{AllowList, Principal};
 use crate::http::{Problem, ProblemKind};
-use crate::post::{NewEvent, PostAnswer, Posting};
+use crate::post::{IdempotencyKey, NewEvent, Posting};
 use crate::shop::{OrderAnswer, OrderReader, OrderView, ReadModelLag, cancellation, placement};
 use crate::stream::{Filter, Frame, StreamStart, Streams};
 use evenkeel::event::EventType;
@@ -41,22 +41,13 @@ impl proto::orders_server::Orders for OrdersService {
     ) -> Result<Response<proto::PlaceReply>, Status> {
         let (call, message) = Call::of(request)?;
         let key = call.idempotency_key(PLACE, &message.encode_to_vec())?;
-        let (principal, context) = (&call.principal, &call.context);
-        let events = vec![placed(message)?];
-        let answer = self.posting.accept(principal, context, events, key).await?;
-        let Posted {
-            order_id,
-            event_id,
-            event_source,
-            replayed,
-        } = Posted::of(answer);
-        let reply = proto::PlaceReply {
-            order_id,
-            event_id,
-            event_source,
-            replayed,
-        };
-        Ok(Response::new(reply))
+        let posted = self.post(&call, placed(message)?, key).await?;
+        Ok(Response::new(proto::PlaceReply {
+            order_id: posted.order_id,
+            event_id: posted.event_id,
+            event_source: posted.event_source,
+            replayed: posted.replayed,
+        }))
     }
 
     async fn cancel(
@@ -71,24 +62,13 @@ impl proto::orders_server::Orders for OrdersService {
             event_id,
         } = message;
         let event = cancellation(&order_id, json!({ "reason": reason }), event_id)?;
-        let (principal, context) = (&call.principal, &call.context);
-        let answer = self
-            .posting
-            .accept(principal, context, vec![event], key)
-            .await?;
-        let Posted {
-            order_id,
-            event_id,
-            event_source,
-            replayed,
-        } = Posted::of(answer);
-        let reply = proto::CancelReply {
-            order_id,
-            event_id,
-            event_source,
-            replayed,
-        };
-        Ok(Response::new(reply))
+        let posted = self.post(&call, event, key).await?;
+        Ok(Response::new(proto::CancelReply {
+            order_id: posted.order_id,
+            event_id: posted.event_id,
+            event_source: posted.event_source,
+            replayed: posted.replayed,
+        }))
     }
 
     async fn get(
@@ -138,15 +118,7 @@ impl proto::orders_server::Orders for OrdersService {
             types,
             key: Some(message.order_id),
         };
-        let subscription = self
-            .streams
-            .subscribe(&call.principal, filter, start)
-            .await?;
-        Ok(Response::new(elements(
-            subscription,
-            call.context.deadline,
-            update,
-        )))
+        watch(&self.streams, &call, filter, start, update).await
     }
 }
 
@@ -191,17 +163,28 @@ struct Posted {
     replayed: bool,
 }
 
-impl Posted {
-    fn of(answer: PostAnswer) -> Self {
-        let replayed = answer.repeated.is_some();
-        let event = answer.events.into_iter().next();
+impl OrdersService {
+    /// Posts the event of an order.
+    async fn post(
+        &self,
+        call: &Call,
+        event: NewEvent,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Posted, Problem> {
+        let (principal, context) = (&call.principal, &call.context);
+        let accepted = self
+            .posting
+            .accept(principal, context, vec![event], key)
+            .await?;
+        let replayed = accepted.repeated.is_some();
+        let event = accepted.events.into_iter().next();
         let event = event.expect("the answer to one event has one event");
-        Self {
+        Ok(Posted {
             order_id: event.key,
             event_id: event.id,
             event_source: event.source,
             replayed,
-        }
+        })
     }
 }
 

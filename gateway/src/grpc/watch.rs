@@ -4,9 +4,9 @@
 //! reading frees its subscription in time, whatever the connection does. One element waits between
 //! them; HTTP/2's flow control stops the response from taking it.
 
-use super::call::deadline_exceeded;
+use super::call::{Call, deadline_exceeded};
 use crate::http::{Problem, ProblemKind};
-use crate::stream::{Frame, Subscription};
+use crate::stream::{Filter, Frame, StreamStart, Streams, Subscription};
 use futures_util::Stream;
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use std::task::Poll;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::time::{Instant, timeout_at};
-use tonic::Status;
+use tonic::{Response, Status};
 
 /// The stream of a response.
 pub(super) type Elements<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send + 'static>>;
@@ -32,8 +32,22 @@ pub(super) enum Step<T> {
 /// The elements after the last one that was sent, for a client that was too slow to take them.
 type LastWords<T> = Arc<Mutex<VecDeque<Result<T, Status>>>>;
 
+/// Subscribes the caller, and answers with the frames, mapped by `step`, up to the deadline of the
+/// call.
+pub(super) async fn watch<T: Send + 'static>(
+    streams: &Streams,
+    call: &Call,
+    filter: Filter,
+    start: StreamStart,
+    step: fn(Frame) -> Step<T>,
+) -> Result<Response<Elements<T>>, Status> {
+    let subscription = streams.subscribe(&call.principal, filter, start).await?;
+    let deadline = call.context.deadline;
+    Ok(Response::new(elements(subscription, deadline, step)))
+}
+
 /// The frames of a subscription, mapped by `step`, up to the deadline.
-pub(super) fn elements<T: Send + 'static>(
+fn elements<T: Send + 'static>(
     subscription: Subscription,
     deadline: Option<Instant>,
     step: fn(Frame) -> Step<T>,

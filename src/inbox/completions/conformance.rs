@@ -36,13 +36,12 @@ pub async fn check(group: &str, inbox: &dyn Inbox, completions: &dyn Completions
 }
 
 fn key(group: &str, handler: &str) -> InboxKey {
-    InboxKey {
-        group: group.to_owned(),
-        handler: handler.to_owned(),
-        source: "/conformance".to_owned(),
-        id: uuid::Uuid::now_v7().to_string(),
-        content: None,
-    }
+    InboxKey::new(
+        group,
+        handler,
+        "/conformance",
+        uuid::Uuid::now_v7().to_string(),
+    )
 }
 
 async fn claim(inbox: &dyn Inbox, key: &InboxKey) -> Box<dyn Claim> {

@@ -86,13 +86,12 @@ pub(super) const SENT: Duration = Duration::from_secs(20);
 
 /// A key that no other case and no other run uses.
 pub(super) fn key(case: &str) -> InboxKey {
-    InboxKey {
-        group: "conformance".to_owned(),
-        handler: case.to_owned(),
-        source: "/conformance".to_owned(),
-        id: uuid::Uuid::now_v7().to_string(),
-        content: None,
-    }
+    InboxKey::new(
+        "conformance",
+        case,
+        "/conformance",
+        uuid::Uuid::now_v7().to_string(),
+    )
 }
 
 /// Claims a key. Panics on an error, which no case expects from a working store.

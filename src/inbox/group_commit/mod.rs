@@ -62,7 +62,7 @@ mod groups;
 mod pending_answers;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod transaction_handoff;
 
 pub(super) use collision::Cause;

@@ -11,13 +11,7 @@ use std::time::Duration;
 const LEASE: Duration = Duration::from_millis(1_500);
 
 pub(super) fn key(id: &str) -> InboxKey {
-    InboxKey {
-        group: "payments".to_owned(),
-        handler: "authorize".to_owned(),
-        source: "/shop/orders".to_owned(),
-        id: id.to_owned(),
-        content: None,
-    }
+    InboxKey::new("payments", "authorize", "/shop/orders", id)
 }
 
 /// Settings with keys that no other test uses.

@@ -26,14 +26,8 @@ mod tests {
     use std::collections::HashSet;
 
     fn key(parts: [&str; 4]) -> InboxKey {
-        let [group, handler, source, id] = parts.map(str::to_owned);
-        InboxKey {
-            group,
-            handler,
-            source,
-            id,
-            content: None,
-        }
+        let [group, handler, source, id] = parts;
+        InboxKey::new(group, handler, source, id)
     }
 
     #[test]

@@ -63,13 +63,7 @@ mod tests {
     use crate::inbox::conformance::record;
 
     fn key(id: &str) -> InboxKey {
-        InboxKey {
-            group: "g".to_owned(),
-            handler: "h".to_owned(),
-            source: "/s".to_owned(),
-            id: id.to_owned(),
-            content: None,
-        }
+        InboxKey::new("g", "h", "/s", id)
     }
 
     #[test]

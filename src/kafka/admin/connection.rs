@@ -7,6 +7,9 @@
 //! each request, so that a request of several steps has one limit for all of them: each step takes
 //! [`Connection::left`] as its timeout.
 //!
+//! [`Connection::serve`] polls the client around a request: otherwise its log lines and errors
+//! would queue for as long as it lives.
+//!
 //! librdkafka retries a failed connection for ever and reports the cause in an event, not in the
 //! result of the request. So `wait_for_answer` tries in steps of half a second and looks for a
 //! reported cause after each. A rejected login ends the wait at once: a further attempt might lock
@@ -15,8 +18,8 @@
 use super::offset_client::{OffsetClient, OffsetClients};
 use crate::durations::CALL_MAX;
 use crate::kafka::error::connection_fault::{LastFault, serve_events};
-use crate::kafka::error::{broken, explained, failed, unreachable};
-use crate::kafka::native::{Login, logged_in};
+use crate::kafka::error::{ServedClient, broken, explained, failed, unreachable};
+use crate::kafka::native::{Login, discard_events, logged_in};
 use crate::kafka::{KafkaConfig, KafkaError, log};
 use rdkafka::admin::AdminClient;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -33,7 +36,7 @@ struct Handles {
     config: KafkaConfig,
     timeout: Duration,
     /// Requests metadata, offsets and groups. Belongs to no group. Present until the drop.
-    client: Option<BaseConsumer<LastFault>>,
+    client: Option<ServedClient>,
     /// Must be dropped before the client.
     login: Option<Login>,
     /// Creates topics and reads their settings. Started at first use.
@@ -42,7 +45,8 @@ struct Handles {
     offsets: OffsetClients,
 }
 
-/// An admin client. The bindings never poll it.
+/// An admin client. The bindings never poll it, so its events are discarded: requests return its
+/// errors, and [`Handles::client`] knows why connections fail.
 struct AdminHandle {
     // Fields drop in order: it must be dropped before the client.
     _login: Login,
@@ -77,7 +81,7 @@ impl Connection {
         let handles = Handles {
             config,
             timeout,
-            client: Some(client),
+            client: Some(ServedClient::new(client)),
             login: Some(login),
             admin: OnceLock::new(),
             offsets: OffsetClients::default(),
@@ -102,8 +106,18 @@ impl Connection {
         &self.handles.config
     }
 
+    /// Makes a request, and serves the events of [`client`](Self::client) around it. Blocks.
+    pub(super) fn serve<T>(&self, ask: impl FnOnce(&Self) -> T) -> T {
+        let _request = self.served_client().begin();
+        ask(self)
+    }
+
     /// The client for metadata, offsets and groups.
     pub(super) fn client(&self) -> &BaseConsumer<LastFault> {
+        self.served_client().get()
+    }
+
+    fn served_client(&self) -> &ServedClient {
         let client = self.handles.client.as_ref();
         client.expect("the client is there until the drop")
     }
@@ -118,6 +132,7 @@ impl Connection {
         let client: AdminClient<log::LoggingContext> = config
             .create_with_context(log::LoggingContext)
             .map_err(|error| failed("creating an admin client", error))?;
+        discard_events(client.inner());
         let admin = AdminHandle {
             _login: Login::new(client.inner(), &config),
             client,

@@ -452,6 +452,6 @@ impl Admin {
         ask: impl FnOnce(&Connection) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, KafkaError> {
         let connection = self.connection.begin();
-        connection::blocking(what, move || ask(&connection)).await
+        connection::blocking(what, move || connection.serve(ask)).await
     }
 }

@@ -4,10 +4,8 @@
 //! ([`committed_by`]), which the others do not have. And it must be replaceable: a client asks the
 //! same coordinator of a group for ever.
 
-use crate::kafka::error::connection_fault::{
-    FAULT_VALID_FOR, LastFault, discard_old_events, serve_queued_events,
-};
-use crate::kafka::error::failed;
+use crate::kafka::error::connection_fault::LastFault;
+use crate::kafka::error::{ServedClient, failed};
 use crate::kafka::native::groups::committed_by;
 use crate::kafka::native::{Committed, Login, logged_in};
 use crate::kafka::{KafkaConfig, KafkaError};
@@ -15,22 +13,13 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::RDKafkaErrorCode as Code;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A client with a group that it never joins.
 pub(super) struct OffsetClient {
     // Fields drop in order: it must be dropped before the client.
     _login: Login,
-    client: BaseConsumer<LastFault>,
-    usage: Mutex<Usage>,
-}
-
-/// Who polls the client.
-struct Usage {
-    /// Requests under way.
-    requests: usize,
-    /// When the client was polled last.
-    polled_at: Instant,
+    client: ServedClient,
 }
 
 impl OffsetClient {
@@ -42,11 +31,7 @@ impl OffsetClient {
         let (client, login) = made.map_err(|error| failed("creating a client", error))?;
         Ok(Self {
             _login: login,
-            client,
-            usage: Mutex::new(Usage {
-                requests: 0,
-                polled_at: Instant::now(),
-            }),
+            client: ServedClient::new(client),
         })
     }
 
@@ -57,36 +42,13 @@ impl OffsetClient {
         partitions: &TopicPartitionList,
         timeout: Duration,
     ) -> Result<Vec<Committed>, Code> {
-        self.begin(Instant::now());
-        let answer = committed_by(&self.client, group, partitions, timeout);
-        serve_queued_events(&self.client);
-        self.end();
-        answer
-    }
-
-    /// Begins a request. The faults of connections while there was none for long do not explain it.
-    fn begin(&self, now: Instant) {
-        let mut usage = self.usage();
-        let unpolled = now.saturating_duration_since(usage.polled_at);
-        if usage.requests == 0 && unpolled >= FAULT_VALID_FOR {
-            discard_old_events(&self.client);
-        }
-        usage.requests += 1;
-    }
-
-    fn end(&self) {
-        let mut usage = self.usage();
-        usage.requests -= 1;
-        usage.polled_at = Instant::now();
-    }
-
-    fn usage(&self) -> MutexGuard<'_, Usage> {
-        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
+        let _request = self.client.begin();
+        committed_by(self.client.get(), group, partitions, timeout)
     }
 
     /// The client, which knows why its connections failed.
     pub(super) fn client(&self) -> &BaseConsumer<LastFault> {
-        &self.client
+        self.client.get()
     }
 }
 
@@ -138,31 +100,18 @@ mod tests {
     const LONG: Duration = Duration::from_secs(30);
 
     #[test]
-    fn a_request_serves_the_events_of_its_client() {
+    fn a_request_for_offsets_serves_the_events_of_its_client() {
         // Nothing listens on port 1.
         let config = KafkaConfig::new("127.0.0.1:1");
         let client = OffsetClient::new(&config, "one").expect("the settings are valid");
         let mut list = TopicPartitionList::new();
         list.add_partition("t", 0);
         let begun = Instant::now();
-        let fault = loop {
+        while client.client().context().get().is_none() {
             let answer = client.committed("one", &list, Duration::from_millis(100));
             answer.expect_err("no broker answers");
-            if let Some(fault) = client.client().context().get() {
-                break fault;
-            }
             assert!(begun.elapsed() < LONG, "no event is served");
-        };
-        assert!(fault.cause.contains("refused"), "{fault:?}");
-        // Requests that follow each other share it, and so do those that run together.
-        let fault = || client.client().context().get();
-        client.begin(begun);
-        client.begin(Instant::now() + FAULT_VALID_FOR);
-        assert!(fault().is_some());
-        client.end();
-        client.end();
-        client.begin(Instant::now() + FAULT_VALID_FOR);
-        assert_eq!(fault(), None, "it is from before the request");
+        }
     }
 
     #[test]

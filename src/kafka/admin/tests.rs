@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::event::new_id;
+use crate::kafka::native::queued_events;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
@@ -300,6 +301,21 @@ async fn a_cluster_that_goes_away_is_unreachable_within_the_timeout() {
     cluster.broker_down(-1).expect("the mock broker stops");
     let error = admin.topics().await.expect_err("nobody there");
     assert!(matches!(error, KafkaError::Unreachable { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn what_the_client_logs_of_its_requests_does_not_queue() {
+    let cluster = MockCluster::new(1).expect("the mock cluster starts");
+    let mut config = KafkaConfig::new(cluster.bootstrap_servers());
+    for property in ["debug=protocol", "log_level=7"] {
+        config.set(property).expect("a property");
+    }
+    let admin = Admin::connect(&config, LONG).await.expect("connected");
+    for _ in 0..100 {
+        admin.topics().await.expect("the mock cluster answers");
+    }
+    let queued = queued_events(admin.connection.client().client());
+    assert!(queued < 100, "{queued} events of 100 requests");
 }
 
 #[tokio::test]

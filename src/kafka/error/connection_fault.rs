@@ -22,7 +22,7 @@ const SETUP_FAILURE_MS: u64 = 2000;
 const FACILITY: &str = "FAIL";
 
 /// How long a cause is reported: later the client has connected, or would have logged a newer one.
-pub(crate) const FAULT_VALID_FOR: Duration = Duration::from_secs(60);
+pub(super) const FAULT_VALID_FOR: Duration = Duration::from_secs(60);
 
 /// A connection that failed, as the client reported it last. It explains the error of a request
 /// that found no broker.
@@ -127,7 +127,7 @@ pub(crate) fn serve_events(client: &BaseConsumer<LastFault>) {
 
 /// As [`serve_events`], for the events that the client has already. Does not block. A client that
 /// is never polled keeps its log lines and errors for ever.
-pub(crate) fn serve_queued_events(client: &BaseConsumer<LastFault>) {
+pub(super) fn serve_queued_events(client: &BaseConsumer<LastFault>) {
     for _ in 0..QUEUED_EVENTS_MAX {
         // A log line and an empty queue have the same result, so that the result says nothing.
         let _ = client.poll(Duration::ZERO);
@@ -136,7 +136,7 @@ pub(crate) fn serve_queued_events(client: &BaseConsumer<LastFault>) {
 
 /// Discards the causes that a client has kept since it was polled last, [`FAULT_VALID_FOR`] ago: a
 /// poll would note them as new, but they explain no request of now. Blocks for a few milliseconds.
-pub(crate) fn discard_old_events(client: &BaseConsumer<LastFault>) {
+pub(super) fn discard_old_events(client: &BaseConsumer<LastFault>) {
     // Many events take longer than one poll waits.
     loop {
         serve_events(client);

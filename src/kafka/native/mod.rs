@@ -30,8 +30,10 @@
 //! | `groups.rs` | descriptions (KIP-848) and committed offsets of any group, and membership |
 //! | `login.rs` | tokens for SASL/OAUTHBEARER |
 //! | `reconnect.rs` | clients that have lost all brokers |
+//! | `events.rs` | events of a client that nobody polls |
 #![allow(unsafe_code)]
 
+mod events;
 pub(crate) mod groups;
 mod login;
 mod message_headers;
@@ -40,6 +42,9 @@ mod raw;
 mod reconnect;
 mod topic_ids;
 
+pub(crate) use events::discard_events;
+#[cfg(test)]
+pub(crate) use events::queued_events;
 pub(crate) use groups::{is_member, member_id};
 pub(crate) use login::{Login, logged_in};
 pub(crate) use message_headers::{MessageHeaders, native_headers};

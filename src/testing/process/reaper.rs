@@ -5,30 +5,45 @@
 //! is sufficient: a signal hook misses SIGKILL, and a parent-death signal fires when the thread
 //! that started the child ends, as a test's thread does.
 
-#[cfg(feature = "testing")]
+use std::ffi::OsStr;
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
 
-/// A running shell script that cleans up when its standard input ends. Unix only: it needs `sh`.
-pub(in crate::testing) struct Reaper {
+/// A running shell script that cleans up when its standard input ends: when this value is dropped,
+/// and when this process ends in any way, also by SIGKILL. Unix only: it needs `sh`.
+///
+/// ```no_run
+/// use evenkeel::testing::Reaper;
+/// use std::process::{Command, Stdio};
+///
+/// # fn example() -> std::io::Result<()> {
+/// let child = Command::new("sleep").arg("600").spawn()?;
+/// let script = "read -r _; kill -s KILL \"$1\"";
+/// // While this lives, the child does. Wait for the child only after it is dropped.
+/// let reaper = Reaper::spawn(script, [child.id().to_string()], Stdio::null())?;
+/// # drop(reaper);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Reaper {
     shell: Child,
 }
 
 impl Reaper {
     /// Starts `script` with `arguments` as `$1`, `$2`, .... The script must end soon after its
-    /// standard input ends.
+    /// standard input ends: the drop waits for it. `output` is its standard output.
     ///
     /// It runs in its own process group, so that Ctrl-C in a terminal reaches neither it nor its
     /// children.
-    pub(in crate::testing) fn spawn<I>(
+    ///
+    /// # Errors
+    /// If `sh` cannot be run.
+    pub fn spawn<A: AsRef<OsStr>>(
         script: &str,
-        arguments: I,
+        arguments: impl IntoIterator<Item = A>,
         output: Stdio,
-    ) -> std::io::Result<Self>
-    where
-        I: IntoIterator,
-        I::Item: AsRef<std::ffi::OsStr>,
-    {
+    ) -> std::io::Result<Self> {
         let mut command = Command::new("sh");
         command
             .args(["-c", script, "sh"])
@@ -43,10 +58,11 @@ impl Reaper {
         })
     }
 
-    /// Writes `line` to the script's standard input. The line needs its line break. An error means
-    /// that the script has ended.
-    #[cfg(feature = "testing")]
-    pub(in crate::testing) fn write_line(&mut self, line: &str) -> std::io::Result<()> {
+    /// Writes `line` to the script's standard input. The line needs its line break.
+    ///
+    /// # Errors
+    /// If the script has ended.
+    pub fn write_line(&mut self, line: &str) -> std::io::Result<()> {
         match &mut self.shell.stdin {
             Some(input) => input.write_all(line.as_bytes()),
             None => Err(std::io::ErrorKind::BrokenPipe.into()),

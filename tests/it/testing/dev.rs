@@ -1,18 +1,13 @@
 //! The development Kafka outlives the process that started it, and ends when told to.
 
 use super::{kind_of_second, second_process};
-use evenkeel::testing::{ChildProcess, KafkaKind, StartError, dev, real_kafka};
+use evenkeel::testing::{ChildProcess, KafkaKind, StartError, dev, free_port, real_kafka};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
 /// A start may download the jars or the image first.
 const WITHIN: Duration = Duration::from_secs(600);
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
-}
 
 /// Runs the test of this name again with a state directory of its own.
 async fn runs_apart(test: &str, kind: KafkaKind, state: &Path) {
@@ -38,7 +33,7 @@ async fn a_development_kafka_is_found_until_taken_down() {
     assert_eq!(dev::status().await.expect("the status can be read"), None);
     assert_eq!(dev::down().await.expect("there is nothing to stop"), None);
 
-    let up = dev::up(kind, free_port())
+    let up = dev::up(kind, free_port().expect("a free port"))
         .await
         .expect("the development Kafka starts");
     assert_eq!(up.kind, kind);
@@ -47,7 +42,7 @@ async fn a_development_kafka_is_found_until_taken_down() {
         dev::status().await.expect("the status can be read"),
         Some(up.clone())
     );
-    let again = dev::up(kind, free_port())
+    let again = dev::up(kind, free_port().expect("a free port"))
         .await
         .expect("the development Kafka is found");
     assert_eq!(again, up, "a second start finds the first");
@@ -81,7 +76,7 @@ async fn the_mock_cluster_is_refused_as_a_development_kafka() {
         let state = tempfile::tempdir().expect("a temporary folder is created");
         return runs_apart(TEST, KafkaKind::Java, state.path()).await;
     }
-    let error = dev::up(KafkaKind::Mock, free_port())
+    let error = dev::up(KafkaKind::Mock, free_port().expect("a free port"))
         .await
         .expect_err("it would end with the command");
     assert!(error.to_string().contains("foreground"), "{error}");

@@ -1,14 +1,13 @@
 //! The guard: leaves no process and no file behind, even if this process is killed.
 //!
 //! A small shell waits for the end of a pipe that only this process holds open. Then it kills the
-//! process group of the shop and removes its directory. It has a process group of its own, so
-//! Ctrl-C does not reach it.
+//! process group of the shop and removes its directory.
 
 use anyhow::Context;
-use std::io::Write;
-use std::os::unix::process::CommandExt;
+use evenkeel::testing::Reaper;
+use std::ffi::OsStr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 
 /// A line before the end of the pipe says that every process has ended: the id of the group may
 /// then belong to others.
@@ -18,45 +17,30 @@ rm -rf -- "$2"
 "#;
 
 /// The guard. Dropping it kills the group, and removes the directory.
-pub(super) struct Guard {
-    shell: Child,
-}
+pub(super) struct Guard(Reaper);
 
 impl Guard {
     /// Guards a process group whose leader was just started, and a directory.
     pub(super) fn start(group: u32, directory: &Path) -> anyhow::Result<Self> {
-        let shell = Command::new("sh")
-            .args(["-c", SCRIPT, "sh", &group.to_string()])
-            .arg(directory)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .context("cannot run sh, which guards the processes")?;
-        Ok(Self { shell })
+        let group = group.to_string();
+        let arguments: [&OsStr; 2] = [group.as_ref(), directory.as_ref()];
+        let shell = Reaper::spawn(SCRIPT, arguments, Stdio::null());
+        shell
+            .map(Self)
+            .context("cannot run sh, which guards the processes")
     }
 
     /// Removes the directory only: every process of the group has ended.
     pub(super) fn release(mut self) -> anyhow::Result<()> {
-        let pipe = self.shell.stdin.as_mut();
-        let pipe = pipe.context("the guard has a pipe until it is dropped")?;
-        writeln!(pipe).context("the guard is gone")
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        drop(self.shell.stdin.take());
-        // A failed wait cannot be handled, and the turn is ending anyway.
-        let _ = self.shell.wait();
+        self.0.write_line("\n").context("the guard is gone")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::process::ExitStatusExt;
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+    use std::process::{Child, Command};
 
     fn sleeper(group: i32) -> Child {
         let mut command = Command::new("sleep");

@@ -3,10 +3,11 @@
 
 use super::cost::Readings;
 use super::guard::Guard;
-use super::programs::{Program, folder, free_ports, programs};
+use super::programs::{Program, folder, programs};
 use crate::measure::usage::resident_max_mib_of_child;
 use crate::spec::Spec;
 use anyhow::{Context, bail, ensure};
+use evenkeel::testing::free_port;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -48,7 +49,7 @@ impl Shop {
     /// Starts all processes, with their stores and logs in `directory`, and waits until they are
     /// ready.
     pub(super) async fn start(spec: &Spec, directory: &Path) -> anyhow::Result<Self> {
-        let programs = programs(spec, &folder()?, directory, free_ports())?;
+        let programs = programs(spec, &folder()?, directory, free_port)?;
         let (provider, daemons) = programs.split_first().context("the provider is first")?;
         // The provider leads the group.
         let provider = Process::start(provider, 0, directory)?;

@@ -4,8 +4,7 @@ use super::services::{SERVICES, Service};
 use crate::spec::Spec;
 use anyhow::{Context, bail};
 use std::ffi::OsString;
-use std::net::TcpListener;
-use std::ops::Range;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The contestant whose daemons' commits survive a killed process, and no power failure.
@@ -14,9 +13,6 @@ pub(super) const PROCESS_CRASH: &str = "evenkeel-process-crash";
 const PROVIDER: &str = "payment-provider";
 /// The command that builds all programs.
 const BUILD: &str = "cargo build --release -p shop-consumers";
-/// Ports below those that systems take for outgoing connections, which could otherwise occupy a
-/// daemon's port before it starts.
-const PORTS: Range<u16> = 20_000..32_000;
 
 /// A program to start.
 #[derive(Debug)]
@@ -51,22 +47,14 @@ fn check_folder(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ports of 127.0.0.1 that are free now. Two runs at the same time begin at different ones.
-pub(super) fn free_ports() -> impl Iterator<Item = u16> {
-    let first = std::process::id() as usize * 31 % PORTS.len();
-    let ports = PORTS.cycle().skip(first).take(PORTS.len());
-    ports.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-}
-
 /// The payment provider, which comes first, and the daemons of every service. Their stores are in
-/// `directory`.
+/// `directory`. Each call of `port` returns another free port.
 pub(super) fn programs(
     spec: &Spec,
     folder: &Path,
     directory: &Path,
-    mut ports: impl Iterator<Item = u16>,
+    mut port: impl FnMut() -> io::Result<u16>,
 ) -> anyhow::Result<Vec<Program>> {
-    let mut port = || ports.next().context("no port of 127.0.0.1 is free");
     let (payments, commands) = (port()?, port()?);
     let mut programs = vec![provider(folder, payments, commands)];
     for service in &SERVICES {
@@ -149,7 +137,12 @@ mod tests {
             properties: vec!["linger.ms=0".to_owned()],
         };
         let (folder, directory) = (Path::new("/programs"), Path::new("/stores"));
-        programs(&spec, folder, directory, 1..).expect("enough ports")
+        let mut ports = 0;
+        let port = || {
+            ports += 1;
+            Ok(ports)
+        };
+        programs(&spec, folder, directory, port).expect("ports for all")
     }
 
     fn has(program: &Program, flag: &str, value: &str) -> bool {
@@ -198,12 +191,5 @@ mod tests {
             std::fs::write(folder.path().join(name), "").expect("it is writable");
         }
         check_folder(folder.path()).expect("all are there");
-    }
-
-    #[test]
-    fn free_ports_differ() {
-        let ports: BTreeSet<u16> = free_ports().take(10).collect();
-        assert_eq!(ports.len(), 10);
-        assert!(ports.iter().all(|port| PORTS.contains(port)), "{ports:?}");
     }
 }

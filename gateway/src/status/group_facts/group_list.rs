@@ -148,7 +148,8 @@ impl GroupLists {
     }
 }
 
-/// Asks the brokers for the groups that have committed on the topic, or are assigned it. A group
+/// Asks the brokers for the groups that have committed on the topic, or are assigned it. The lists
+/// of all topics take turns, request by request, so that together they block one thread. A group
 /// whose offsets cannot be read is in the list if the old one has it.
 async fn discover(
     brokers: &Brokers,
@@ -157,14 +158,15 @@ async fn discover(
     old: &GroupList,
 ) -> Result<GroupList, Problem> {
     let admin = brokers.admin().await?;
-    let listed = match admin.groups().await {
+    let listed = match brokers.read_for_list(admin.groups()).await {
         Ok(listed) => listed,
         // The mock cluster lists none.
         Err(KafkaError::Unsupported { .. }) => Vec::new(),
         Err(error) => return Err(unavailable(&error)),
     };
     let name = topic.to_owned();
-    let counts = admin.partition_counts(std::slice::from_ref(&name)).await;
+    let counts = admin.partition_counts(std::slice::from_ref(&name));
+    let counts = brokers.read_for_list(counts).await;
     let counts = counts.map_err(|error| unavailable(&error))?;
     let count = counts.get(topic).copied().unwrap_or(0);
     let partitions: Vec<i32> = (0..i32::try_from(count).unwrap_or(i32::MAX)).collect();
@@ -216,6 +218,8 @@ mod tests {
     use super::*;
     use crate::http::ProblemKind;
     use evenkeel::kafka::KafkaConfig;
+    use evenkeel::testing::{KafkaKind, TestKafka};
+    use futures_util::FutureExt;
 
     #[tokio::test(start_paused = true)]
     async fn an_old_list_stays_until_a_new_one_is_there() {
@@ -257,5 +261,29 @@ mod tests {
         let why = lists.of_topic("t", now + Duration::from_secs(60)).await;
         let why = why.expect_err("no broker answers");
         assert!(why.contains("unknown"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn the_lists_of_all_topics_take_turns() {
+        let kafka = TestKafka::start(KafkaKind::Mock)
+            .await
+            .expect("the mock cluster starts");
+        for topic in ["first", "second"] {
+            kafka.create_topic(topic, 1).await.expect("a topic");
+        }
+        let settings = StatusSettings::default();
+        let brokers = Arc::new(Brokers::new(kafka.config(), &settings));
+        let lists = GroupLists::new(Arc::clone(&brokers), Arc::new(settings));
+        let within = |seconds| Instant::now() + Duration::from_secs(seconds);
+        let found = lists.of_topic("first", within(60)).await;
+        found.expect("the mock cluster has no groups");
+        let mut other = Box::pin(brokers.read_for_list(std::future::pending::<()>()));
+        assert!(other.as_mut().now_or_never().is_none(), "it never ends");
+        let waits = lists.of_topic("second", within(1)).await;
+        let why = waits.expect_err("it is not its turn");
+        assert!(why.contains("ask again"), "{why}");
+        drop(other);
+        let found = lists.of_topic("second", within(60)).await;
+        found.expect("it is its turn");
     }
 }

@@ -1,8 +1,9 @@
 //! The store that is the brokers: nothing is kept but where the last events were written.
 //!
-//! `store.rs` publishes and waits for the acknowledgements, `settled.rs` decides the answer, and
-//! `places.rs` keeps the places of the last events.
+//! `store.rs` publishes, `in_flight.rs` waits for the acknowledgements, also of callers that left,
+//! `settled.rs` decides the answer, and `places.rs` keeps the places of the last events.
 
+mod in_flight;
 mod places;
 mod settled;
 mod store;

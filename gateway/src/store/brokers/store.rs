@@ -1,26 +1,21 @@
 //! The store that is the brokers: an event is accepted when all in-sync replicas have it.
 //!
-//! Owns the wait for acknowledgements. Keeps no identities: consumers recognise a repeated event by
-//! its id.
+//! Owns the path of a request to the publisher. Keeps no identities: consumers recognise a repeated
+//! event by its id.
 
 use super::super::error::AcceptError;
 use super::super::maintenance::now_ms;
 use super::super::port::{
     AcceptRequest, AcceptStore, Accepted, AcceptedEvent, Backlog, EventPlace,
 };
-use super::places::Places;
-use super::settled::{Settled, Stopped, refusal, unknown, unusable};
+use super::in_flight::{Passed, Sent};
+use super::settled::{Stopped, refusal, unknown, unusable};
 use bytes::Bytes;
 use evenkeel::event::OutgoingRecord;
 use evenkeel::inbox::BoxFuture;
-use evenkeel::publisher::{PendingReceipt, PublishError, Publisher};
-use std::collections::BTreeMap;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll};
+use evenkeel::publisher::{PublishError, Publisher};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
 /// How long a request waits for room in the publisher's buffer, unless its deadline is earlier. The
@@ -92,9 +87,10 @@ impl BrokerStore {
         let room_limit = now + ROOM_LIMIT;
         let room_limit = deadline.map_or(room_limit, |deadline| deadline.min(room_limit));
         let events_asked = events.len();
-        let (pending, stopped) = self.enqueue(events, room_limit).await;
-        let passed = pending.len();
-        if pending.is_empty() {
+        let mut passed = Passed::new(&self.sent);
+        let stopped = self.enqueue(events, room_limit, &mut passed).await;
+        let events_passed = passed.events();
+        if events_passed == 0 {
             return match stopped {
                 Some(Stopped::NoRoom) if deadline == Some(room_limit) => {
                     Err(AcceptError::DeadlineExceeded)
@@ -106,17 +102,15 @@ impl BrokerStore {
                 None => Ok(Accepted::New),
             };
         }
-        let in_flight = InFlight::begin(&self.sent, passed);
-        let settling = Settling::new(settle(in_flight, pending));
         let mut settled = match deadline {
-            Some(deadline) => match timeout_at(deadline, settling).await {
+            Some(deadline) => match timeout_at(deadline, passed.settle()).await {
                 Ok(settled) => settled,
                 Err(_) => return Err(unknown("the deadline passed before the acknowledgement")),
             },
-            None => settling.await,
+            None => passed.settle().await,
         };
         if let Some(Stopped::Failed(error)) = stopped {
-            settled.fail(passed, error);
+            settled.fail(events_passed, error);
         }
         settled.answer(events_asked)
     }
@@ -126,21 +120,21 @@ impl BrokerStore {
         &self,
         events: Vec<AcceptedEvent>,
         room_limit: Instant,
-    ) -> (Vec<(EventPlace, PendingReceipt)>, Option<Stopped>) {
-        let mut pending = Vec::with_capacity(events.len());
+        passed: &mut Passed,
+    ) -> Option<Stopped> {
         for event in events {
             let (place, record) = placed(event);
             let enqueued = self.publisher.enqueue_record(record);
             match timeout_at(room_limit, enqueued).await {
-                Ok(Ok(receipt)) => pending.push((place, receipt)),
+                Ok(Ok(receipt)) => passed.add(place, receipt),
                 Ok(Err(error)) => {
                     self.sent.note_failure(&error);
-                    return (pending, Some(Stopped::Failed(error)));
+                    return Some(Stopped::Failed(error));
                 }
-                Err(_) => return (pending, Some(Stopped::NoRoom)),
+                Err(_) => return Some(Stopped::NoRoom),
             }
         }
-        (pending, None)
+        None
     }
 }
 
@@ -158,16 +152,7 @@ impl AcceptStore for BrokerStore {
     }
 
     fn backlog(&self) -> Backlog {
-        let oldest = self
-            .sent
-            .begun()
-            .first_key_value()
-            .map(|(_, begun)| begun.elapsed());
-        Backlog {
-            events: self.sent.unacknowledged.load(Ordering::Relaxed),
-            oldest_age: oldest,
-            drained: self.sent.acknowledged.load(Ordering::Relaxed),
-        }
+        self.sent.backlog()
     }
 
     fn keeps_identities(&self) -> bool {
@@ -175,74 +160,12 @@ impl AcceptStore for BrokerStore {
     }
 
     fn failed(&self) -> Option<String> {
-        self.sent.failed.get().cloned()
+        self.sent.failed()
     }
 
     fn name(&self) -> &'static str {
         "brokers"
     }
-}
-
-/// The end of a request's events. It is awaited in place, which spares a task. If the caller gives
-/// up, it goes on in a task, so that the places are kept.
-struct Settling {
-    /// None once it is over.
-    settle: Option<BoxFuture<'static, Settled>>,
-}
-
-impl Settling {
-    fn new(settle: impl Future<Output = Settled> + Send + 'static) -> Self {
-        Self {
-            settle: Some(Box::pin(settle)),
-        }
-    }
-}
-
-impl Future for Settling {
-    type Output = Settled;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Settled> {
-        // Taken, so that one that panics is not polled again.
-        let mut settle = self.settle.take().expect("it is not polled after its end");
-        let polled = settle.as_mut().poll(cx);
-        if polled.is_pending() {
-            self.settle = Some(settle);
-        }
-        polled
-    }
-}
-
-impl Drop for Settling {
-    fn drop(&mut self) {
-        // Without a runtime, the process ends.
-        if let Some(settle) = self.settle.take()
-            && let Ok(runtime) = Handle::try_current()
-        {
-            runtime.spawn(settle);
-        }
-    }
-}
-
-/// Awaits the receipts, and keeps the places of the acknowledged events.
-async fn settle(in_flight: InFlight, pending: Vec<(EventPlace, PendingReceipt)>) -> Settled {
-    let mut settled = Settled::default();
-    let mut in_flight = in_flight;
-    for (index, (mut place, receipt)) in pending.into_iter().enumerate() {
-        match receipt.await {
-            Ok(receipt) => {
-                // A repeated batch is acknowledged without its offset.
-                place.position =
-                    (receipt.offset >= 0).then_some((receipt.partition, receipt.offset));
-                in_flight.acknowledge(place);
-                settled.acknowledge();
-            }
-            Err(error) => {
-                in_flight.sent.note_failure(&error);
-                settled.fail(index, error);
-            }
-        }
-    }
-    settled
 }
 
 /// The place of an event, as far as it is known before the acknowledgement, and its record.
@@ -258,75 +181,6 @@ fn placed(event: AcceptedEvent) -> (EventPlace, OutgoingRecord) {
     // A copy: the key may be a part of a larger buffer, which the place would keep.
     place.key = record.key.as_deref().map(Bytes::copy_from_slice);
     (place, record)
-}
-
-/// What was passed to the publisher.
-#[derive(Debug, Default)]
-struct Sent {
-    places: Mutex<Places>,
-    /// When the requests in flight began, in the order of their numbers.
-    begun: Mutex<BTreeMap<u64, Instant>>,
-    requests: AtomicU64,
-    unacknowledged: AtomicU64,
-    acknowledged: AtomicU64,
-    /// Why the producer is unusable.
-    failed: OnceLock<String>,
-}
-
-impl Sent {
-    /// Remembers the first permanent failure of the producer.
-    fn note_failure(&self, error: &PublishError) {
-        if let PublishError::Fatal(reason) = error {
-            self.failed.get_or_init(|| reason.clone());
-        }
-    }
-
-    fn places(&self) -> MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn begun(&self) -> MutexGuard<'_, BTreeMap<u64, Instant>> {
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Events of a request that are not settled. Dropped, they no longer count.
-#[derive(Debug)]
-struct InFlight {
-    sent: Arc<Sent>,
-    request: u64,
-    events: u64,
-}
-
-impl InFlight {
-    fn begin(sent: &Arc<Sent>, events: usize) -> Self {
-        let request = sent.requests.fetch_add(1, Ordering::Relaxed);
-        sent.begun().insert(request, Instant::now());
-        sent.unacknowledged
-            .fetch_add(events as u64, Ordering::Relaxed);
-        Self {
-            sent: Arc::clone(sent),
-            request,
-            events: events as u64,
-        }
-    }
-
-    /// Records that the brokers have one of the events.
-    fn acknowledge(&mut self, place: EventPlace) {
-        self.sent.places().add(place);
-        self.sent.acknowledged.fetch_add(1, Ordering::Relaxed);
-        self.sent.unacknowledged.fetch_sub(1, Ordering::Relaxed);
-        self.events -= 1;
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.sent.begun().remove(&self.request);
-        self.sent
-            .unacknowledged
-            .fetch_sub(self.events, Ordering::Relaxed);
-    }
 }
 
 #[cfg(test)]
@@ -419,25 +273,28 @@ mod tests {
         assert_eq!(store.backlog().events, 1, "what is refused does not count");
     }
 
-    /// A store on a mock cluster that has the topic of [`event`].
-    async fn store_on_mock() -> (TestKafka, BrokerStore) {
+    /// A store on a mock cluster that has the topic of [`event`], with room for this many records.
+    async fn store_with_room(records_max: usize) -> (TestKafka, BrokerStore) {
         let kafka = TestKafka::start(KafkaKind::Mock)
             .await
             .expect("the mock cluster starts");
         let topic = event("k", "1", "1").record.topic;
         kafka.create_topic(&topic, 1).await.expect("a topic");
-        let publisher = publisher(&kafka.config(), PublisherSettings::new("/gateway"));
+        let settings = PublisherSettings::new("/gateway").with_buffer_records_max(records_max);
+        let publisher = publisher(&kafka.config(), settings);
         (kafka, BrokerStore::new(publisher))
     }
 
-    #[tokio::test]
-    async fn a_place_is_kept_if_the_caller_gives_up() {
-        let (_kafka, store) = store_on_mock().await;
-        let answer = store.accept(request(vec![event("k", "1", "1")]));
-        assert!(answer.now_or_never().is_none(), "no answer at once");
+    /// A store on a mock cluster that has the topic of [`event`].
+    async fn store_on_mock() -> (TestKafka, BrokerStore) {
+        store_with_room(100).await
+    }
+
+    /// Where the event is, as soon as it is acknowledged.
+    async fn acknowledged_position(store: &BrokerStore, id: &str) -> Option<(i32, i64)> {
         let found = async {
             loop {
-                let found = store.find("1", None).await.expect("it always answers");
+                let found = store.find(id, None).await.expect("it always answers");
                 if let [place] = found.as_slice() {
                     return place.position;
                 }
@@ -445,8 +302,35 @@ mod tests {
             }
         };
         let position = tokio::time::timeout(conformance::WITHIN, found).await;
-        assert!(position.expect("it is acknowledged").is_some());
+        position.expect("it is acknowledged")
+    }
+
+    #[tokio::test]
+    async fn a_place_is_kept_if_the_caller_gives_up() {
+        let (_kafka, store) = store_on_mock().await;
+        let answer = store.accept(request(vec![event("k", "1", "1")]));
+        assert!(answer.now_or_never().is_none(), "no answer at once");
+        assert!(acknowledged_position(&store, "1").await.is_some());
         assert_eq!(store.backlog().events, 0);
+    }
+
+    #[tokio::test]
+    async fn a_place_is_kept_if_the_caller_leaves_between_two_events() {
+        let (_kafka, store) = store_with_room(1).await;
+        let batch = vec![event("k", "1", "1"), event("k", "2", "1")];
+        let answer = store.accept(request(batch));
+        assert!(answer.now_or_never().is_none(), "the second waits for room");
+        let backlog = store.backlog();
+        assert_eq!(backlog.events, 1, "the first is sent, and counts");
+        assert!(backlog.oldest_age.is_some(), "{backlog:?}");
+        assert!(acknowledged_position(&store, "1").await.is_some());
+        let expected = Backlog {
+            drained: 1,
+            ..Backlog::default()
+        };
+        assert_eq!(store.backlog(), expected);
+        let second = store.find("2", None).await.expect("it always answers");
+        assert!(second.is_empty(), "it was not sent: {second:?}");
     }
 
     #[tokio::test]

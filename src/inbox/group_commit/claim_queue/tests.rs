@@ -1,18 +1,9 @@
 //! Steps of the queue: claims arrive, transactions begin and end.
 
 use super::*;
+use crate::inbox::group_commit::tests::key;
 
 const FAST: GroupEnd = GroupEnd::After(Duration::from_millis(1));
-
-fn key(id: u32) -> InboxKey {
-    InboxKey {
-        group: "g".to_owned(),
-        handler: "h".to_owned(),
-        source: "/s".to_owned(),
-        id: id.to_string(),
-        content: None,
-    }
-}
 
 fn queue(open_max: u32, size: usize, ids: impl Iterator<Item = u32>) -> Queue<u32> {
     let mut queue = Queue::new(open_max, GROUP_MAX, Instant::now());

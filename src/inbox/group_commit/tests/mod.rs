@@ -3,6 +3,7 @@
 mod collisions;
 mod failures;
 mod fake_store;
+pub(in crate::inbox) mod shared_turns;
 mod silent_store;
 
 use super::store::RECALL_AFTER;
@@ -21,14 +22,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
-fn key(id: usize) -> InboxKey {
-    InboxKey {
-        group: "g".to_owned(),
-        handler: "h".to_owned(),
-        source: "/s".to_owned(),
-        id: id.to_string(),
-        content: None,
-    }
+/// The key of a delivery.
+pub(super) fn key(id: impl ToString) -> InboxKey {
+    InboxKey::new("g", "h", "/s", id.to_string())
 }
 
 /// Groups whose claims are answered when the test allows it, after they have grown to 16 claims at

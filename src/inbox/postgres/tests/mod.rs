@@ -40,13 +40,7 @@ async fn open(url: &str) -> PostgresInbox {
 }
 
 pub(crate) fn key(id: &str) -> InboxKey {
-    InboxKey {
-        group: "group".to_owned(),
-        handler: "handler".to_owned(),
-        source: "/source".to_owned(),
-        id: id.to_owned(),
-        content: None,
-    }
+    InboxKey::new("group", "handler", "/source", id)
 }
 
 pub(crate) async fn fresh(inbox: &PostgresInbox, id: &str) -> Box<dyn Claim> {

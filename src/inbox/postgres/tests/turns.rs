@@ -2,17 +2,14 @@
 //! written at its end.
 
 use super::*;
-use crate::inbox::group_commit::{GroupStore, Known, Level};
+use crate::inbox::group_commit::GroupStore;
+use crate::inbox::group_commit::tests::shared_turns;
 use crate::inbox::postgres::transaction::Open;
 
 /// Begins a transaction with claims of these ids.
 async fn claimed(inbox: &PostgresInbox, ids: &[&str]) -> Open {
     let keys: Vec<InboxKey> = ids.iter().map(|id| key(id)).collect();
-    let open = inbox.store().begin().await.unwrap();
-    let claimed = inbox.store().claim(open, &keys, Level::Parallel).await;
-    let (open, known) = claimed.unwrap();
-    assert!(known.iter().all(|known| matches!(known, Known::Nothing)));
-    open
+    shared_turns::claimed(inbox.store(), &keys).await
 }
 
 async fn execute(open: &mut Open, sql: &'static str) {
@@ -25,11 +22,6 @@ async fn write_in_turn(open: &mut Open, name: &str) {
     open.is_used = true;
     let insert = sqlx::query("INSERT INTO effects VALUES ($1)").bind(name);
     insert.execute(&mut *open.transaction).await.unwrap();
-}
-
-async fn commit(inbox: &PostgresInbox, mut open: Open) {
-    inbox.store().prepare(&mut open).await.unwrap();
-    inbox.store().commit(open).await.unwrap();
 }
 
 /// Turns without a handler use no savepoint: those of deliveries whose handlers name no
@@ -51,7 +43,7 @@ async fn an_undone_turn_leaves_the_turns_before_and_after_it() {
         }
         store.keep_turn(&mut open).await.unwrap();
     }
-    commit(&inbox, open).await;
+    shared_turns::commit(inbox.store(), open).await;
     for id in ids {
         let is_completed = id == "1" || id == "4" || id == "5";
         let has_effect = is_completed && id != "4";
@@ -92,28 +84,5 @@ async fn after_a_rollback_the_completions_of_others_are_kept() {
 async fn replies_are_stored_at_the_end_with_their_own_deliveries() {
     let Some(url) = database().await else { return };
     let inbox = open(&url).await;
-    let store = inbox.store();
-    let ids = ["1", "2", "3", "4"];
-    let mut open = claimed(&inbox, &ids).await;
-    for id in ids {
-        let published = match id {
-            "3" => Vec::new(),
-            _ => vec![conformance::record(id)],
-        };
-        let unsent = store.stage(&mut open, &key(id), published.clone());
-        assert_eq!(unsent, published, "without an outbox the caller publishes");
-        if id == "2" {
-            store.undo_turn(&mut open, &key(id)).await.unwrap();
-        }
-        store.keep_turn(&mut open).await.unwrap();
-    }
-    commit(&inbox, open).await;
-    for (id, expected) in [("1", Some(1)), ("2", None), ("3", Some(0)), ("4", Some(1))] {
-        let unsent = match inbox.claim(&key(id)).await.unwrap() {
-            Claimed::Fresh(_) => None,
-            Claimed::Duplicate { unsent } => Some(unsent),
-        };
-        let expected = expected.map(|count| vec![conformance::record(id); count]);
-        assert_eq!(unsent, expected, "{id}");
-    }
+    shared_turns::check_replies(&inbox, inbox.store(), key).await;
 }

@@ -51,13 +51,7 @@ impl File {
 }
 
 fn key(id: &str) -> InboxKey {
-    InboxKey {
-        group: "payments".to_owned(),
-        handler: "authorize".to_owned(),
-        source: "/shop/orders".to_owned(),
-        id: id.to_owned(),
-        content: None,
-    }
+    InboxKey::new("payments", "authorize", "/shop/orders", id)
 }
 
 async fn fresh(inbox: &SqliteInbox, id: &str) -> Box<dyn Claim> {

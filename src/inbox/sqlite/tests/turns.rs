@@ -2,7 +2,8 @@
 //! written at its end.
 
 use super::*;
-use crate::inbox::group_commit::{GroupStore, Known, Level};
+use crate::inbox::group_commit::GroupStore;
+use crate::inbox::group_commit::tests::shared_turns;
 use crate::inbox::sqlite::statements::{FORGET_REPLIES, RELEASE_CLAIMS};
 use crate::inbox::sqlite::transaction::Held;
 use futures_util::FutureExt;
@@ -11,11 +12,7 @@ use sqlx::{AssertSqlSafe, Row};
 /// Begins a transaction with claims of these ids.
 async fn claimed(inbox: &SqliteInbox, ids: &[&str]) -> Held {
     let keys: Vec<InboxKey> = ids.iter().map(|id| key(id)).collect();
-    let open = inbox.store().begin().await.unwrap();
-    let claimed = inbox.store().claim(open, &keys, Level::Parallel).await;
-    let (held, known) = claimed.unwrap();
-    assert!(known.iter().all(|known| matches!(known, Known::Nothing)));
-    held
+    shared_turns::claimed(inbox.store(), &keys).await
 }
 
 async fn execute(held: &mut Held, sql: &'static str) {
@@ -41,11 +38,6 @@ async fn write_in_turn(held: &mut Held, name: &str) {
     insert.execute(&mut *held.transaction).await.unwrap();
 }
 
-async fn commit(inbox: &SqliteInbox, mut held: Held) {
-    inbox.store().prepare(&mut held).await.unwrap();
-    inbox.store().commit(held).await.unwrap();
-}
-
 #[tokio::test]
 async fn an_undone_turn_leaves_the_turns_before_and_after_it() {
     let file = File::new();
@@ -60,7 +52,7 @@ async fn an_undone_turn_leaves_the_turns_before_and_after_it() {
         }
         store.keep_turn(&mut held).await.unwrap();
     }
-    commit(&inbox, held).await;
+    shared_turns::commit(inbox.store(), held).await;
     for id in ids {
         let is_kept = id == "1" || id == "3";
         assert_eq!(count(&inbox, id).await, u64::from(is_kept), "{id}");
@@ -78,7 +70,7 @@ async fn a_turn_without_a_handler_undoes_its_claim_only() {
     write_in_turn(&mut held, "1").await;
     store.keep_turn(&mut held).await.unwrap();
     store.undo_turn(&mut held, &key("2")).await.unwrap();
-    commit(&inbox, held).await;
+    shared_turns::commit(inbox.store(), held).await;
     assert_eq!(count(&inbox, "1").await, 1);
     assert!(is_duplicate(&inbox, "1").await && !is_duplicate(&inbox, "2").await);
 }
@@ -99,7 +91,7 @@ async fn a_rollback_by_hand_is_found_before_the_next_turn() {
         assert!(matches!(error, InboxError::Transaction { .. }), "{error:?}");
         drop(held);
         let held = claimed(&inbox, &["1", "2"]).await;
-        commit(&inbox, held).await;
+        shared_turns::commit(inbox.store(), held).await;
         assert_eq!(count(&inbox, "1").await, 0, "{sql}");
     }
 }
@@ -175,7 +167,7 @@ async fn every_turn_has_its_savepoint_while_the_connection_is_busy() {
     insert.execute(&mut *held.transaction).await.unwrap();
     store.undo_turn(&mut held, &key("2")).await.unwrap();
     store.keep_turn(&mut held).await.unwrap();
-    commit(&inbox, held).await;
+    shared_turns::commit(inbox.store(), held).await;
     assert_eq!(count(&inbox, "1").await, 1);
     assert_eq!(count(&inbox, "2").await, 0);
     assert!(is_duplicate(&inbox, "1").await && !is_duplicate(&inbox, "2").await);
@@ -228,30 +220,7 @@ async fn an_undo_without_its_savepoint_undoes_no_other_turn() {
 async fn replies_are_stored_at_the_end_with_their_own_deliveries() {
     let file = File::new();
     let inbox = file.open().await;
-    let store = inbox.store();
-    let ids = ["1", "2", "3", "4"];
-    let mut held = claimed(&inbox, &ids).await;
-    for id in ids {
-        let published = match id {
-            "3" => Vec::new(),
-            _ => vec![conformance::record(id)],
-        };
-        let unsent = store.stage(&mut held, &key(id), published.clone());
-        assert_eq!(unsent, published, "without an outbox the caller publishes");
-        if id == "2" {
-            store.undo_turn(&mut held, &key(id)).await.unwrap();
-        }
-        store.keep_turn(&mut held).await.unwrap();
-    }
-    commit(&inbox, held).await;
-    for (id, expected) in [("1", Some(1)), ("2", None), ("3", Some(0)), ("4", Some(1))] {
-        let unsent = match inbox.claim(&key(id)).await.unwrap() {
-            Claimed::Fresh(_) => None,
-            Claimed::Duplicate { unsent } => Some(unsent),
-        };
-        let expected = expected.map(|count| vec![conformance::record(id); count]);
-        assert_eq!(unsent, expected, "{id}");
-    }
+    shared_turns::check_replies(&inbox, inbox.store(), key).await;
 }
 
 /// Otherwise each would read the whole table, which keeps the deliveries of weeks.

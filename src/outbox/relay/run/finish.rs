@@ -34,11 +34,7 @@ impl RelayTask {
         if !self.is_drained().await {
             return false;
         }
-        let deregistered = self.store.deregister(&self.name);
-        let deregistered = self
-            .answer_limit
-            .wait_for("deregister the relay", deregistered)
-            .await;
+        let deregistered = deregister(&*self.store, &self.name, self.answer_limit).await;
         self.has_deregistered = deregistered.is_ok();
         if self.has_deregistered && self.is_drained().await {
             return true;
@@ -65,18 +61,21 @@ impl RelayTask {
         }
     }
 
-    /// Waits for the sent rows, up to the drain timeout. Meanwhile it deregisters this relay, then
-    /// lengthens its leases. Returns the lengthening if it is under way.
+    /// Waits for the sent rows, up to the drain timeout. Meanwhile it deregisters this relay, again
+    /// until the store answers, then lengthens its leases. Returns the lengthening if it is under
+    /// way.
     async fn await_sends(&mut self) -> Option<Lengthening> {
         let (store, name) = (Arc::clone(&self.store), self.name.clone());
-        let deregistering = deregister(store, name, self.answer_limit);
+        let limit = self.answer_limit;
         let lengthen = self.lengthen_leases();
         let mut has_deregistered = self.has_deregistered;
         let mut lengthening: Option<Lengthening> = None;
         {
             let keeping = async {
                 if !has_deregistered {
-                    deregistering.await;
+                    while deregister(&*store, &name, limit).await.is_err() {
+                        sleep(LAST_RETRY).await;
+                    }
                     has_deregistered = true;
                 }
                 lengthening.insert(lengthen).await;
@@ -158,10 +157,7 @@ impl RelayTask {
     /// The steps of [`RelayTask::write_last_results`].
     async fn write_results_and_leave(&mut self) -> Result<(), OutboxError> {
         if !self.has_deregistered {
-            let deregistered = self.store.deregister(&self.name);
-            self.answer_limit
-                .wait_for("deregister the relay", deregistered)
-                .await?;
+            deregister(&*self.store, &self.name, self.answer_limit).await?;
             self.has_deregistered = true;
         }
         self.delete().await?;
@@ -172,14 +168,8 @@ impl RelayTask {
     }
 }
 
-/// Deregisters a relay. Tries until the store answers; dropped, it may still take effect.
-async fn deregister(store: Arc<dyn Store>, name: String, limit: AnswerLimit) {
-    loop {
-        let deregistered = store.deregister(&name);
-        let answer = limit.wait_for("deregister the relay", deregistered).await;
-        if answer.is_ok() {
-            return;
-        }
-        sleep(LAST_RETRY).await;
-    }
+/// Deregisters a relay. Dropped, or without an answer, it may still take effect.
+async fn deregister(store: &dyn Store, name: &str, limit: AnswerLimit) -> Result<(), OutboxError> {
+    let deregistered = store.deregister(name);
+    limit.wait_for("deregister the relay", deregistered).await
 }
