@@ -102,6 +102,8 @@ impl ValueEnum for Choice {
             Choice::One(Workload::Latency),
             Choice::One(Workload::Effects),
             Choice::One(Workload::SharedRows),
+            Choice::One(Workload::Relay),
+            Choice::One(Workload::OutboxPublish),
             Choice::One(Workload::Backlog),
             Choice::One(Workload::Keys),
             Choice::One(Workload::HotKey),
@@ -237,5 +239,20 @@ impl Arguments {
             );
         }
         Ok(data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_workload_can_be_chosen() {
+        let each = Workload::value_variants().iter().copied();
+        let expected: Vec<Choice> = [Choice::All]
+            .into_iter()
+            .chain(each.map(Choice::One))
+            .collect();
+        assert_eq!(Choice::value_variants(), expected);
     }
 }

@@ -21,6 +21,10 @@ pub(crate) enum Workload {
     Effects,
     /// Update the same few rows of PostgreSQL, by number of connections.
     SharedRows,
+    /// Publish a full outbox of SQLite and PostgreSQL by a relay.
+    Relay,
+    /// Publish through an outbox in PostgreSQL while commits take 20 ms.
+    OutboxPublish,
     /// Memory with a backlog of 10 million records.
     Backlog,
     /// Many partitions and keys compared with few.

@@ -1,7 +1,7 @@
 //! The workloads, one file each. A new one needs a variant of [`Workload`] and a file with its plan
 //! and its turn.
 //!
-//! - [`throughput`]: events per second; [`timing`]: delays; [`stores`]: effects
+//! - [`throughput`]: events per second; [`timing`]: delays; [`stores`]: effects and the outbox
 //! - [`backlog`]: memory with many waiting records; [`parked`]: assignment with many parked ones
 //! - [`gateway`]: posts and streams over HTTP; [`shop`]: the programs of the shop, end to end
 
@@ -16,7 +16,7 @@ mod timing;
 use crate::spec::{Data, Plan, Spec, Turn};
 use crate::workload::Workload;
 use gateway::{outage, overload, posts, streams};
-use stores::{effects, shared_rows};
+use stores::{effects, outbox, shared_rows};
 use throughput::{consume, decode, keys, publish, slow};
 use timing::{hot_key, latency, lifecycle, rebalance};
 
@@ -31,6 +31,8 @@ impl Workload {
             Self::Latency => latency::plan(),
             Self::Effects => effects::plan(),
             Self::SharedRows => shared_rows::plan(),
+            Self::Relay => outbox::relay::plan(),
+            Self::OutboxPublish => outbox::publish::plan(),
             Self::Backlog => backlog::plan(),
             Self::Keys => keys::plan(),
             Self::HotKey => hot_key::plan(),
@@ -48,6 +50,8 @@ impl Workload {
     /// The data that a contestant without prepared data writes, if the workload counts records.
     pub(crate) fn written_data(self) -> Data {
         match self {
+            Self::Relay => outbox::relay::DATA,
+            Self::OutboxPublish => outbox::publish::DATA,
             Self::Shop => shop::DATA,
             _ => consume::DATA,
         }
@@ -63,6 +67,8 @@ impl Workload {
             Self::Latency => latency::turn(spec).await,
             Self::Effects => effects::turn(spec).await,
             Self::SharedRows => shared_rows::turn(spec).await,
+            Self::Relay => outbox::relay::turn(spec).await,
+            Self::OutboxPublish => outbox::publish::turn(spec).await,
             Self::Backlog => backlog::turn(spec).await,
             Self::Keys => keys::turn(spec).await,
             Self::HotKey => hot_key::turn(spec).await,
