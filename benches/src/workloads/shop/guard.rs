@@ -18,13 +18,13 @@ rm -rf -- "$2"
 "#;
 
 /// The guard. Dropping it kills the group, and removes the directory.
-pub(super) struct Guard {
+pub(in crate::workloads) struct Guard {
     shell: Child,
 }
 
 impl Guard {
     /// Guards a process group whose leader was just started, and a directory.
-    pub(super) fn start(group: u32, directory: &Path) -> anyhow::Result<Self> {
+    pub(in crate::workloads) fn start(group: u32, directory: &Path) -> anyhow::Result<Self> {
         let shell = Command::new("sh")
             .args(["-c", SCRIPT, "sh", &group.to_string()])
             .arg(directory)
@@ -38,7 +38,7 @@ impl Guard {
     }
 
     /// Removes the directory only: every process of the group has ended.
-    pub(super) fn release(mut self) -> anyhow::Result<()> {
+    pub(in crate::workloads) fn release(mut self) -> anyhow::Result<()> {
         let pipe = self.shell.stdin.as_mut();
         let pipe = pipe.context("the guard has a pipe until it is dropped")?;
         writeln!(pipe).context("the guard is gone")
