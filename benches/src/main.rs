@@ -85,6 +85,9 @@ struct Arguments {
     turn: Option<String>,
 }
 
+/// The help of `all`.
+const ALL: &str = "Every workload but peers, which needs Maven and a JDK";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Choice {
     All,
@@ -114,6 +117,7 @@ impl ValueEnum for Choice {
             Choice::One(Workload::GatewayOverload),
             Choice::One(Workload::GatewayOutage),
             Choice::One(Workload::GatewayStreams),
+            Choice::One(Workload::Peers),
             Choice::One(Workload::Shop),
         ];
         CHOICES
@@ -121,7 +125,7 @@ impl ValueEnum for Choice {
 
     fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
         match self {
-            Self::All => Some(clap::builder::PossibleValue::new("all").help("Every workload.")),
+            Self::All => Some(clap::builder::PossibleValue::new("all").help(ALL)),
             Self::One(workload) => workload.to_possible_value(),
         }
     }
@@ -157,7 +161,10 @@ async fn measure_workloads(arguments: &Arguments) -> anyhow::Result<Ending> {
     let mut workloads: Vec<Workload> = Vec::new();
     for choice in &arguments.workloads {
         match choice {
-            Choice::All => workloads.extend(Workload::value_variants()),
+            Choice::All => {
+                let all = Workload::value_variants().iter();
+                workloads.extend(all.filter(|workload| workload.is_in_all()));
+            }
             Choice::One(workload) => workloads.push(*workload),
         }
     }

@@ -45,6 +45,9 @@ pub(crate) enum Workload {
     GatewayOutage,
     /// Stream events to 1, 100 and 5,000 clients.
     GatewayStreams,
+    /// One effect and one published event an event, beside hand-written code and other frameworks;
+    /// needs Maven and a JDK.
+    Peers,
     /// Place orders in the whole shop: rate, processor time an effect, time until dispatch.
     Shop,
 }
@@ -54,5 +57,22 @@ impl Workload {
     pub(crate) fn name(self) -> String {
         let name = self.to_possible_value();
         name.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Whether `all` includes it: whether it needs nothing that a machine with Kafka has not.
+    pub(crate) fn is_in_all(self) -> bool {
+        self != Self::Peers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_leaves_out_only_what_needs_maven() {
+        let left_out = Workload::value_variants().iter();
+        let left_out: Vec<_> = left_out.filter(|workload| !workload.is_in_all()).collect();
+        assert_eq!(left_out, [&Workload::Peers]);
     }
 }

@@ -4,10 +4,12 @@
 //! - [`throughput`]: events per second; [`timing`]: delays; [`stores`]: effects and the outbox
 //! - [`backlog`]: memory with many waiting records; [`parked`]: assignment with many parked ones
 //! - [`gateway`]: posts and streams over HTTP; [`shop`]: the programs of the shop, end to end
+//! - [`peers`]: the same work by others
 
 mod backlog;
 mod gateway;
 mod parked;
+mod peers;
 mod shop;
 mod stores;
 mod throughput;
@@ -43,6 +45,7 @@ impl Workload {
             Self::GatewayOverload => overload::plan(),
             Self::GatewayOutage => outage::plan(),
             Self::GatewayStreams => streams::plan(),
+            Self::Peers => peers::plan(),
             Self::Shop => shop::plan(),
         }
     }
@@ -79,6 +82,7 @@ impl Workload {
             Self::GatewayOverload => overload::turn(spec).await,
             Self::GatewayOutage => outage::turn(spec).await,
             Self::GatewayStreams => streams::turn(spec).await,
+            Self::Peers => Box::pin(peers::turn(spec)).await,
             Self::Shop => Box::pin(shop::turn(spec)).await,
         }
     }

@@ -17,11 +17,11 @@ rm -rf -- "$2"
 "#;
 
 /// The guard. Dropping it kills the group, and removes the directory.
-pub(super) struct Guard(Reaper);
+pub(in crate::workloads) struct Guard(Reaper);
 
 impl Guard {
     /// Guards a process group whose leader was just started, and a directory.
-    pub(super) fn start(group: u32, directory: &Path) -> anyhow::Result<Self> {
+    pub(in crate::workloads) fn start(group: u32, directory: &Path) -> anyhow::Result<Self> {
         let group = group.to_string();
         let arguments: [&OsStr; 2] = [group.as_ref(), directory.as_ref()];
         let shell = Reaper::spawn(SCRIPT, arguments, Stdio::null());
@@ -31,7 +31,7 @@ impl Guard {
     }
 
     /// Removes the directory only: every process of the group has ended.
-    pub(super) fn release(mut self) -> anyhow::Result<()> {
+    pub(in crate::workloads) fn release(mut self) -> anyhow::Result<()> {
         self.0.write_line("\n").context("the guard is gone")
     }
 }

@@ -34,9 +34,9 @@
 
 mod cost;
 mod effects;
-mod guard;
+pub(super) mod guard;
 mod orders;
-mod processes;
+pub(super) mod processes;
 mod programs;
 mod services;
 mod topics;

@@ -196,7 +196,7 @@ impl Process {
 }
 
 /// The last lines of a log.
-fn tail(log: &Path) -> String {
+pub(in crate::workloads) fn tail(log: &Path) -> String {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
