@@ -26,7 +26,8 @@ pub(crate) struct Args {
         value_parser = parse_duration_or_seconds
     )]
     pub(crate) load: Duration,
-    /// Orders per second; half of them are sent to the gateways over HTTP.
+    /// Orders per second; half of them are sent to the gateways over HTTP. It is lowered if the lag
+    /// stays above 2 s of work, except under --chaos.
     #[arg(
         long,
         value_name = "ORDERS",

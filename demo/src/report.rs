@@ -1,6 +1,7 @@
 //! The report of a run, as one JSON object or as a table and a sentence.
 
 use crate::audit::{Findings, Tally};
+use crate::monitoring::load_meter::Measured;
 use crate::supervisor::Toll;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
@@ -24,7 +25,7 @@ pub(crate) struct GatewayReport {
 }
 
 /// The report of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Report {
     /// The kind of Kafka and the reason for the choice.
     pub(crate) kafka: String,
@@ -65,6 +66,11 @@ pub(crate) struct Report {
     pub(crate) freezes: u64,
     /// Number of SIGTERMs to daemons during the load.
     pub(crate) stops: u64,
+    /// Maximum lag of all services during the load, in seconds of work at the rate of that time.
+    /// `None` if the load was too short to measure it.
+    pub(crate) lag_max_seconds: Option<f64>,
+    /// Maximum age of the oldest number on display during the load, in milliseconds.
+    pub(crate) sample_age_max_ms: u64,
     /// Seed of orders and chaos.
     pub(crate) seed: u64,
     /// Seconds from the first order to the end of the audit.
@@ -84,6 +90,7 @@ pub(crate) struct ReportInput {
     pub(crate) gateway: GatewayReport,
     /// Articles whose stock is inconsistent.
     pub(crate) stock: Vec<String>,
+    pub(crate) measured: Measured,
     pub(crate) toll: Toll,
     /// Other faults. A run with faults is not balanced.
     pub(crate) faults: Vec<String>,
@@ -124,6 +131,10 @@ impl Report {
         notes.extend(toll.failures);
         notes.extend(faults);
         notes.extend(entries.remarks);
+        let Measured {
+            lag_max_s,
+            sample_age_max,
+        } = entries.measured;
         Self {
             kafka: entries.kafka,
             published: findings.published,
@@ -143,6 +154,8 @@ impl Report {
             kills: toll.kills,
             freezes: toll.freezes,
             stops: toll.stops,
+            lag_max_seconds: lag_max_s.map(|seconds| (seconds * 100.0).round() / 100.0),
+            sample_age_max_ms: u64::try_from(sample_age_max.as_millis()).unwrap_or(u64::MAX),
             seed: entries.seed,
             seconds: entries.seconds,
             balanced,
@@ -154,9 +167,10 @@ impl Report {
     pub(crate) fn human(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        let mut row = |name: String, value: u64| {
-            table.add_row([name, grouped(value)]);
+        let mut text_row = |name: String, value: String| {
+            table.add_row([name, value]);
         };
+        let mut row = |name: String, value: u64| text_row(name, grouped(value));
         row("events published".to_owned(), self.published);
         row(
             "  acknowledged to the producers".to_owned(),
@@ -188,6 +202,15 @@ impl Report {
         row("out of order".to_owned(), self.out_of_order);
         row("unexplained".to_owned(), self.unexplained);
         row("articles with wrong stock".to_owned(), self.stock_off);
+        row(
+            "oldest numbers on display, in ms".to_owned(),
+            self.sample_age_max_ms,
+        );
+        let lag = self.lag_max_seconds;
+        text_row(
+            "maximum lag, in seconds of work".to_owned(),
+            lag.map_or_else(|| "unknown".to_owned(), |lag| format!("{lag:.1}")),
+        );
         if let Some(column) = table.column_mut(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -257,6 +280,7 @@ pub(crate) fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn entries() -> ReportInput {
         ReportInput {
@@ -272,6 +296,10 @@ mod tests {
                 ..GatewayReport::default()
             },
             stock: Vec::new(),
+            measured: Measured {
+                lag_max_s: Some(1.2345),
+                sample_age_max: Duration::from_millis(1_357),
+            },
             toll: Toll::default(),
             faults: Vec::new(),
             remarks: vec!["a remark".to_owned()],
@@ -325,10 +353,30 @@ mod tests {
             "twice",
             "out_of_order",
             "kills",
+            "lag_max_seconds",
+            "sample_age_max_ms",
             "balanced",
         ] {
             assert!(report.get(name).is_some(), "{name}");
         }
+    }
+
+    #[test]
+    fn lag_and_age_are_in_object_and_table() {
+        let report = Report::new(entries());
+        assert_eq!(report.lag_max_seconds, Some(1.23));
+        assert_eq!(report.sample_age_max_ms, 1_357);
+        let text = report.human();
+        let value = |name: &str| {
+            let line = text.lines().find(|line| line.contains(name));
+            line.and_then(|line| line.split_whitespace().next_back())
+        };
+        assert_eq!(value("maximum lag, in seconds of work"), Some("1.2"));
+        assert_eq!(value("oldest numbers on display, in ms"), Some("1,357"));
+        let mut short = entries();
+        short.measured.lag_max_s = None;
+        let text = Report::new(short).human();
+        assert!(text.contains("unknown"), "{text}");
     }
 
     #[test]

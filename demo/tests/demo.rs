@@ -37,6 +37,8 @@ async fn ten_seconds_on_the_mock_cluster_balance() {
     let count = |name: &str| report[name].as_u64().unwrap_or_default();
     assert!(count("acknowledged") >= 300, "{report:#}");
     assert!(count("published") > count("acknowledged"), "{report:#}");
+    assert!(report["lag_max_seconds"].is_number(), "{report:#}");
+    assert!(count("sample_age_max_ms") > 0, "{report:#}");
     let gateway = |name: &str| report["gateway"][name].as_u64().unwrap_or_default();
     assert!(gateway("answered") >= 100, "{report:#}");
     assert_eq!(

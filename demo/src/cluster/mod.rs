@@ -6,7 +6,6 @@
 pub(crate) mod broker;
 
 use crate::args::Args;
-use crate::monitoring::sample::parked;
 use crate::shop::services::SERVICES;
 use anyhow::{Context, bail};
 use evenkeel::kafka::KafkaConfig;
@@ -141,7 +140,15 @@ impl Cluster {
         let existing = self.admin.topics().await?;
         let mut waiting = BTreeMap::new();
         for (service, _) in SERVICES {
-            let records = parked(&self.admin, service, &existing).await?;
+            let prefix = format!("retry.{service}.");
+            let own = existing.iter().filter(|topic| topic.starts_with(&prefix));
+            let topics: Vec<String> = own.cloned().collect();
+            let mut records = 0;
+            // Without a topic, the lag would be that of all topics.
+            if !topics.is_empty() {
+                let partitions = self.admin.group_lag(service, &topics).await?;
+                records = partitions.iter().map(|partition| partition.lag).sum();
+            }
             waiting.insert((*service).to_owned(), records.unsigned_abs());
         }
         Ok(waiting)

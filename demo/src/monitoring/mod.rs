@@ -1,5 +1,19 @@
-//! A run as it is seen from outside: lag, samples of all services, and the display.
+//! A run as it is seen from outside.
+//!
+//! - [`sampler`]: reads all parts once per second, on a thread of its own; [`brokers`], [`store`],
+//!   [`readiness`]: where the parts come from; `request`: a request that may be late
+//! - [`latest`]: merges the newest reading of every part into a [`sample`]; [`rates`]: rates over
+//!   the last seconds, and lag in seconds of work; both pure
+//! - [`load_meter`]: the maxima of a load, and a warning; pure
+//! - [`progress`]: the display
 
-pub(crate) mod lag;
+mod brokers;
+pub(crate) mod latest;
+pub(crate) mod load_meter;
 pub(crate) mod progress;
+pub(crate) mod rates;
+pub(crate) mod readiness;
+mod request;
 pub(crate) mod sample;
+pub(crate) mod sampler;
+pub(crate) mod store;

@@ -2,8 +2,10 @@
 //! publish meanwhile.
 
 use super::load::show;
+use crate::monitoring::latest::Look;
 use crate::monitoring::progress::ProgressDisplay;
-use crate::monitoring::sample::{Sample, Watch};
+use crate::monitoring::sample::Sample;
+use crate::monitoring::sampler::Watch;
 use crate::supervisor::Supervisor;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,7 @@ pub(super) async fn until_drained(
 ) -> anyhow::Result<Vec<String>> {
     let started = Instant::now();
     let mut moved = started;
+    let mut last: Option<Sample> = None;
     let mut before: Option<Sample> = None;
     loop {
         for line in supervisor.tick().await? {
@@ -29,29 +32,38 @@ pub(super) async fn until_drained(
         let Ok(next) = tokio::time::timeout(Duration::from_millis(100), watch.next()).await else {
             continue;
         };
-        if let Ok(sample) = next? {
-            if drained(before.as_ref(), &sample) {
+        let look = next?;
+        if last.as_ref() != Some(&look.sample) {
+            moved = Instant::now();
+            last = Some(look.sample.clone());
+        }
+        if counts(&look, started) {
+            if drained(before.as_ref(), &look.sample) {
                 display.say(&format!(
                     "drained after {:.1} s",
                     started.elapsed().as_secs_f64()
                 ));
                 return Ok(Vec::new());
             }
-            if before.as_ref() != Some(&sample) {
-                moved = Instant::now();
-            }
-            before = Some(sample);
+            before = Some(look.sample);
         }
-        show("draining", supervisor, watch, display).await;
+        show("draining", supervisor, watch, display);
         if moved.elapsed() > STILL_MAX || started.elapsed() > DRAIN_MAX {
-            return Ok(vec![given_up(before.as_ref(), started.elapsed())]);
+            return Ok(vec![given_up(last.as_ref(), started.elapsed())]);
         }
     }
 }
 
-/// Two looks without lag, with the same end offsets, and without unpublished events. One look is
-/// not sufficient: the group that was read last may have published records for the one that was
-/// read first.
+/// Whether a look tells the state of the drain: all of its numbers are of one round, and that began
+/// after the drain did, as the last orders may be newer than an earlier one.
+fn counts(look: &Look, started: Instant) -> bool {
+    look.is_complete() && look.began >= started
+}
+
+/// Two looks without lag, with the same end offsets, and without unpublished events. Between them
+/// the groups had settled all records: nothing was written from the first to the second. One look
+/// is not sufficient: its positions are not of one time, and the group that was read last may have
+/// published records for the one that was read first.
 fn drained(before: Option<&Sample>, sample: &Sample) -> bool {
     let is_done = |sample: &Sample| sample.lag() == 0 && !sample.is_unpublished;
     before.is_some_and(|before| is_done(before) && is_done(sample) && before.end == sample.end)
@@ -74,10 +86,15 @@ fn given_up(last: Option<&Sample>, waited: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::monitoring::rates::Rates;
     use crate::monitoring::sample::Progress;
 
     fn sample(lag: i64, end: i64) -> Sample {
-        let progress = Progress { lag, effects: 5 };
+        let progress = Progress {
+            lag,
+            settled: 7,
+            effects: 5,
+        };
         Sample {
             services: [("payments", progress)].into(),
             end,
@@ -98,6 +115,24 @@ mod tests {
         };
         assert!(!drained(Some(&sample(0, 10)), &unpublished));
         assert!(!drained(Some(&unpublished), &sample(0, 10)));
+    }
+
+    #[test]
+    fn a_late_part_or_an_earlier_look_does_not_count() {
+        let started = Instant::now();
+        let later = started + Duration::from_secs(1);
+        let look = |began, read_at| Look {
+            began,
+            sample: sample(0, 10),
+            rates: Rates::default(),
+            read_at: [("payments", read_at)].into(),
+            positions_at: Some(read_at),
+            faults: Vec::new(),
+        };
+        assert!(counts(&look(started, started), started));
+        assert!(counts(&look(started, later), started));
+        assert!(!counts(&look(later, started), started));
+        assert!(!counts(&look(started, later), later));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::groups::Scope;
 use crate::audit::{Facts, Findings, audit, compare, unbalanced};
 use crate::callers::StreamOutcome;
 use crate::cluster::{Cluster, Offsets};
-use crate::monitoring::sample::store_of;
+use crate::monitoring::store::store_of;
 use crate::shop::Shop;
 use crate::shop::services::{GATEWAY, SERVICES};
 use crate::sources::{Defaults, Span, read_books, read_effects, read_journal, read_topics};

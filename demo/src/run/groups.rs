@@ -6,7 +6,7 @@
 
 use crate::audit::Facts;
 use crate::cluster::{Cluster, Offsets};
-use crate::monitoring::sample::store_of;
+use crate::monitoring::store::store_of;
 use crate::shop::services::SERVICES;
 use anyhow::Context;
 use evenkeel::inbox::SqliteCompletions;

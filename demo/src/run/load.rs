@@ -5,11 +5,12 @@ use crate::args::Args;
 use crate::callers::{HttpLoad, Requests};
 use crate::chaos::{schedule, standstills, turns};
 use crate::cluster::broker::Broker;
+use crate::monitoring::load_meter::{LoadMeter, Measured};
 use crate::monitoring::progress::ProgressDisplay;
-use crate::monitoring::sample::{Watch, is_ready};
+use crate::monitoring::sampler::Watch;
 use crate::shop::provider::Provider;
 use crate::shop::{CUSTOMERS, Shop};
-use crate::supervisor::{Daemon, Process, Program, Supervisor};
+use crate::supervisor::{Daemon, Process, Program, State, Supervisor};
 use anyhow::bail;
 use std::time::{Duration, Instant};
 
@@ -39,14 +40,24 @@ pub(super) fn parts_of(rate: u32) -> (u32, u32) {
 
 impl Load<'_> {
     /// Runs the load until the orders command and the requests over HTTP have ended.
-    pub(super) async fn carry(mut self, args: &Args, seed: u64) -> anyhow::Result<Requests> {
-        let carried = self.until_ended(args, seed).await;
+    pub(super) async fn carry(
+        mut self,
+        args: &Args,
+        seed: u64,
+    ) -> anyhow::Result<(Requests, Measured)> {
+        let mut meter = LoadMeter::new(args.chaos, !cfg!(debug_assertions));
+        let carried = self.until_ended(args, seed, &mut meter).await;
         self.broker.relieve().await?;
         carried?;
-        self.http.finish().await
+        Ok((self.http.finish().await?, meter.measured))
     }
 
-    async fn until_ended(&mut self, args: &Args, seed: u64) -> anyhow::Result<()> {
+    async fn until_ended(
+        &mut self,
+        args: &Args,
+        seed: u64,
+        meter: &mut LoadMeter,
+    ) -> anyhow::Result<()> {
         let (rate, _) = parts_of(args.rate);
         let program = self.shop.orders(args, rate, seed)?;
         let process = Process::start(&program, &mut self.supervisor.guard)?;
@@ -54,7 +65,7 @@ impl Load<'_> {
         let started = Instant::now();
         // Under chaos, faults delay work too, so the lag does not measure the machine.
         let mut pace = (!args.chaos).then(|| RateControl::new(started, args.rate));
-        let mut looked = None;
+        let mut adjusted = None;
         let (blows, turns) = match args.chaos {
             true => (
                 schedule(seed, args.load, self.supervisor.daemons.len()),
@@ -92,12 +103,15 @@ impl Load<'_> {
             for line in self.supervisor.tick().await? {
                 self.display.say(&line);
             }
+            if let Some(line) = meter.observe(Instant::now(), &self.watch.latest()) {
+                self.display.say(&line);
+            }
             if let Some(pace) = &mut pace {
-                self.adjust(pace, &mut looked)?;
+                self.adjust(pace, &mut adjusted)?;
             }
             if show_due <= Instant::now() {
                 show_due += SHOW_INTERVAL;
-                show("placing orders", self.supervisor, self.watch, self.display).await;
+                show("placing orders", self.supervisor, self.watch, self.display);
             }
             if started.elapsed() > args.load + OVERTIME_MAX {
                 bail!(
@@ -124,16 +138,17 @@ impl Load<'_> {
         Ok(orders.is_none())
     }
 
-    /// Lowers the rate if the latest look says so. `looked` is the time of the previous one.
+    /// Lowers the rate if the latest positions require it. `adjusted` is the time of the positions
+    /// that were processed last.
     fn adjust(
         &mut self,
         pace: &mut RateControl,
-        looked: &mut Option<Instant>,
+        adjusted: &mut Option<Instant>,
     ) -> anyhow::Result<()> {
         let look = self.watch.latest();
-        if looked.replace(look.at) != Some(look.at)
-            && let Ok(sample) = &look.sample
-            && let Some((rate, line)) = pace.look(look.at, sample)
+        if let Some(at) = look.positions_at
+            && adjusted.replace(at) != Some(at)
+            && let Some((rate, line)) = pace.look(at, &look.sample)
         {
             let (rate, http) = parts_of(rate);
             self.shop.set_rate(rate)?;
@@ -144,28 +159,17 @@ impl Load<'_> {
     }
 }
 
-/// Displays the latest sample with the states of the daemons.
-pub(super) async fn show(
+/// Displays the latest look with the states of the daemons.
+pub(super) fn show(
     phase: &str,
     supervisor: &Supervisor,
     watch: &Watch,
     display: &mut ProgressDisplay,
 ) {
-    let look = watch.latest();
-    let sample = match look.sample {
-        Ok(sample) => sample,
-        Err(error) => {
-            display.complain(look.at, &format!("no sample: {error}"));
-            return;
-        }
-    };
-    let mut daemons: Vec<(&Daemon, bool)> = Vec::new();
-    for daemon in &supervisor.daemons {
-        // A frozen daemon accepts connections and never answers. Querying it would only cost time.
-        let up = daemon.state == crate::supervisor::State::Up;
-        daemons.push((daemon, up && is_ready(daemon.admin_port).await));
-    }
-    display.show(phase, &sample, look.at.elapsed(), &daemons);
+    let is_ready = |daemon: &Daemon| daemon.state == State::Up && watch.is_ready(daemon.admin_port);
+    let daemons = supervisor.daemons.iter();
+    let daemons: Vec<_> = daemons.map(|daemon| (daemon, is_ready(daemon))).collect();
+    display.show(phase, &watch.latest(), &daemons);
 }
 
 #[cfg(test)]

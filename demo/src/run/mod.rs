@@ -11,9 +11,9 @@ use crate::callers::{Callers, Requests, StreamOutcome};
 use crate::chaos::Conduct;
 use crate::cluster::Cluster;
 use crate::cluster::broker::Broker;
-use crate::monitoring::lag::Lags;
 use crate::monitoring::progress::{ProgressDisplay, tell};
-use crate::monitoring::sample::{Sampler, Watch, is_ready};
+use crate::monitoring::readiness::is_ready;
+use crate::monitoring::sampler::{Sampler, Watch};
 use crate::report::{GatewayReport, Report, ReportInput};
 use crate::shop::build_or_find::Binaries;
 use crate::shop::provider::Provider;
@@ -93,11 +93,9 @@ async fn phases(args: &Args) -> anyhow::Result<Report> {
     let started = Instant::now();
     let callers = Callers::start(shop.gateway_urls(), &from, seed)?;
     produce(&shop.stock(args)?, &mut supervisor).await?;
-    let sampler = Sampler {
-        lags: Lags::new(&cluster.config)?,
-        directory: files.path().to_owned(),
-    };
-    let mut watch = Watch::start(sampler).await;
+    let sampler = Sampler::new(&cluster.config, files.path())?;
+    let admin_ports = supervisor.daemons.iter().map(|daemon| daemon.admin_port);
+    let mut watch = Watch::start(sampler, admin_ports.collect()).await?;
     let (_, http_rate) = load::parts_of(args.rate);
     display.say(&format!(
         "{} orders/s for {} s, {http_rate}/s of them over HTTP, seed {seed}",
@@ -113,7 +111,7 @@ async fn phases(args: &Args) -> anyhow::Result<Report> {
         display: &mut display,
         http: callers.place_orders(http_rate, args.load, &shop.journal(GATEWAY))?,
     };
-    let requests = load.carry(args, seed).await?;
+    let (requests, measured) = load.carry(args, seed).await?;
     if args.chaos {
         display.say(&provider.tell(Conduct::Normal).await?);
     }
@@ -133,6 +131,7 @@ async fn phases(args: &Args) -> anyhow::Result<Report> {
         proven: audited.proven,
         gateway: gateway_report(&requests, &streams),
         stock: audited.stock,
+        measured,
         toll: std::mem::take(&mut supervisor.toll),
         faults,
         remarks: audited.remarks,

@@ -3,11 +3,10 @@
 //! Pure. Checks samples and lowers the rate if lag grows: the demo shows services at work, not a
 //! queue.
 
+use crate::monitoring::rates::{LAG_MAX_S, seconds_of_work};
 use crate::monitoring::sample::Sample;
 use std::time::{Duration, Instant};
 
-/// Maximum lag, in seconds of work.
-const LAG_MAX_S: f64 = 2.0;
 /// Number of consecutive looks above the maximum before the rate is lowered. A rebalance at the
 /// start is shorter.
 const LOOKS: u32 = 3;
@@ -39,13 +38,14 @@ impl RateControl {
         }
     }
 
-    /// Processes a new sample. Returns the new rate and a message if the rate must be lowered.
+    /// Processes a sample whose positions, read at `now`, are new. Returns the new rate and a
+    /// message if the rate must be lowered.
     pub(super) fn look(&mut self, now: Instant, sample: &Sample) -> Option<(u32, String)> {
         let (then, before) = self.before.replace((now, sample.clone()))?;
         let seconds = now.duration_since(then).as_secs_f64().max(0.001);
-        let handled = (sample.settled - before.settled).max(0) as f64 / seconds;
+        let handled = (sample.settled() - before.settled()).max(0) as f64 / seconds;
         let come = handled + (sample.lag() - before.lag()) as f64 / seconds;
-        let waits = sample.lag() as f64 / handled.max(1.0);
+        let waits = seconds_of_work(sample.lag(), handled);
         let is_behind = waits > LAG_MAX_S;
         self.behind = if is_behind { self.behind + 1 } else { 0 };
         if self.quiet_until.is_some_and(|until| now < until) || self.behind < LOOKS {
@@ -75,10 +75,13 @@ mod tests {
     use crate::monitoring::sample::Progress;
 
     fn sample(lag: i64, settled: i64) -> Sample {
-        let progress = Progress { lag, effects: 5 };
+        let progress = Progress {
+            lag,
+            settled,
+            effects: 5,
+        };
         Sample {
             services: [("payments", progress)].into(),
-            settled,
             ..Sample::default()
         }
     }

@@ -8,7 +8,7 @@ pub(crate) mod provider;
 pub(crate) mod services;
 
 use crate::args::Args;
-use crate::monitoring::sample::store_of;
+use crate::monitoring::store::store_of;
 use crate::shop::services::{GATEWAY, SERVICES};
 use crate::supervisor::{Daemon, Program};
 use anyhow::Context;

@@ -60,6 +60,17 @@ const ABOUT_ORDERS: &[Subscription<'static>] = &[
     subscription::<ShipmentDispatched>(),
 ];
 
+/// Whether a service reads a topic: it has a subscription to it, or it is a retry topic of its
+/// group.
+pub(crate) fn is_read_by(service: &str, topic: &str) -> bool {
+    let rest = topic.strip_prefix("retry.");
+    let rest = rest.and_then(|rest| rest.strip_prefix(service));
+    let is_retry = rest.is_some_and(|rest| rest.starts_with('.'));
+    let own = SERVICES.iter().filter(|(name, _)| *name == service);
+    let mut subscriptions = own.flat_map(|(_, subscriptions)| *subscriptions);
+    is_retry || subscriptions.any(|(name, _)| *name == topic)
+}
+
 const fn subscription<T: EventType>() -> Subscription<'static> {
     (T::TOPIC, T::TYPE)
 }
@@ -68,6 +79,20 @@ const fn subscription<T: EventType>() -> Subscription<'static> {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn a_service_reads_its_sources_and_its_own_retry_topics() {
+        let orders = OrderPlaced::TOPIC;
+        assert!(is_read_by("payments", orders));
+        assert!(is_read_by("payments", &format!("retry.payments.{orders}")));
+        assert!(!is_read_by(
+            "payments",
+            &format!("retry.paymentsx.{orders}")
+        ));
+        assert!(!is_read_by("payments", &format!("dlq.payments.{orders}")));
+        assert!(!is_read_by("payments", ShipmentDispatched::TOPIC));
+        assert!(!is_read_by("strangers", orders));
+    }
 
     #[test]
     fn every_subscription_is_on_a_topic_declaring_type_and_service() {

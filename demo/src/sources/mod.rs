@@ -8,5 +8,5 @@ mod stores;
 mod topics;
 
 pub(crate) use journal::{Defaults, read_journal};
-pub(crate) use stores::{count_effects, has_unpublished, read_books, read_effects};
+pub(crate) use stores::{open_store, read_books, read_effects};
 pub(crate) use topics::{Span, read_topics};

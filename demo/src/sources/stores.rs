@@ -7,7 +7,8 @@ use sqlx::{ConnectOptions, Connection, Row};
 use std::path::Path;
 use std::time::Duration;
 
-async fn open(store: &Path) -> anyhow::Result<SqliteConnection> {
+/// A connection to a store that cannot change it.
+pub(crate) async fn open_store(store: &Path) -> anyhow::Result<SqliteConnection> {
     SqliteConnectOptions::new()
         .filename(store)
         .read_only(true)
@@ -19,7 +20,7 @@ async fn open(store: &Path) -> anyhow::Result<SqliteConnection> {
 
 /// All effects of a service in the order of commits.
 pub(crate) async fn read_effects(store: &Path) -> anyhow::Result<Vec<Effect>> {
-    let mut connection = open(store).await?;
+    let mut connection = open_store(store).await?;
     let rows = sqlx::query(
         r#"SELECT source, id, topic, partition, "offset", record_key FROM effects ORDER BY seq"#,
     )
@@ -44,42 +45,9 @@ pub(crate) async fn read_effects(store: &Path) -> anyhow::Result<Vec<Effect>> {
     Ok(rows.iter().map(effect).collect::<Result<_, _>>()?)
 }
 
-/// The number of effects in a store. 0 before the daemon has created it.
-pub(crate) async fn count_effects(store: &Path) -> anyhow::Result<u64> {
-    if !store.exists() {
-        return Ok(0);
-    }
-    let mut connection = open(store).await?;
-    // Rows are only appended, with consecutive numbers, so the highest number is the count.
-    // Counting would read all rows.
-    let count: Option<i64> = sqlx::query_scalar("SELECT max(seq) FROM effects")
-        .fetch_one(&mut connection)
-        .await?;
-    connection.close().await?;
-    Ok(count.unwrap_or_default().unsigned_abs())
-}
-
-/// Whether a store has committed events that its relay has not published. If a relay was killed,
-/// they wait until another one takes over its slots.
-pub(crate) async fn has_unpublished(store: &Path) -> anyhow::Result<bool> {
-    if !store.exists() {
-        return Ok(false);
-    }
-    let mut connection = open(store).await?;
-    let table = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'evenkeel_outbox')";
-    let has_outbox: bool = sqlx::query_scalar(table).fetch_one(&mut connection).await?;
-    let rows = "SELECT EXISTS (SELECT 1 FROM evenkeel_outbox)";
-    let has_unpublished = match has_outbox {
-        true => sqlx::query_scalar(rows).fetch_one(&mut connection).await?,
-        false => false,
-    };
-    connection.close().await?;
-    Ok(has_unpublished)
-}
-
 /// Inventory's levels, and the sums of its moves.
 pub(crate) async fn read_books(store: &Path) -> anyhow::Result<Books> {
-    let mut connection = open(store).await?;
+    let mut connection = open_store(store).await?;
     let levels: Vec<(String, i64)> = sqlx::query_as("SELECT article, available FROM stock")
         .fetch_all(&mut connection)
         .await?;
