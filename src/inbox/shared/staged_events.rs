@@ -46,6 +46,11 @@ impl StagedEvents {
         self.replies.truncate(self.replies_kept);
     }
 
+    /// Whether there is nothing to write.
+    pub(in crate::inbox) fn is_empty(&self) -> bool {
+        self.outgoing.is_empty() && self.replies.is_empty()
+    }
+
     /// The events for the outbox.
     pub(in crate::inbox) fn outgoing(&self) -> &[OutgoingRecord] {
         &self.outgoing
@@ -88,6 +93,6 @@ mod tests {
         let mut staged = StagedEvents::default();
         staged.add_outgoing(Vec::new());
         staged.add_replies(&key("1"), &[]);
-        assert!(staged.outgoing().is_empty() && staged.replies().is_empty());
+        assert!(staged.is_empty());
     }
 }

@@ -164,6 +164,23 @@ impl Store {
         error::failed(&self.path, doing, error)
     }
 
+    /// Writes what the handlers published, or waits until all statements that were sent are executed.
+    async fn write_staged(&self, held: &mut Held) -> Result<(), InboxError> {
+        let Held {
+            transaction,
+            staged,
+            ..
+        } = held;
+        if staged.is_empty() {
+            let waited = transaction.ping().await;
+            return waited.map_err(|error| self.failed("complete", error));
+        }
+        let appended = outbox::sqlite::append(transaction, staged.outgoing()).await;
+        appended.map_err(|error| of_outbox(error, |error| self.failed("publish", error)))?;
+        let stored = statements::store_replies(transaction, staged.replies()).await;
+        stored.map_err(|error| self.failed("complete", error))
+    }
+
     /// Maps an error of a transaction that a handler may have ended.
     fn ended(&self, doing: &'static str, error: sqlx::Error, is_shared: bool) -> InboxError {
         match error::is_end_of_transaction(&error) {
@@ -249,21 +266,15 @@ impl GroupStore for Store {
         forgotten.map_err(|error| self.ended("complete", error, held.is_shared()))
     }
 
-    /// No handler has the transaction any more, so nothing can end it after this check.
+    /// No handler has the transaction any more, so nothing can end it after this check. What is
+    /// written here waits for all statements before it, as a ping does. After a rollback it is
+    /// refused or undone with the transaction.
     async fn prepare(&self, held: &mut Held) -> Result<(), InboxError> {
-        let is_intact = held.is_intact_now().await;
-        if !is_intact.map_err(|error| self.failed("complete", error))? {
+        let written = self.write_staged(held).await;
+        if !held.is_intact() {
             return Err(rolled_back(held));
         }
-        let Held {
-            transaction,
-            staged,
-            ..
-        } = held;
-        let appended = outbox::sqlite::append(transaction, staged.outgoing()).await;
-        appended.map_err(|error| of_outbox(error, |error| self.failed("publish", error)))?;
-        let stored = statements::store_replies(transaction, staged.replies()).await;
-        stored.map_err(|error| self.failed("complete", error))
+        written
     }
 
     async fn commit(&self, held: Held) -> Result<(), InboxError> {

@@ -10,7 +10,7 @@
 //! - Each savepoint has a name of its own. An undo names the savepoint of its turn and fails if it
 //!   was not set; it never undoes the turns before.
 //! - Outside of a transaction, a savepoint would begin one and its release would commit it. The
-//!   [`CommitGuard`] refuses that commit, and [`Held::is_intact_now`] finds the rollback before the
+//!   [`CommitGuard`] refuses that commit, and [`Held::is_intact`] finds the rollback before the
 //!   store commits. Which handler caused it is only known if no other had the transaction
 //!   ([`Held::is_shared`]).
 
@@ -84,11 +84,10 @@ impl Held {
         self.savepoint > u32::from(self.has_savepoint)
     }
 
-    /// Waits until all statements that were sent are executed. Returns whether the transaction is
-    /// still the one that the store began.
-    pub(super) async fn is_intact_now(&mut self) -> Result<bool, sqlx::Error> {
-        self.transaction.ping().await?;
-        Ok(self.commit_guard.is_intact())
+    /// Whether the transaction is still the one that the store began, after all statements that were
+    /// answered.
+    pub(super) fn is_intact(&self) -> bool {
+        self.commit_guard.is_intact()
     }
 
     /// Commits, then ends the turn, in this order: the next writer must find the lock free.
