@@ -1,4 +1,9 @@
 //! Effects in the store of a service.
+//!
+//! - [`effects`], [`shared_rows`]: the workloads
+//! - [`store`]: the store of a turn; [`handlers`]: what inserts the effects
 
 pub(super) mod effects;
+pub(super) mod handlers;
 pub(super) mod shared_rows;
+pub(super) mod store;
