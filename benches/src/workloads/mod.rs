@@ -4,15 +4,19 @@
 //! - [`throughput`]: events per second; [`timing`]: delays; [`stores`]: effects
 //! - [`backlog`]: memory with many waiting records; [`parked`]: assignment with many parked ones
 //! - [`gateway`]: posts and streams over HTTP; [`shop`]: the programs of the shop, end to end
+//! - [`growth`]: how costs grow, as figures
 
 mod backlog;
 mod gateway;
+mod growth;
 mod parked;
 mod shop;
 mod stores;
 mod throughput;
 mod timing;
 
+use crate::charts::Chart;
+use crate::report::Report;
 use crate::spec::{Data, Plan, Spec, Turn};
 use crate::workload::Workload;
 use gateway::{outage, overload, posts, streams};
@@ -42,6 +46,7 @@ impl Workload {
             Self::GatewayOutage => outage::plan(),
             Self::GatewayStreams => streams::plan(),
             Self::Shop => shop::plan(),
+            Self::Growth => growth::plan(),
         }
     }
 
@@ -49,6 +54,7 @@ impl Workload {
     pub(crate) fn written_data(self) -> Data {
         match self {
             Self::Shop => shop::DATA,
+            Self::Growth => growth::WRITTEN,
             _ => consume::DATA,
         }
     }
@@ -74,6 +80,15 @@ impl Workload {
             Self::GatewayOutage => outage::turn(spec).await,
             Self::GatewayStreams => streams::turn(spec).await,
             Self::Shop => Box::pin(shop::turn(spec)).await,
+            Self::Growth => Box::pin(growth::turn(spec)).await,
+        }
+    }
+
+    /// The figures of its report. Only `growth` has some.
+    pub(crate) fn figures(self, report: &Report) -> Vec<Chart> {
+        match self {
+            Self::Growth => growth::figures(report),
+            _ => Vec::new(),
         }
     }
 }
