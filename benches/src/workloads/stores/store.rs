@@ -44,7 +44,10 @@ pub(crate) enum Place {
     /// A file in this folder.
     Sqlite(TempDir),
     /// The database at this URL.
-    Postgres { url: String, _server: TestPostgres },
+    Postgres {
+        url: String,
+        _server: Box<TestPostgres>,
+    },
 }
 
 impl Store {
@@ -56,7 +59,7 @@ impl Store {
                 let server = TestPostgres::start().await.context("no PostgreSQL")?;
                 Place::Postgres {
                     url: server.database().await?,
-                    _server: server,
+                    _server: Box::new(server),
                 }
             }
         };
