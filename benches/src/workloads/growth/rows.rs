@@ -10,8 +10,8 @@
 //! Rows are inserted in the order of their key, evenly spread over all keys: in random order, each
 //! would need another page of a table that is larger than the cache. In SQLite that takes two
 //! passes, since a tree that grows at its end only has full pages, which an inbox does not have.
-//! A row takes 260 bytes and about 4 µs in SQLite: 3 GB and a minute for ten million. It takes about
-//! 280 bytes and 15 µs in PostgreSQL, which has 1 GB of log besides: 4 GB and three minutes.
+//! A row takes 260 bytes and about 4 µs in SQLite: 3 GB and a minute for ten million. It takes
+//! about 280 bytes and 15 µs in PostgreSQL, which has 1 GB of log besides: 4 GB and three minutes.
 //!
 //! The filled tables are on the disk before the measurement starts, and PostgreSQL has vacuumed
 //! and analysed them, which it would do in the background otherwise.
