@@ -1,9 +1,10 @@
 //! The Kafka of a measurement, and its data, which is prepared once.
 
 use crate::measure::result_check::{key, value};
-use crate::order_event::OrderEvent;
+use crate::order_event::{OrderEvent, SOURCE};
 use crate::spec::{Data, Form};
 use anyhow::{Context, anyhow, bail};
+use evenkeel::event::derived_id;
 use evenkeel::kafka::KafkaConfig;
 use evenkeel::kafka::admin::{Admin, NewTopic};
 use evenkeel::testing::{KafkaKind, TestKafka};
@@ -18,6 +19,9 @@ use std::time::Duration;
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Time limit for the brokers to acknowledge the rest of the data.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(120);
+/// Memory for records that are not yet sent: 100,000 large ones, librdkafka's limit, would take
+/// gigabytes.
+const BUFFER_KIB: &str = "65536";
 
 /// The Kafka of a measurement. A started one ends when the value is dropped.
 pub(crate) struct Cluster {
@@ -63,6 +67,7 @@ impl Cluster {
         let form = match form {
             Form::Plain => "plain",
             Form::Event => "events",
+            Form::Derived => "derived",
         };
         let topic = format!("evenkeel-bench.{form}.{records}x{size}.{partitions}p.{keys}k");
         if self.create(&topic, partitions).await? {
@@ -105,7 +110,8 @@ impl Cluster {
     }
 }
 
-fn write(kafka: &KafkaConfig, topic: &str, data: Data) -> anyhow::Result<()> {
+/// Writes the data to an empty topic. Returns when the brokers acknowledged all of it.
+pub(crate) fn write(kafka: &KafkaConfig, topic: &str, data: Data) -> anyhow::Result<()> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &kafka.brokers);
     for (name, value) in &kafka.properties {
@@ -113,7 +119,8 @@ fn write(kafka: &KafkaConfig, topic: &str, data: Data) -> anyhow::Result<()> {
     }
     config
         .set("enable.idempotence", "true")
-        .set("linger.ms", "20");
+        .set("linger.ms", "20")
+        .set("queue.buffering.max.kbytes", BUFFER_KIB);
     let producer: ThreadedProducer<DefaultProducerContext> = config.create()?;
     for number in 0..data.records {
         let (place, within) = (number / data.keys as u64, number % data.keys as u64);
@@ -123,6 +130,12 @@ fn write(kafka: &KafkaConfig, topic: &str, data: Data) -> anyhow::Result<()> {
             Form::Plain => (value(place, data.size).into_bytes(), None),
             Form::Event => {
                 let (value, headers) = OrderEvent::new(key_number, place, data.size).encoded()?;
+                (value, Some(headers))
+            }
+            Form::Derived => {
+                let id = derived_id(SOURCE, &number.to_string(), "bench", 0);
+                let sample = OrderEvent::new(key_number, place, data.size);
+                let (value, headers) = sample.encoded_with_id(id)?;
                 (value, Some(headers))
             }
         };

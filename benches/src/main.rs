@@ -6,8 +6,9 @@
 //! - [`cluster`]: the Kafka and its data; [`order_event`]: the event
 //! - [`measure`]: shared code of turns, the check of their results, processor time and memory;
 //!   [`machine`]: the measured machine
-//! - [`report`]: medians, spread, ratio and aims
+//! - [`report`]: medians, spread, ratio and aims; [`charts`]: figures of them
 
+mod charts;
 mod cluster;
 mod machine;
 mod measure;
@@ -21,11 +22,12 @@ mod workloads;
 use anyhow::bail;
 use clap::{Parser, ValueEnum};
 use cluster::Cluster;
-use evenkeel_program::exit::{self, Ending};
+use evenkeel_program::exit::{self, Ending, Usage};
 use machine::Machine;
 use report::Report;
 use rounds::PreparedContestant;
 use spec::{Data, Spec};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use workload::Workload;
 
@@ -61,6 +63,9 @@ struct Arguments {
     /// Contestant to measure, such as evenkeel-process-crash; may be repeated [default: all].
     #[arg(long = "contestant", value_name = "NAME")]
     contestants: Vec<String>,
+    /// Contestant to leave out, such as rows-10m-postgres; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    without: Vec<String>,
     /// Turns of each contestant [default: by workload].
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     runs: Option<u64>,
@@ -77,6 +82,9 @@ struct Arguments {
     /// Exit code 3 if an aim is missed.
     #[arg(long)]
     aims: bool,
+    /// Folder for the figures of `growth`, which are SVG files; not with other sizes or keys.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["size", "keys"])]
+    figures: Option<PathBuf>,
     /// Format: a table or a JSON object per workload.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -86,7 +94,8 @@ struct Arguments {
 }
 
 /// The help of `all`.
-const ALL: &str = "Every workload but peers, which needs Maven and a JDK";
+const ALL: &str =
+    "Every workload but `peers`, which needs Maven and a JDK, and `growth`, which takes long";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Choice {
@@ -119,6 +128,7 @@ impl ValueEnum for Choice {
             Choice::One(Workload::GatewayStreams),
             Choice::One(Workload::Peers),
             Choice::One(Workload::Shop),
+            Choice::One(Workload::Growth),
         ];
         CHOICES
     }
@@ -158,16 +168,7 @@ async fn take_turn(spec: &str) -> anyhow::Result<Ending> {
 }
 
 async fn measure_workloads(arguments: &Arguments) -> anyhow::Result<Ending> {
-    let mut workloads: Vec<Workload> = Vec::new();
-    for choice in &arguments.workloads {
-        match choice {
-            Choice::All => {
-                let all = Workload::value_variants().iter();
-                workloads.extend(all.filter(|workload| workload.is_in_all()));
-            }
-            Choice::One(workload) => workloads.push(*workload),
-        }
-    }
+    let workloads = arguments.workloads()?;
     let cluster = Cluster::get(arguments.brokers.as_deref()).await?;
     eprintln!("Kafka: {}", cluster.description);
     let (mut valid, mut enough) = (true, true);
@@ -176,6 +177,11 @@ async fn measure_workloads(arguments: &Arguments) -> anyhow::Result<Ending> {
         match arguments.output {
             Output::Table => println!("{}", report.to_table()),
             Output::Json => println!("{}", serde_json::to_string(&report)?),
+        }
+        if let Some(folder) = &arguments.figures {
+            for figure in workload.figures(&report) {
+                figure.write(folder)?;
+            }
         }
         valid &= report.valid;
         let least = arguments.ratio_min.zip(report.ratio);
@@ -195,7 +201,10 @@ async fn run_workload(
     arguments: &Arguments,
     cluster: &Cluster,
 ) -> anyhow::Result<Report> {
-    let plan = workload.plan().only(&arguments.contestants)?;
+    let plan = workload.plan();
+    let plan = plan
+        .only(&arguments.contestants)?
+        .without(&arguments.without)?;
     eprintln!("{}: {}", workload.name(), plan.title);
     let mut contestants = Vec::with_capacity(plan.contestants.len());
     for contestant in &plan.contestants {
@@ -229,6 +238,24 @@ async fn run_workload(
 }
 
 impl Arguments {
+    /// The workloads, with those of `all`.
+    fn workloads(&self) -> Result<Vec<Workload>, Usage> {
+        let mut workloads = Vec::new();
+        for choice in &self.workloads {
+            match choice {
+                Choice::All => {
+                    let all = Workload::value_variants().iter();
+                    workloads.extend(all.filter(|workload| workload.is_in_all()));
+                }
+                Choice::One(workload) => workloads.push(*workload),
+            }
+        }
+        if self.figures.is_some() && !workloads.contains(&Workload::Growth) {
+            return Err(Usage("--figures needs the workload growth".to_owned()));
+        }
+        Ok(workloads)
+    }
+
     /// The data with the sizes that the flags set.
     fn with_sizes(&self, data: Data) -> anyhow::Result<Data> {
         let data = Data {
@@ -261,5 +288,40 @@ mod tests {
             .chain(each.map(Choice::One))
             .collect();
         assert_eq!(Choice::value_variants(), expected);
+    }
+
+    fn parsed(arguments: &str) -> Result<Arguments, clap::Error> {
+        let arguments = arguments.split(' ');
+        Arguments::try_parse_from(["evenkeel-bench"].into_iter().chain(arguments))
+    }
+
+    #[test]
+    fn all_leaves_out_what_needs_more() {
+        let workloads = |arguments| {
+            let arguments = parsed(arguments).expect("valid arguments");
+            arguments.workloads().expect("valid workloads")
+        };
+        let all = workloads("all");
+        let is_left_out = |workload: &&Workload| !all.contains(workload);
+        let left_out = Workload::value_variants().iter().filter(is_left_out);
+        assert_eq!(
+            left_out.collect::<Vec<_>>(),
+            [&Workload::Peers, &Workload::Growth]
+        );
+        assert_eq!(workloads("growth"), [Workload::Growth]);
+    }
+
+    #[test]
+    fn figures_need_growth_with_its_own_sizes() {
+        let growth = parsed("growth --figures f --without rows-10m-sqlite").expect("valid");
+        assert!(growth.workloads().is_ok());
+        let others = parsed("all --figures f").expect("parsed");
+        assert!(others.workloads().is_err());
+        for sizes in ["--size 100", "--keys 10"] {
+            assert!(
+                parsed(&format!("growth --figures f {sizes}")).is_err(),
+                "{sizes}"
+            );
+        }
     }
 }

@@ -26,6 +26,9 @@ pub(crate) struct OrderLine {
     pub(crate) price_cents: i64,
 }
 
+/// The source of the orders.
+pub(crate) const SOURCE: &str = "/bench/samples";
+
 /// The JSON schema of an [`OrderEvent`].
 const SCHEMA: &str = r#"{
   "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -90,18 +93,14 @@ impl OrderEvent {
 
     /// Value and headers of its record.
     pub(crate) fn encoded(self) -> anyhow::Result<(Vec<u8>, OwnedHeaders)> {
-        let record = encode(
-            &Event::new("/bench/samples", self),
-            ContentMode::Binary,
-            None,
-        )?;
-        let mut headers = OwnedHeaders::new();
-        for (name, value) in record.headers.iter() {
-            let key = std::str::from_utf8(name)?;
-            headers = headers.insert(Header { key, value });
-        }
-        let value = record.value.context("an event has a payload")?;
-        Ok((value.to_vec(), headers))
+        encoded(&Event::new(SOURCE, self))
+    }
+
+    /// Value and headers of its record, with this id instead of a new one.
+    pub(crate) fn encoded_with_id(self, id: String) -> anyhow::Result<(Vec<u8>, OwnedHeaders)> {
+        let mut event = Event::new(SOURCE, self);
+        event.attributes.id = id;
+        encoded(&event)
     }
 
     /// A catalogue with its compiled schema.
@@ -110,9 +109,31 @@ impl OrderEvent {
     }
 }
 
+fn encoded(event: &Event<OrderEvent>) -> anyhow::Result<(Vec<u8>, OwnedHeaders)> {
+    let record = encode(event, ContentMode::Binary, None)?;
+    let mut headers = OwnedHeaders::new();
+    for (name, value) in record.headers.iter() {
+        let key = std::str::from_utf8(name)?;
+        headers = headers.insert(Header { key, value });
+    }
+    let value = record.value.context("an event has a payload")?;
+    Ok((value.to_vec(), headers))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rdkafka::message::Headers;
+
+    #[test]
+    fn a_given_id_replaces_the_new_one() {
+        let sample = OrderEvent::new(7, 42, 328);
+        let (_, headers) = sample
+            .encoded_with_id("o-1".to_owned())
+            .expect("it encodes");
+        let id = headers.iter().find(|header| header.key == "ce_id");
+        assert_eq!(id.and_then(|id| id.value), Some(&b"o-1"[..]));
+    }
 
     #[test]
     fn a_sample_has_the_requested_size_and_follows_its_schema() {

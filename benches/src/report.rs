@@ -30,16 +30,17 @@ pub(crate) struct Report {
     machine: Machine,
 }
 
+/// The medians of a contestant.
 #[derive(Debug, Serialize)]
-struct Line {
+pub(crate) struct Line {
     name: String,
-    value: f64,
+    pub(crate) value: f64,
     /// The lowest and the highest value of a turn.
     spread: [f64; 2],
-    us_per_message: Option<f64>,
+    pub(crate) us_per_message: Option<f64>,
     rss_mib: f64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    details: BTreeMap<String, f64>,
+    pub(crate) details: BTreeMap<String, f64>,
     turns: Vec<Turn>,
 }
 
@@ -91,6 +92,11 @@ impl Report {
             kafka,
             machine,
         }
+    }
+
+    /// The medians of a contestant, if it was measured.
+    pub(crate) fn line(&self, contestant: &str) -> Option<&Line> {
+        self.contestants.iter().find(|line| line.name == contestant)
     }
 
     /// Whether every aim was reached.

@@ -24,24 +24,39 @@ pub(crate) struct Plan {
 impl Plan {
     /// The plan of the named contestants, with the aims that need no other. Without names, all of
     /// it.
-    pub(crate) fn only(mut self, names: &[String]) -> Result<Self, Usage> {
+    pub(crate) fn only(self, names: &[String]) -> Result<Self, Usage> {
         if names.is_empty() {
             return Ok(self);
         }
+        self.check(names)?;
+        Ok(self.retain(|name| names.iter().any(|named| named == name)))
+    }
+
+    /// The plan of all contestants but the named ones, with the aims that need none of these.
+    pub(crate) fn without(self, names: &[String]) -> Result<Self, Usage> {
+        self.check(names)?;
+        Ok(self.retain(|name| names.iter().all(|named| named != name)))
+    }
+
+    /// Refuses a name that no contestant has.
+    fn check(&self, names: &[String]) -> Result<(), Usage> {
         let is_known = |name: &&String| self.contestants.iter().any(|known| known.name == **name);
-        if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
-            let known: Vec<&str> = self.contestants.iter().map(|known| known.name).collect();
-            let known = known.join(", ");
-            return Err(Usage(format!(
-                "there is no contestant {unknown}: this workload has {known}"
-            )));
-        }
-        let is_named = |name: &str| names.iter().any(|named| named == name);
+        let Some(unknown) = names.iter().find(|name| !is_known(name)) else {
+            return Ok(());
+        };
+        let known: Vec<&str> = self.contestants.iter().map(|known| known.name).collect();
+        let known = known.join(", ");
+        Err(Usage(format!(
+            "there is no contestant {unknown}: this workload has {known}"
+        )))
+    }
+
+    fn retain(mut self, is_kept: impl Fn(&str) -> bool) -> Self {
         self.contestants
-            .retain(|contestant| is_named(contestant.name));
+            .retain(|contestant| is_kept(contestant.name));
         self.aims
-            .retain(|aim| is_named(aim.contestant) && aim.figure.other().is_none_or(is_named));
-        Ok(self)
+            .retain(|aim| is_kept(aim.contestant) && aim.figure.other().is_none_or(&is_kept));
+        self
     }
 }
 
@@ -70,6 +85,8 @@ pub(crate) enum Form {
     Plain,
     /// A CloudEvent in binary mode.
     Event,
+    /// A CloudEvent as handlers publish them: with a derived id, which has no order.
+    Derived,
 }
 
 /// The input of one turn.
@@ -221,6 +238,18 @@ mod tests {
         assert_eq!(count(&["raw", "evenkeel"]), (2, 2));
         assert_eq!(count(&["evenkeel"]), (1, 1));
         assert_eq!(count(&["raw"]), (1, 0));
+    }
+
+    #[test]
+    fn contestants_are_left_out_with_the_aims_that_need_them() {
+        let count = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let plan = plan().without(&names).expect("known names");
+            (plan.contestants.len(), plan.aims.len())
+        };
+        assert_eq!(count(&[]), (2, 2));
+        assert_eq!(count(&["raw"]), (1, 1));
+        assert_eq!(count(&["evenkeel"]), (1, 0));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Shared code of turns: the loop of a raw consumer, a run of evenkeel's consumer, a rate.
 
-use crate::measure::usage::{Usage, resident_max_mib};
+use crate::measure::usage::{Usage, UsageReading, resident_max_mib};
 use crate::spec::{Spec, Turn};
 use anyhow::{Context, bail};
 use evenkeel::consumer::{Consumer, ConsumerSettings, StopWhen};
@@ -9,12 +9,18 @@ use evenkeel::testing::unique;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::BorrowedMessage;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// A turn fails after this time without a record.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// A turn fails after this time without an effect.
+const EFFECT_MAX: Duration = Duration::from_secs(60);
+/// Interval between two counts of the effects.
+const COUNT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Settings of a raw consumer, tuned like evenkeel's.
 pub(crate) fn raw_config(spec: &Spec) -> ClientConfig {
@@ -77,6 +83,31 @@ pub(crate) fn rate(messages: u64, spent: Usage) -> anyhow::Result<Turn> {
         rss_mib: resident_max_mib()?,
         details: BTreeMap::new(),
     })
+}
+
+/// Counts the effects until there is one for each event. Returns the time at which there was.
+///
+/// # Errors
+/// If there are more, or none was added for a minute.
+pub(crate) async fn wait_for_effects<F: Future<Output = anyhow::Result<u64>>>(
+    events: u64,
+    mut count: impl FnMut() -> F,
+) -> anyhow::Result<UsageReading> {
+    let mut silent_since = (0, Instant::now());
+    loop {
+        let effects = count().await?;
+        match effects.cmp(&events) {
+            Ordering::Less => {}
+            Ordering::Equal => return Ok(UsageReading::now()),
+            Ordering::Greater => bail!("wrong answer: {effects} effects of {events} events"),
+        }
+        if effects > silent_since.0 {
+            silent_since = (effects, Instant::now());
+        } else if silent_since.1.elapsed() > EFFECT_MAX {
+            bail!("{effects} of {events} events, and then nothing");
+        }
+        tokio::time::sleep(COUNT_INTERVAL).await;
+    }
 }
 
 /// The given quantile of the values. Sorts them.

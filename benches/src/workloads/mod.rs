@@ -5,9 +5,11 @@
 //! - [`backlog`]: memory with many waiting records; [`parked`]: assignment with many parked ones
 //! - [`gateway`]: posts and streams over HTTP; [`shop`]: the programs of the shop, end to end
 //! - [`peers`]: the same work by others
+//! - [`growth`]: how costs grow, as figures
 
 mod backlog;
 mod gateway;
+mod growth;
 mod parked;
 mod peers;
 mod shop;
@@ -15,6 +17,8 @@ mod stores;
 mod throughput;
 mod timing;
 
+use crate::charts::Chart;
+use crate::report::Report;
 use crate::spec::{Data, Plan, Spec, Turn};
 use crate::workload::Workload;
 use gateway::{outage, overload, posts, streams};
@@ -47,6 +51,7 @@ impl Workload {
             Self::GatewayStreams => streams::plan(),
             Self::Peers => peers::plan(),
             Self::Shop => shop::plan(),
+            Self::Growth => growth::plan(),
         }
     }
 
@@ -56,6 +61,7 @@ impl Workload {
             Self::Relay => outbox::relay::DATA,
             Self::OutboxPublish => outbox::publish::DATA,
             Self::Shop => shop::DATA,
+            Self::Growth => growth::WRITTEN,
             _ => consume::DATA,
         }
     }
@@ -84,6 +90,15 @@ impl Workload {
             Self::GatewayStreams => streams::turn(spec).await,
             Self::Peers => Box::pin(peers::turn(spec)).await,
             Self::Shop => Box::pin(shop::turn(spec)).await,
+            Self::Growth => Box::pin(growth::turn(spec)).await,
+        }
+    }
+
+    /// The figures of its report. Only `growth` has some.
+    pub(crate) fn figures(self, report: &Report) -> Vec<Chart> {
+        match self {
+            Self::Growth => growth::figures(report),
+            _ => Vec::new(),
         }
     }
 }

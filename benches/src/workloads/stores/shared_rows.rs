@@ -3,30 +3,22 @@
 //! Several connections cannot be faster than one here, because every group needs the rows of every
 //! other. The measurement shows their loss: without countermeasures, each deadlock costs a second.
 
-use crate::measure::run::rate;
+use crate::measure::run::{rate, wait_for_effects};
 use crate::measure::usage::UsageReading;
 use crate::order_event::OrderEvent;
 use crate::spec::{Aim, Bound, Contestant, Data, Figure, Form, Plan, Spec, Turn};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use evenkeel::consumer::{Consumer, ConsumerSettings};
 use evenkeel::event::Event;
 use evenkeel::handler::{HandlerError, Router};
 use evenkeel::inbox::{PostgresInbox, PostgresSettings, PostgresTx};
 use evenkeel::testing::{TestPostgres, unique};
 use sqlx::PgPool;
-use std::cmp::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Maximum number of events that are ready at the same time.
 const CONCURRENCY: usize = 64;
-
-/// Interval between two checks whether all events are handled.
-const CHECK_INTERVAL: Duration = Duration::from_millis(20);
-
-/// A turn fails after this time without an effect.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// Number of rows that all events share.
 const ROWS: u32 = 20;
@@ -81,7 +73,7 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
         .into_iter()
         .map(|(consumer, stop)| tokio::spawn(consumer.run(stop)));
     let members: Vec<_> = members.collect();
-    let last = wait_for_effects(&pool, spec.data.records).await?;
+    let last = wait_for_effects(spec.data.records, || taken(&pool)).await?;
     stop.cancel();
     for member in members {
         member.await??;
@@ -104,21 +96,8 @@ fn router(first: &Arc<OnceLock<UsageReading>>, inbox: PostgresInbox) -> Router {
     Router::new().on(take).with_inbox(inbox)
 }
 
-/// The time at which every event had taken effect. Fails if one did so twice.
-async fn wait_for_effects(pool: &PgPool, events: u64) -> anyhow::Result<UsageReading> {
-    let mut silent_since = (0, Instant::now());
-    loop {
-        let taken: i64 = sqlx::query_scalar(TAKEN).fetch_one(pool).await?;
-        match taken.unsigned_abs().cmp(&events) {
-            Ordering::Less => {}
-            Ordering::Equal => return Ok(UsageReading::now()),
-            Ordering::Greater => bail!("wrong answer: {taken} effects of {events} events"),
-        }
-        if taken > silent_since.0 {
-            silent_since = (taken, Instant::now());
-        } else if silent_since.1.elapsed() > SILENCE_MAX {
-            bail!("{taken} of {events} events, and then nothing");
-        }
-        tokio::time::sleep(CHECK_INTERVAL).await;
-    }
+/// The number of effects so far.
+async fn taken(pool: &PgPool) -> anyhow::Result<u64> {
+    let taken: i64 = sqlx::query_scalar(TAKEN).fetch_one(pool).await?;
+    Ok(taken.unsigned_abs())
 }
