@@ -19,7 +19,7 @@ use super::statements;
 use super::write_lock_queue::WriteTurn;
 use crate::inbox::group_commit::HandedOut;
 use crate::inbox::shared::staged_events::StagedEvents;
-use sqlx::{Connection as _, Sqlite, SqliteConnection, Transaction};
+use sqlx::{Sqlite, SqliteConnection, Transaction};
 use std::ops::{Deref, DerefMut};
 
 /// A write transaction and its turn. Dropping it queues the rollback at once, then ends the turn.

@@ -17,6 +17,7 @@ use crate::workloads::stores::handlers::{CommitMode, Seen};
 use crate::workloads::stores::store::{Store, StoreKind};
 use anyhow::{Context, bail};
 use evenkeel::consumer::{Consumer, ConsumerSettings};
+use evenkeel::handler::Router;
 use evenkeel::kafka::KafkaConfig;
 use evenkeel::kafka::admin::{Admin, GroupDescription};
 use std::sync::Arc;
@@ -74,7 +75,11 @@ pub(super) async fn turn(spec: &Spec, point: &Point) -> anyhow::Result<Turn> {
 }
 
 /// A member of the store's group, which counts what its handler has inserted.
-async fn member(spec: &Spec, store: &Store, handled: &Arc<AtomicU64>) -> anyhow::Result<Consumer> {
+async fn member(
+    spec: &Spec,
+    store: &Store,
+    handled: &Arc<AtomicU64>,
+) -> anyhow::Result<Consumer<Router>> {
     let mode = CommitMode::Group;
     let handled = Arc::clone(handled);
     let seen: Seen = Arc::new(move |_: &OrderEvent| {
