@@ -1,12 +1,14 @@
 //! The `notifications` service: one message to the customer per event of an order.
 //!
 //! A message depends only on its own event, so every order of arrival gives correct messages.
-//! Writing the row stands for passing the message to a mail service.
+//! Writing the row stands for passing the message to a mail service. The events of a type that wait
+//! at the same time are one batch, and are written in one call to the store.
 
 use crate::daemon::Service;
-use crate::effect_journal;
-use evenkeel::event::{Event, EventType};
-use evenkeel::handler::{Context, HandlerError, Router};
+use crate::effect_journal::values::{padded, placeholders};
+use crate::effect_journal::{Effect, journaled};
+use evenkeel::event::EventType;
+use evenkeel::handler::{Delivered, HandlerError, Router};
 use evenkeel::inbox::SqliteTx;
 use shop_schemas::{
     OrderCancelled, OrderPlaced, PaymentAuthorized, PaymentDeclined, ShipmentDispatched,
@@ -32,25 +34,34 @@ CREATE TABLE IF NOT EXISTS messages (
 CREATE INDEX IF NOT EXISTS messages_of_order ON messages (order_id);
 ";
 
+/// Writes the rows of messages.
+const INSERT: &str = "
+    INSERT INTO messages (order_id, text)
+        SELECT * FROM (VALUES /*messages*/) WHERE column1 IS NOT NULL";
+
 fn handlers(router: Router) -> Router {
     router
-        .on(notify::<OrderPlaced>)
-        .on(notify::<OrderCancelled>)
-        .on(notify::<PaymentAuthorized>)
-        .on(notify::<PaymentDeclined>)
-        .on(notify::<StockReserved>)
-        .on(notify::<StockRejected>)
-        .on(notify::<StockReleased>)
-        .on(notify::<ShipmentDispatched>)
+        .on_batch(notify::<OrderPlaced>)
+        .on_batch(notify::<OrderCancelled>)
+        .on_batch(notify::<PaymentAuthorized>)
+        .on_batch(notify::<PaymentDeclined>)
+        .on_batch(notify::<StockReserved>)
+        .on_batch(notify::<StockRejected>)
+        .on_batch(notify::<StockReleased>)
+        .on_batch(notify::<ShipmentDispatched>)
 }
 
 async fn notify<T: Notice>(
-    event: Event<T>,
-    context: Context,
+    events: Vec<Delivered<T>>,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effect_journal::record(&mut tx, &context, &event.attributes).await?;
-    write(&mut tx, &event.data).await?;
+    let messages: Vec<_> = events
+        .iter()
+        .map(|Delivered { event, context, .. }| {
+            Message::about(&event.data, Effect::of(context, &event.attributes))
+        })
+        .collect();
+    write(&mut tx, &messages).await?;
     Ok(())
 }
 
@@ -62,16 +73,42 @@ pub trait Notice: EventType + Sync {
     fn text(&self) -> String;
 }
 
-/// Writes the message of an event.
+/// A message to be written.
+#[derive(Debug)]
+pub struct Message<'a> {
+    effect: Effect<'a>,
+    order_id: &'a str,
+    text: String,
+}
+
+impl<'a> Message<'a> {
+    /// The message about an event, whose handling has this effect.
+    pub fn about<T: Notice>(notice: &'a T, effect: Effect<'a>) -> Self {
+        Self {
+            effect,
+            order_id: notice.order_id(),
+            text: notice.text(),
+        }
+    }
+}
+
+/// Writes messages and their effects, in one call to the store.
 ///
 /// # Errors
 /// If the store fails.
-pub async fn write<T: Notice>(store: &mut SqliteConnection, notice: &T) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO messages (order_id, text) VALUES (?, ?)")
-        .bind(notice.order_id())
-        .bind(notice.text())
-        .execute(store)
-        .await?;
+pub async fn write(
+    store: &mut SqliteConnection,
+    messages: &[Message<'_>],
+) -> Result<(), sqlx::Error> {
+    let effects: Vec<_> = messages.iter().map(|message| message.effect).collect();
+    let insert = INSERT.replace("/*messages*/", &placeholders(2, messages.len()));
+    let mut query = journaled(&effects, &insert);
+    for message in padded(messages) {
+        query = query
+            .bind(message.map(|message| message.order_id))
+            .bind(message.map(|message| message.text.as_str()));
+    }
+    query.execute(store).await?;
     Ok(())
 }
 
@@ -109,7 +146,7 @@ fn price(cents: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::store;
+    use crate::testing::{effect, effects, store};
 
     #[test]
     fn a_price_has_two_decimals() {
@@ -119,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_event_writes_its_own_message() {
+    async fn each_event_of_a_batch_writes_its_own_message() {
         let mut store = store(SCHEMA).await;
         let cancelled = OrderCancelled {
             order_id: "o-1".to_owned(),
@@ -130,19 +167,20 @@ mod tests {
             amount_cents: 1_999,
             authorization: "a-1".to_owned(),
         };
-        write(&mut store, &cancelled).await.unwrap();
-        write(&mut store, &authorized).await.unwrap();
+        let messages = [
+            Message::about(&cancelled, effect("e-1")),
+            Message::about(&authorized, effect("e-2")),
+            Message::about(&cancelled, effect("e-3")),
+        ];
+        write(&mut store, &messages).await.unwrap();
         let texts: Vec<String> =
             sqlx::query_scalar("SELECT text FROM messages WHERE order_id = 'o-1' ORDER BY seq")
                 .fetch_all(&mut store)
                 .await
                 .unwrap();
-        assert_eq!(
-            texts,
-            [
-                "your order o-1 is cancelled: changed my mind",
-                "your payment of 19.99 for order o-1 is authorized",
-            ]
-        );
+        let cancellation = "your order o-1 is cancelled: changed my mind";
+        let authorization = "your payment of 19.99 for order o-1 is authorized";
+        assert_eq!(texts, [cancellation, authorization, cancellation]);
+        assert_eq!(effects(&mut store).await, ["e-1", "e-2", "e-3"]);
     }
 }

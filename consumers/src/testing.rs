@@ -1,17 +1,40 @@
-//! Shared code of the services' unit tests: a store in memory, and permutations of events.
+//! Shared code of the services' unit tests: a store in memory, effects, and permutations of events.
 
-use sqlx::{Connection, SqliteConnection};
+use crate::effect_journal::{self, Effect};
+use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
-/// An empty store in memory with a service's tables.
-pub(crate) async fn store(schema: &'static str) -> SqliteConnection {
+/// An empty store in memory with the journal and a service's tables.
+pub(crate) async fn store(schema: &str) -> SqliteConnection {
     let mut store = SqliteConnection::connect("sqlite::memory:")
         .await
         .expect("SQLite in memory needs nothing");
-    sqlx::raw_sql(schema)
+    let schema = [effect_journal::SCHEMA, schema].concat();
+    sqlx::raw_sql(AssertSqlSafe(schema))
         .execute(&mut store)
         .await
         .expect("the service's tables are valid SQL");
     store
+}
+
+/// The effect of an event with this id.
+pub(crate) fn effect(id: &str) -> Effect<'_> {
+    Effect {
+        source: "/test",
+        id,
+        ty: "test.v1",
+        topic: "tests",
+        partition: 3,
+        offset: 17,
+        key: Some(b"key"),
+    }
+}
+
+/// The ids of the journal's rows, in their order.
+pub(crate) async fn effects(store: &mut SqliteConnection) -> Vec<String> {
+    sqlx::query_scalar("SELECT id FROM effects ORDER BY seq")
+        .fetch_all(store)
+        .await
+        .expect("the store has a journal")
 }
 
 /// Every permutation of `items`.

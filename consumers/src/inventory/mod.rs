@@ -10,7 +10,7 @@
 //! available or reserved.
 
 use crate::daemon::Service;
-use crate::effect_journal;
+use crate::effect_journal::Effect;
 use evenkeel::event::Event;
 use evenkeel::handler::{Context, HandlerError, Router};
 use evenkeel::inbox::SqliteTx;
@@ -68,8 +68,8 @@ async fn stock_received(
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effect_journal::record(&mut tx, &context, &event.attributes).await?;
-    receive(&mut tx, &event.data).await?;
+    let effect = Effect::of(&context, &event.attributes);
+    receive(&mut tx, effect, &event.data).await?;
     Ok(())
 }
 
@@ -78,8 +78,8 @@ async fn order_placed(
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effect_journal::record(&mut tx, &context, &event.attributes).await?;
-    match reserve(&mut tx, &event.data).await? {
+    let effect = Effect::of(&context, &event.attributes);
+    match reserve(&mut tx, effect, &event.data).await? {
         Some(Answer::Reserved(reserved)) => context.publish(reserved),
         Some(Answer::Rejected(rejected)) => context.publish(rejected),
         None => Ok(()),
@@ -91,10 +91,10 @@ async fn order_cancelled(
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effect_journal::record(&mut tx, &context, &event.attributes).await?;
+    let effect = Effect::of(&context, &event.attributes);
     release_and_publish(
         &mut tx,
-        &context,
+        (&context, effect),
         &event.data.order_id,
         "the order was cancelled",
     )
@@ -106,10 +106,10 @@ async fn payment_declined(
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effect_journal::record(&mut tx, &context, &event.attributes).await?;
+    let effect = Effect::of(&context, &event.attributes);
     release_and_publish(
         &mut tx,
-        &context,
+        (&context, effect),
         &event.data.order_id,
         "the payment was declined",
     )
@@ -119,11 +119,11 @@ async fn payment_declined(
 /// Releases the reservation of an order, if it has one, and publishes that.
 async fn release_and_publish(
     store: &mut SqliteConnection,
-    context: &Context,
+    (context, effect): (&Context, Effect<'_>),
     order_id: &str,
     reason: &str,
 ) -> Result<(), HandlerError> {
-    match release(store, order_id, reason).await? {
+    match release(store, effect, order_id, reason).await? {
         Some(released) => context.publish(released),
         None => Ok(()),
     }

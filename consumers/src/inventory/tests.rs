@@ -1,9 +1,9 @@
 //! Every arrival order of a delivery, an order, its declined payment and its cancellation.
 
 use super::*;
-use crate::testing::{permutations, store};
+use crate::testing::{effect, effects, permutations, store};
 use shop_schemas::OrderLine;
-use sqlx::SqliteConnection;
+use sqlx::{Connection, SqliteConnection};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
@@ -53,12 +53,18 @@ async fn play(store: &mut SqliteConnection, events: &[Kind]) -> (Vec<Answer>, us
     let mut releases = 0;
     for event in events {
         match event {
-            Kind::Received => receive(store, &delivery("tea", 5)).await.unwrap(),
+            Kind::Received => receive(store, effect("e-1"), &delivery("tea", 5))
+                .await
+                .unwrap(),
             Kind::Placed => {
-                answers.extend(reserve(store, &order("o-1", &[("tea", 5)])).await.unwrap());
+                answers.extend(
+                    reserve(store, effect("e-1"), &order("o-1", &[("tea", 5)]))
+                        .await
+                        .unwrap(),
+                );
             }
             Kind::Declined | Kind::Cancelled => {
-                let released = release(store, "o-1", "over").await.unwrap();
+                let released = release(store, effect("e-1"), "o-1", "over").await.unwrap();
                 releases += usize::from(released.is_some());
             }
         }
@@ -68,6 +74,7 @@ async fn play(store: &mut SqliteConnection, events: &[Kind]) -> (Vec<Answer>, us
             "after {event:?} of {events:?}"
         );
     }
+    assert_eq!(effects(store).await.len(), events.len(), "{events:?}");
     (answers, releases)
 }
 
@@ -108,10 +115,15 @@ async fn orders_are_answered_once_and_finished_orders_hold_no_stock() {
 #[tokio::test]
 async fn an_order_is_reserved_completely_or_not_at_all() {
     let mut store = store(SCHEMA).await;
-    receive(&mut store, &delivery("tea", 5)).await.unwrap();
-    receive(&mut store, &delivery("rice", 1)).await.unwrap();
+    receive(&mut store, effect("e-1"), &delivery("tea", 5))
+        .await
+        .unwrap();
+    receive(&mut store, effect("e-1"), &delivery("rice", 1))
+        .await
+        .unwrap();
     let answer = reserve(
         &mut store,
+        effect("e-1"),
         &order("o-1", &[("tea", 5), ("rice", 2), ("salt", 1)]),
     )
     .await;
@@ -125,22 +137,105 @@ async fn an_order_is_reserved_completely_or_not_at_all() {
 #[tokio::test]
 async fn an_article_named_twice_is_asked_for_as_often() {
     let mut store = store(SCHEMA).await;
-    receive(&mut store, &delivery("tea", 5)).await.unwrap();
+    receive(&mut store, effect("e-1"), &delivery("tea", 5))
+        .await
+        .unwrap();
     let twice = order("o-1", &[("tea", 3), ("tea", 3)]);
-    let answer = reserve(&mut store, &twice).await.unwrap();
+    let answer = reserve(&mut store, effect("e-1"), &twice).await.unwrap();
     assert!(matches!(answer, Some(Answer::Rejected(_))), "{answer:?}");
     let fits = order("o-2", &[("tea", 3), ("tea", 2)]);
-    let answer = reserve(&mut store, &fits).await.unwrap();
+    let answer = reserve(&mut store, effect("e-1"), &fits).await.unwrap();
     assert!(matches!(answer, Some(Answer::Reserved(_))), "{answer:?}");
     assert_eq!(level(&mut store, "tea").await, (0, 5));
-    assert!(release(&mut store, "o-2", "over").await.unwrap().is_some());
+    assert!(
+        release(&mut store, effect("e-1"), "o-2", "over")
+            .await
+            .unwrap()
+            .is_some()
+    );
     assert_eq!(level(&mut store, "tea").await, (5, 0));
+}
+
+#[tokio::test]
+async fn each_line_of_an_article_named_twice_is_a_move() {
+    let mut store = store(SCHEMA).await;
+    receive(&mut store, effect("e-1"), &delivery("tea", 5))
+        .await
+        .unwrap();
+    let order = order("o-1", &[("tea", 1), ("tea", 2)]);
+    let answer = reserve(&mut store, effect("e-2"), &order).await.unwrap();
+    let Some(Answer::Reserved(reserved)) = answer else {
+        panic!("{answer:?}");
+    };
+    let released = release(&mut store, effect("e-3"), "o-1", "over").await;
+    assert_eq!(released.unwrap().unwrap().lines, reserved.lines);
+    let moves: Vec<(String, i64, String)> =
+        sqlx::query_as("SELECT kind, quantity, reference FROM stock_moves ORDER BY seq")
+            .fetch_all(&mut store)
+            .await
+            .unwrap();
+    let row =
+        |kind: &str, quantity, reference: &str| (kind.to_owned(), quantity, reference.to_owned());
+    let expected = [
+        row("received", 5, "d-1"),
+        row("reserved", 1, "o-1"),
+        row("reserved", 2, "o-1"),
+        row("released", 1, "o-1"),
+        row("released", 2, "o-1"),
+    ];
+    assert_eq!(moves, expected);
+    assert_eq!(audit(&mut store).await.unwrap(), []);
+    assert_eq!(effects(&mut store).await, ["e-1", "e-2", "e-3"]);
+}
+
+#[tokio::test]
+async fn repeated_events_are_journaled_and_change_nothing() {
+    let mut store = store(SCHEMA).await;
+    receive(&mut store, effect("e-1"), &delivery("tea", 5))
+        .await
+        .unwrap();
+    let order = order("o-1", &[("tea", 2), ("salt", 0)]);
+    for again in [false, true] {
+        let answer = reserve(&mut store, effect("e-2"), &order).await.unwrap();
+        assert_eq!(answer.is_none(), again, "{answer:?}");
+        assert_eq!(level(&mut store, "tea").await, (3, 2));
+    }
+    for again in [false, true] {
+        let released = release(&mut store, effect("e-3"), "o-1", "over").await;
+        assert_eq!(released.unwrap().is_none(), again);
+        assert_eq!(level(&mut store, "tea").await, (5, 0));
+    }
+    assert_eq!(effects(&mut store).await.len(), 5);
+}
+
+/// A level that is wrong already must not hide in a sum.
+#[tokio::test]
+async fn a_level_that_would_become_negative_fails_the_transaction() {
+    let mut store = store(SCHEMA).await;
+    receive(&mut store, effect("e-1"), &delivery("tea", 5))
+        .await
+        .unwrap();
+    let order = order("o-1", &[("tea", 2)]);
+    reserve(&mut store, effect("e-2"), &order).await.unwrap();
+    sqlx::raw_sql("UPDATE stock SET reserved = 1")
+        .execute(&mut store)
+        .await
+        .unwrap();
+    let mut transaction = store.begin().await.unwrap();
+    let released = release(&mut transaction, effect("e-3"), "o-1", "over").await;
+    let message = released.unwrap_err().to_string();
+    assert!(message.contains("CHECK"), "{message}");
+    transaction.rollback().await.unwrap();
+    assert_eq!(level(&mut store, "tea").await, (3, 1));
+    assert_eq!(effects(&mut store).await, ["e-1", "e-2"]);
 }
 
 #[tokio::test]
 async fn audit_finds_a_stock_level_changed_behind_its_back() {
     let mut store = store(SCHEMA).await;
-    receive(&mut store, &delivery("tea", 5)).await.unwrap();
+    receive(&mut store, effect("e-1"), &delivery("tea", 5))
+        .await
+        .unwrap();
     sqlx::raw_sql("UPDATE stock SET available = available + 1")
         .execute(&mut store)
         .await
@@ -153,5 +248,9 @@ async fn audit_finds_a_stock_level_changed_behind_its_back() {
 #[tokio::test]
 async fn an_order_without_lines_is_refused() {
     let mut store = store(SCHEMA).await;
-    assert!(reserve(&mut store, &order("o-1", &[])).await.is_err());
+    assert!(
+        reserve(&mut store, effect("e-1"), &order("o-1", &[]))
+            .await
+            .is_err()
+    );
 }

@@ -1,26 +1,28 @@
 //! The `orderboard` service: the state of each order.
 //!
 //! An order's state is a function of its set of facts ([`State::of`]), not of their order: every
-//! interleaving of the topics gives the same state. A fact never changes.
+//! interleaving of the topics gives the same state. A fact never changes. The events of a type that
+//! wait at the same time are one batch.
 
 use crate::daemon::Service;
-use crate::effect_journal;
-use evenkeel::event::{Event, EventType};
-use evenkeel::handler::{Context, HandlerError, Router};
+use crate::effect_journal::Effect;
+use evenkeel::event::EventType;
+use evenkeel::handler::{Delivered, HandlerError, Outcome, Router};
 use evenkeel::inbox::SqliteTx;
 use shop_schemas::{
     OrderCancelled, OrderPlaced, PaymentAuthorized, PaymentDeclined, ShipmentDispatched,
     StockRejected, StockReleased, StockReserved,
 };
-use sqlx::SqliteConnection;
 
 mod api;
 pub mod cache;
 mod cache_updater;
 pub mod command;
+mod facts;
 pub mod queries;
 mod state;
 
+pub use facts::{NewFact, learn};
 pub use state::{Fact, State};
 
 /// The service.
@@ -49,25 +51,35 @@ CREATE TABLE IF NOT EXISTS facts (
 
 fn handlers(router: Router) -> Router {
     router
-        .on(note::<OrderPlaced>)
-        .on(note::<OrderCancelled>)
-        .on(note::<PaymentAuthorized>)
-        .on(note::<PaymentDeclined>)
-        .on(note::<StockReserved>)
-        .on(note::<StockRejected>)
-        .on(note::<StockReleased>)
-        .on(note::<ShipmentDispatched>)
+        .on_batch(note::<OrderPlaced>)
+        .on_batch(note::<OrderCancelled>)
+        .on_batch(note::<PaymentAuthorized>)
+        .on_batch(note::<PaymentDeclined>)
+        .on_batch(note::<StockReserved>)
+        .on_batch(note::<StockRejected>)
+        .on_batch(note::<StockReleased>)
+        .on_batch(note::<ShipmentDispatched>)
 }
 
 async fn note<T: Telling>(
-    event: Event<T>,
-    context: Context,
+    events: Vec<Delivered<T>>,
     mut tx: SqliteTx,
-) -> Result<(), HandlerError> {
-    effect_journal::record(&mut tx, &context, &event.attributes).await?;
-    let at = event.attributes.time.unwrap_or_else(jiff::Timestamp::now);
-    learn(&mut tx, &event.data, at).await?;
-    Ok(())
+) -> Result<Vec<Outcome>, HandlerError> {
+    let facts: Vec<_> = events
+        .iter()
+        .map(|Delivered { event, context, .. }| {
+            let at = event.attributes.time.unwrap_or_else(jiff::Timestamp::now);
+            event
+                .data
+                .new_fact(Effect::of(context, &event.attributes), at)
+        })
+        .collect();
+    let states = learn(&mut tx, &facts).await?;
+    let outcome = |state: Result<State, String>| match state {
+        Ok(_) => Outcome::Done,
+        Err(reason) => Outcome::Retry(HandlerError::permanent(reason)),
+    };
+    Ok(states.into_iter().map(outcome).collect())
 }
 
 /// An event that contains a fact about an order.
@@ -78,45 +90,17 @@ pub trait Telling: EventType + Sync {
     fn order_id(&self) -> &str;
     /// Details of the fact.
     fn detail(&self) -> String;
-}
 
-/// Records the fact of an event, and the resulting state. A known fact changes nothing.
-///
-/// # Errors
-/// If the store fails, or contains a fact that this version does not know.
-pub async fn learn<T: Telling>(
-    store: &mut SqliteConnection,
-    event: &T,
-    at: jiff::Timestamp,
-) -> Result<State, HandlerError> {
-    sqlx::query(
-        "INSERT INTO facts (order_id, fact, detail, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-    )
-    .bind(event.order_id())
-    .bind(T::FACT.as_str())
-    .bind(event.detail())
-    .bind(format!("{at:.6}"))
-    .execute(&mut *store)
-    .await?;
-    let known: Vec<String> = sqlx::query_scalar("SELECT fact FROM facts WHERE order_id = ?")
-        .bind(event.order_id())
-        .fetch_all(&mut *store)
-        .await?;
-    let known: Vec<Fact> = known
-        .iter()
-        .map(|fact| fact.parse())
-        .collect::<Result<_, _>>()
-        .map_err(HandlerError::permanent)?;
-    let state = State::of(&known);
-    sqlx::query(
-        "INSERT INTO orders (order_id, state) VALUES (?, ?)
-         ON CONFLICT (order_id) DO UPDATE SET state = excluded.state",
-    )
-    .bind(event.order_id())
-    .bind(state.as_str())
-    .execute(store)
-    .await?;
-    Ok(state)
+    /// The fact of this event, which happened at this time and whose handling has this effect.
+    fn new_fact<'a>(&'a self, effect: Effect<'a>, at: jiff::Timestamp) -> NewFact<'a> {
+        NewFact {
+            effect,
+            order_id: self.order_id(),
+            fact: Self::FACT,
+            detail: self.detail(),
+            at,
+        }
+    }
 }
 
 macro_rules! tellings {

@@ -13,7 +13,7 @@ mod provider_span;
 use crate::daemon::layer::Layered;
 use crate::daemon::options::Options;
 use crate::daemon::{self, Service};
-use crate::effect_journal;
+use crate::effect_journal::{Effect, journaled};
 use crate::provider::Answer;
 use clap::{Args, Command, FromArgMatches};
 use evenkeel::event::{Event, derived_id};
@@ -21,7 +21,7 @@ use evenkeel::handler::{Context, HandlerError, Router, State};
 use evenkeel::inbox::SqliteTx;
 use provider_service::{Answers, ProviderService};
 use shop_schemas::{OrderCancelled, OrderPlaced, PaymentAuthorized, PaymentDeclined};
-use sqlx::SqliteConnection;
+use sqlx::{Row, SqliteConnection};
 use std::process::ExitCode;
 
 /// The largest total that is authorized, in cents.
@@ -95,9 +95,9 @@ async fn order_placed(
     State(answers): State<Answers>,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effect_journal::record(&mut tx, &context, &event.attributes).await?;
+    let effect = Effect::of(&context, &event.attributes);
     let answer = answers.of(&event.attributes.id);
-    match decide(&mut tx, &event.data, answer).await? {
+    match decide(&mut tx, effect, &event.data, answer).await? {
         Some(Decision::Authorized(authorized)) => context.publish(authorized),
         Some(Decision::Declined(declined)) => context.publish(declined),
         None => Ok(()),
@@ -109,8 +109,8 @@ async fn order_cancelled(
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effect_journal::record(&mut tx, &context, &event.attributes).await?;
-    void(&mut tx, &event.data).await?;
+    let effect = Effect::of(&context, &event.attributes);
+    void(&mut tx, effect, &event.data).await?;
     Ok(())
 }
 
@@ -123,87 +123,90 @@ pub enum Decision {
     Declined(PaymentDeclined),
 }
 
-/// Decides on a placed order and stores the decision. Returns `None` if it was decided before. The
-/// provider's answer decides if there is one.
+/// Stores the decision on an order, and declines an order that was cancelled before. Returns the
+/// stored decision. An order that was decided before is not changed, and no row is returned.
+const DECIDE: &str = "
+    INSERT INTO payments (order_id, state, amount_cents, authorization, reason)
+        VALUES (?, ?, ?, ?, ?)
+        ON CONFLICT (order_id) DO UPDATE SET
+            state = 'declined', amount_cents = excluded.amount_cents,
+            authorization = NULL, reason = 'the order was cancelled'
+        WHERE payments.amount_cents IS NULL
+        RETURNING authorization, reason";
+
+/// Decides on a placed order and stores the decision with its effect, in one call to the store.
+/// Returns `None` if it was decided before. The provider's answer decides if there is one.
 ///
 /// # Errors
 /// If the store fails, or the amount exceeds its range.
 pub async fn decide(
     store: &mut SqliteConnection,
+    effect: Effect<'_>,
     order: &OrderPlaced,
     answer: Option<Answer>,
 ) -> Result<Option<Decision>, HandlerError> {
     let amount = i64::try_from(order.total_cents).map_err(HandlerError::permanent)?;
-    let known: Option<(Option<i64>,)> =
-        sqlx::query_as("SELECT amount_cents FROM payments WHERE order_id = ?")
-            .bind(&order.order_id)
-            .fetch_optional(&mut *store)
-            .await?;
-    if let Some((Some(_),)) = known {
-        return Ok(None);
-    }
-    let answer = if known.is_some() {
-        declined("the order was cancelled".to_owned())
-    } else if order.total_cents > AMOUNT_CENTS_MAX {
-        declined(format!(
-            "the total is above the limit of {AMOUNT_CENTS_MAX} cents"
-        ))
+    let answer = if order.total_cents > AMOUNT_CENTS_MAX {
+        Answer::Declined {
+            reason: format!("the total is above the limit of {AMOUNT_CENTS_MAX} cents"),
+        }
     } else {
         answer.unwrap_or_else(|| Answer::Authorized {
             authorization: derived_id("/shop/payments", &order.order_id, "authorization", 0),
         })
     };
-    let decision = match answer {
-        Answer::Authorized { authorization } => Decision::Authorized(PaymentAuthorized {
-            order_id: order.order_id.clone(),
-            amount_cents: order.total_cents,
+    let (state, authorization, reason) = match answer {
+        Answer::Authorized { authorization } => ("authorized", Some(authorization), None),
+        Answer::Declined { reason } => ("declined", None, Some(reason)),
+    };
+    let decided = journaled(&[effect], DECIDE)
+        .bind(&order.order_id)
+        .bind(state)
+        .bind(amount)
+        .bind(authorization)
+        .bind(reason)
+        .fetch_optional(store)
+        .await?;
+    let Some(decided) = decided else {
+        return Ok(None);
+    };
+    let order_id = order.order_id.clone();
+    let amount_cents = order.total_cents;
+    Ok(Some(match decided.try_get("authorization")? {
+        Some(authorization) => Decision::Authorized(PaymentAuthorized {
+            order_id,
+            amount_cents,
             authorization,
         }),
-        Answer::Declined { reason } => Decision::Declined(PaymentDeclined {
-            order_id: order.order_id.clone(),
-            amount_cents: order.total_cents,
-            reason,
+        None => Decision::Declined(PaymentDeclined {
+            order_id,
+            amount_cents,
+            reason: decided.try_get("reason")?,
         }),
-    };
-    let (state, authorization, reason) = match &decision {
-        Decision::Authorized(event) => ("authorized", Some(&event.authorization), None),
-        Decision::Declined(event) => ("declined", None, Some(&event.reason)),
-    };
-    sqlx::query(
-        "INSERT OR REPLACE INTO payments (order_id, state, amount_cents, authorization, reason)
-         VALUES (?, ?, ?, ?, ?)",
-    )
-    .bind(&order.order_id)
-    .bind(state)
-    .bind(amount)
-    .bind(authorization)
-    .bind(reason)
-    .execute(store)
-    .await?;
-    Ok(Some(decision))
+    }))
 }
 
-fn declined(reason: String) -> Answer {
-    Answer::Declined { reason }
-}
+/// Voids the payment of an order.
+const VOID: &str = "
+    INSERT INTO payments (order_id, state, reason) VALUES (?, 'void', ?)
+        ON CONFLICT (order_id) DO UPDATE SET state = 'void', reason = excluded.reason
+        WHERE state = 'authorized'";
 
-/// Voids the payment of a cancelled order. A declined payment remains declined.
+/// Voids the payment of a cancelled order, and stores the effect. A declined payment remains
+/// declined.
 ///
 /// # Errors
 /// If the store fails.
 pub async fn void(
     store: &mut SqliteConnection,
+    effect: Effect<'_>,
     cancelled: &OrderCancelled,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO payments (order_id, state, reason) VALUES (?, 'void', ?)
-         ON CONFLICT (order_id) DO UPDATE SET state = 'void', reason = excluded.reason
-         WHERE state = 'authorized'",
-    )
-    .bind(&cancelled.order_id)
-    .bind(&cancelled.reason)
-    .execute(store)
-    .await?;
+    journaled(&[effect], VOID)
+        .bind(&cancelled.order_id)
+        .bind(&cancelled.reason)
+        .execute(store)
+        .await?;
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Every arrival order of an order and its cancellation.
 
 use super::*;
-use crate::testing::{permutations, store};
+use crate::testing::{effect, effects, permutations, store};
 
 fn placed(total_cents: u64) -> OrderPlaced {
     OrderPlaced {
@@ -45,7 +45,9 @@ async fn totals_up_to_the_limit_are_authorized_larger_ones_declined() {
         (AMOUNT_CENTS_MAX + 1, false),
     ] {
         let mut store = store(SCHEMA).await;
-        let decision = decide(&mut store, &placed(total), None).await.unwrap();
+        let decision = decide(&mut store, effect("e-1"), &placed(total), None)
+            .await
+            .unwrap();
         assert_eq!(
             matches!(decision, Some(Decision::Authorized(_))),
             authorized,
@@ -60,14 +62,26 @@ async fn totals_up_to_the_limit_are_authorized_larger_ones_declined() {
 async fn an_order_is_decided_once() {
     let mut store = store(SCHEMA).await;
     assert!(
-        decide(&mut store, &placed(100), None)
+        decide(&mut store, effect("e-1"), &placed(100), None)
             .await
             .unwrap()
             .is_some()
     );
-    assert_eq!(decide(&mut store, &placed(100), None).await.unwrap(), None);
-    void(&mut store, &cancelled()).await.unwrap();
-    assert_eq!(decide(&mut store, &placed(100), None).await.unwrap(), None);
+    assert_eq!(
+        decide(&mut store, effect("e-1"), &placed(100), None)
+            .await
+            .unwrap(),
+        None
+    );
+    void(&mut store, effect("e-2"), &cancelled()).await.unwrap();
+    assert_eq!(
+        decide(&mut store, effect("e-1"), &placed(100), None)
+            .await
+            .unwrap(),
+        None
+    );
+    assert_eq!(state(&mut store).await, "void");
+    assert_eq!(effects(&mut store).await, ["e-1", "e-1", "e-2", "e-1"]);
 }
 
 #[tokio::test]
@@ -77,9 +91,13 @@ async fn a_cancelled_order_holds_no_authorization_whichever_event_comes_first() 
         let mut decisions = Vec::new();
         for is_cancellation in &cancelled_at {
             if *is_cancellation {
-                void(&mut store, &cancelled()).await.unwrap();
+                void(&mut store, effect("e-2"), &cancelled()).await.unwrap();
             } else {
-                decisions.extend(decide(&mut store, &placed(100), None).await.unwrap());
+                decisions.extend(
+                    decide(&mut store, effect("e-1"), &placed(100), None)
+                        .await
+                        .unwrap(),
+                );
             }
         }
         assert_eq!(decisions.len(), 1);
@@ -92,7 +110,11 @@ async fn a_cancelled_order_holds_no_authorization_whichever_event_comes_first() 
 #[tokio::test]
 async fn an_amount_that_the_store_cannot_hold_is_refused() {
     let mut store = store(SCHEMA).await;
-    assert!(decide(&mut store, &placed(u64::MAX), None).await.is_err());
+    assert!(
+        decide(&mut store, effect("e-1"), &placed(u64::MAX), None)
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -101,7 +123,7 @@ async fn the_providers_answer_counts_but_not_for_a_cancelled_order() {
         authorization: "a-1".to_owned(),
     };
     let mut fresh = store(SCHEMA).await;
-    let decision = decide(&mut fresh, &placed(100), Some(authorized())).await;
+    let decision = decide(&mut fresh, effect("e-1"), &placed(100), Some(authorized())).await;
     let Ok(Some(Decision::Authorized(event))) = decision else {
         panic!("{decision:?}");
     };
@@ -109,8 +131,11 @@ async fn the_providers_answer_counts_but_not_for_a_cancelled_order() {
     let mut fresh = store(SCHEMA).await;
     let decision = decide(
         &mut fresh,
+        effect("e-1"),
         &placed(100),
-        Some(declined("no money".to_owned())),
+        Some(Answer::Declined {
+            reason: "no money".to_owned(),
+        }),
     )
     .await;
     let Ok(Some(Decision::Declined(event))) = decision else {
@@ -118,10 +143,25 @@ async fn the_providers_answer_counts_but_not_for_a_cancelled_order() {
     };
     assert_eq!(event.reason, "no money");
     let mut cancelled_before = store(SCHEMA).await;
-    void(&mut cancelled_before, &cancelled()).await.unwrap();
-    let decision = decide(&mut cancelled_before, &placed(100), Some(authorized())).await;
-    assert!(
-        matches!(decision, Ok(Some(Decision::Declined(_)))),
-        "{decision:?}"
-    );
+    void(&mut cancelled_before, effect("e-2"), &cancelled())
+        .await
+        .unwrap();
+    let decision = decide(
+        &mut cancelled_before,
+        effect("e-1"),
+        &placed(100),
+        Some(authorized()),
+    )
+    .await;
+    let Ok(Some(Decision::Declined(event))) = decision else {
+        panic!("{decision:?}");
+    };
+    assert_eq!(event.reason, "the order was cancelled");
+    let stored: (Option<i64>, Option<String>, Option<String>) =
+        sqlx::query_as("SELECT amount_cents, authorization, reason FROM payments")
+            .fetch_one(&mut cancelled_before)
+            .await
+            .unwrap();
+    assert_eq!(stored, (Some(100), None, Some(event.reason)));
+    assert_eq!(state(&mut cancelled_before).await, "declined");
 }

@@ -7,7 +7,7 @@
 //! stock that inventory takes back stands for the returned goods.
 
 use crate::daemon::Service;
-use crate::effect_journal;
+use crate::effect_journal::{Effect, journaled};
 use evenkeel::event::{Event, EventType, derived_id};
 use evenkeel::handler::{Context, HandlerError, Router};
 use evenkeel::inbox::SqliteTx;
@@ -15,7 +15,7 @@ use shop_schemas::{
     OrderCancelled, PaymentAuthorized, ReservedLine, ShipmentDispatched, StockReleased,
     StockReserved,
 };
-use sqlx::SqliteConnection;
+use sqlx::{Row, SqliteConnection};
 
 /// The service.
 pub const SERVICE: Service = Service {
@@ -50,9 +50,9 @@ async fn record_fact<T: DispatchFact>(
     context: Context,
     mut tx: SqliteTx,
 ) -> Result<(), HandlerError> {
-    effect_journal::record(&mut tx, &context, &event.attributes).await?;
+    let effect = Effect::of(&context, &event.attributes);
     let (order_id, fact) = event.data.into_fact();
-    match learn(&mut tx, &order_id, fact).await? {
+    match learn(&mut tx, effect, &order_id, fact).await? {
         Some(dispatched) => context.publish(dispatched),
         None => Ok(()),
     }
@@ -93,8 +93,21 @@ pub enum Fact {
     Barred(String),
 }
 
-/// Records a fact about an order and dispatches the order if the fact completes it. Returns `None`
-/// if there is nothing to dispatch now.
+/// Adds a fact to an order. Then gives the order its tracking number, if the fact completes it, and
+/// returns its lines in this case only.
+const LEARN: &str = "
+    INSERT INTO shipments (order_id, authorization, lines, barred) VALUES (?, ?, ?, ?)
+        ON CONFLICT (order_id) DO UPDATE SET
+            authorization = coalesce(authorization, excluded.authorization),
+            lines = coalesce(lines, excluded.lines),
+            barred = coalesce(barred, excluded.barred);
+    UPDATE shipments SET tracking = ?
+        WHERE order_id = ? AND tracking IS NULL
+            AND authorization IS NOT NULL AND lines IS NOT NULL AND barred IS NULL
+        RETURNING lines";
+
+/// Records a fact about an order with its effect, and dispatches the order if the fact completes
+/// it, in one call to the store. Returns `None` if there is nothing to dispatch now.
 ///
 /// The first fact of a kind is final: a second one changes nothing.
 ///
@@ -102,6 +115,7 @@ pub enum Fact {
 /// If the store fails, or contains lines that are not JSON.
 pub async fn learn(
     store: &mut SqliteConnection,
+    effect: Effect<'_>,
     order_id: &str,
     fact: Fact,
 ) -> Result<Option<ShipmentDispatched>, HandlerError> {
@@ -110,35 +124,25 @@ pub async fn learn(
         Fact::Reserved(lines) => (None, Some(serde_json::to_string(&lines)?), None),
         Fact::Barred(reason) => (None, None, Some(reason)),
     };
-    let ready: Option<String> = sqlx::query_scalar(
-        "INSERT INTO shipments (order_id, authorization, lines, barred) VALUES (?, ?, ?, ?)
-         ON CONFLICT (order_id) DO UPDATE SET
-             authorization = coalesce(authorization, excluded.authorization),
-             lines = coalesce(lines, excluded.lines),
-             barred = coalesce(barred, excluded.barred)
-         RETURNING CASE WHEN authorization IS NOT NULL AND barred IS NULL AND tracking IS NULL
-                        THEN lines END",
-    )
-    .bind(order_id)
-    .bind(authorization)
-    .bind(lines)
-    .bind(barred)
-    .fetch_one(&mut *store)
-    .await?;
-    let Some(lines) = ready else {
+    let tracking = derived_id("/shop/shipping", order_id, "tracking", 0);
+    let completed = journaled(&[effect], LEARN)
+        .bind(order_id)
+        .bind(authorization)
+        .bind(lines)
+        .bind(barred)
+        .bind(&tracking)
+        .bind(order_id)
+        .fetch_optional(store)
+        .await?;
+    let Some(completed) = completed else {
         return Ok(None);
     };
-    let dispatched = ShipmentDispatched {
+    let lines: &str = completed.try_get("lines")?;
+    Ok(Some(ShipmentDispatched {
         order_id: order_id.to_owned(),
-        tracking: derived_id("/shop/shipping", order_id, "tracking", 0),
-        lines: serde_json::from_str(&lines)?,
-    };
-    sqlx::query("UPDATE shipments SET tracking = ? WHERE order_id = ?")
-        .bind(&dispatched.tracking)
-        .bind(order_id)
-        .execute(store)
-        .await?;
-    Ok(Some(dispatched))
+        tracking,
+        lines: serde_json::from_str(lines)?,
+    }))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Every arrival order of authorization, reservation and cancellation.
 
 use super::*;
-use crate::testing::{permutations, store};
+use crate::testing::{effect, effects, permutations, store};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
@@ -36,7 +36,11 @@ async fn an_order_ships_once_if_complete_before_any_cancellation() {
             let mut dispatched = Vec::new();
             // Each fact twice: a second one of a kind must change nothing.
             for kind in order.iter().flat_map(|kind| [kind, kind]) {
-                dispatched.extend(learn(&mut store, "o-1", fact(*kind)).await.unwrap());
+                dispatched.extend(
+                    learn(&mut store, effect("e-1"), "o-1", fact(*kind))
+                        .await
+                        .unwrap(),
+                );
             }
             let before_cancellation: Vec<_> = order
                 .iter()
@@ -44,6 +48,13 @@ async fn an_order_ships_once_if_complete_before_any_cancellation() {
                 .collect();
             let complete = before_cancellation.len() == 2;
             assert_eq!(dispatched.len(), usize::from(complete), "{order:?}");
+            let tracking: Option<String> = sqlx::query_scalar("SELECT tracking FROM shipments")
+                .fetch_one(&mut store)
+                .await
+                .unwrap();
+            let published = dispatched.pop().map(|dispatched| dispatched.tracking);
+            assert_eq!(tracking, published, "{order:?}");
+            assert_eq!(effects(&mut store).await.len(), 2 * order.len());
         }
     }
 }
@@ -53,10 +64,10 @@ async fn the_tracking_number_follows_from_the_order() {
     let mut numbers = Vec::new();
     for order_id in ["o-1", "o-1", "o-2"] {
         let mut store = store(SCHEMA).await;
-        learn(&mut store, order_id, fact(Kind::Reserved))
+        learn(&mut store, effect("e-1"), order_id, fact(Kind::Reserved))
             .await
             .unwrap();
-        let dispatched = learn(&mut store, order_id, fact(Kind::Authorized))
+        let dispatched = learn(&mut store, effect("e-1"), order_id, fact(Kind::Authorized))
             .await
             .unwrap();
         numbers.push(dispatched.unwrap().tracking);
@@ -68,10 +79,10 @@ async fn the_tracking_number_follows_from_the_order() {
 #[tokio::test]
 async fn a_shipment_holds_the_reserved_lines() {
     let mut store = store(SCHEMA).await;
-    learn(&mut store, "o-1", fact(Kind::Reserved))
+    learn(&mut store, effect("e-1"), "o-1", fact(Kind::Reserved))
         .await
         .unwrap();
-    let dispatched = learn(&mut store, "o-1", fact(Kind::Authorized))
+    let dispatched = learn(&mut store, effect("e-1"), "o-1", fact(Kind::Authorized))
         .await
         .unwrap();
     let lines = dispatched.unwrap().lines;

@@ -2,10 +2,11 @@
 
 use crate::process::WITHIN;
 use evenkeel::testing::{ChildProcess, Finished};
-use shop_consumers::orderboard;
+use shop_consumers::effect_journal::{self, Effect};
+use shop_consumers::orderboard::{self, Telling};
 use shop_schemas::{OrderCancelled, PaymentAuthorized};
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use std::path::Path;
 
 const PAYMENTS: &str = env!("CARGO_BIN_EXE_payments");
@@ -108,7 +109,8 @@ async fn board(path: &Path) {
         .connect()
         .await
         .unwrap();
-    sqlx::raw_sql(orderboard::SERVICE.schema)
+    let schema = [effect_journal::SCHEMA, orderboard::SERVICE.schema].concat();
+    sqlx::raw_sql(AssertSqlSafe(schema))
         .execute(&mut store)
         .await
         .unwrap();
@@ -122,8 +124,17 @@ async fn board(path: &Path) {
         order_id: "o-2".to_owned(),
         reason: "changed my mind".to_owned(),
     };
-    orderboard::learn(&mut store, &paid, at).await.unwrap();
-    orderboard::learn(&mut store, &cancelled, at).await.unwrap();
+    let effect = Effect {
+        source: "/test",
+        id: "e-1",
+        ty: "test.v1",
+        topic: "tests",
+        partition: 0,
+        offset: 0,
+        key: None,
+    };
+    let facts = [paid.new_fact(effect, at), cancelled.new_fact(effect, at)];
+    orderboard::learn(&mut store, &facts).await.unwrap();
     store.close().await.unwrap();
 }
 

@@ -6,16 +6,28 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use shop_consumers::daemon::Service;
+use shop_consumers::effect_journal::{self, Effect};
 use shop_consumers::inventory::{self, Answer};
-use shop_consumers::orderboard::{self, State};
+use shop_consumers::orderboard::{self, State, Telling};
 use shop_consumers::payments::{self, Decision};
 use shop_consumers::shipping::{self, Fact};
 use shop_schemas::*;
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use std::collections::{BTreeMap, BTreeSet};
 
 const SEEDS: u64 = 40;
 const ORDERS: usize = 12;
+
+/// The effect of every event: the journal accepts equal ones.
+const EFFECT: Effect<'static> = Effect {
+    source: "/test",
+    id: "e-1",
+    ty: "test.v1",
+    topic: "tests",
+    partition: 0,
+    offset: 0,
+    key: None,
+};
 
 /// Topic and key: events of one lane keep their order.
 type Lane = (&'static str, String);
@@ -73,7 +85,8 @@ struct Shop {
 
 async fn store(service: &Service) -> SqliteConnection {
     let mut store = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-    sqlx::raw_sql(service.schema)
+    let schema = [effect_journal::SCHEMA, service.schema].concat();
+    sqlx::raw_sql(AssertSqlSafe(schema))
         .execute(&mut store)
         .await
         .unwrap();
@@ -127,14 +140,16 @@ impl Shop {
     async fn pay(&mut self, event: ShopEvent) {
         match event {
             ShopEvent::Placed(event) => {
-                match payments::decide(&mut self.payments, &event, None).await {
+                match payments::decide(&mut self.payments, EFFECT, &event, None).await {
                     Ok(Some(Decision::Authorized(event))) => self.publish(event),
                     Ok(Some(Decision::Declined(event))) => self.publish(event),
                     other => panic!("not decided: {other:?}"),
                 }
             }
             ShopEvent::Cancelled(event) => {
-                payments::void(&mut self.payments, &event).await.unwrap();
+                payments::void(&mut self.payments, EFFECT, &event)
+                    .await
+                    .unwrap();
             }
             _ => {}
         }
@@ -143,9 +158,11 @@ impl Shop {
     async fn stock(&mut self, event: ShopEvent) {
         let store = &mut self.inventory;
         let over = match event {
-            ShopEvent::Received(event) => return inventory::receive(store, &event).await.unwrap(),
+            ShopEvent::Received(event) => {
+                return inventory::receive(store, EFFECT, &event).await.unwrap();
+            }
             ShopEvent::Placed(event) => {
-                return match inventory::reserve(store, &event).await {
+                return match inventory::reserve(store, EFFECT, &event).await {
                     Ok(Some(Answer::Reserved(event))) => self.publish(event),
                     Ok(Some(Answer::Rejected(event))) => self.publish(event),
                     other => panic!("not answered: {other:?}"),
@@ -155,7 +172,10 @@ impl Shop {
             ShopEvent::Declined(event) => event.order_id,
             _ => return,
         };
-        if let Some(event) = inventory::release(store, &over, "over").await.unwrap() {
+        if let Some(event) = inventory::release(store, EFFECT, &over, "over")
+            .await
+            .unwrap()
+        {
             self.publish(event);
         }
     }
@@ -168,7 +188,7 @@ impl Shop {
             ShopEvent::Cancelled(event) => (event.order_id, Fact::Barred(event.reason)),
             _ => return,
         };
-        let dispatched = shipping::learn(&mut self.shipping, &order_id, fact)
+        let dispatched = shipping::learn(&mut self.shipping, EFFECT, &order_id, fact)
             .await
             .unwrap();
         if let Some(event) = dispatched {
@@ -177,19 +197,20 @@ impl Shop {
     }
 
     async fn board(&mut self, event: ShopEvent) {
-        let (store, at) = (&mut self.orderboard, jiff::Timestamp::UNIX_EPOCH);
-        match event {
-            ShopEvent::Placed(event) => orderboard::learn(store, &event, at).await,
-            ShopEvent::Cancelled(event) => orderboard::learn(store, &event, at).await,
-            ShopEvent::Reserved(event) => orderboard::learn(store, &event, at).await,
-            ShopEvent::Rejected(event) => orderboard::learn(store, &event, at).await,
-            ShopEvent::Released(event) => orderboard::learn(store, &event, at).await,
-            ShopEvent::Authorized(event) => orderboard::learn(store, &event, at).await,
-            ShopEvent::Declined(event) => orderboard::learn(store, &event, at).await,
-            ShopEvent::Dispatched(event) => orderboard::learn(store, &event, at).await,
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        let fact = match &event {
+            ShopEvent::Placed(event) => event.new_fact(EFFECT, at),
+            ShopEvent::Cancelled(event) => event.new_fact(EFFECT, at),
+            ShopEvent::Reserved(event) => event.new_fact(EFFECT, at),
+            ShopEvent::Rejected(event) => event.new_fact(EFFECT, at),
+            ShopEvent::Released(event) => event.new_fact(EFFECT, at),
+            ShopEvent::Authorized(event) => event.new_fact(EFFECT, at),
+            ShopEvent::Declined(event) => event.new_fact(EFFECT, at),
+            ShopEvent::Dispatched(event) => event.new_fact(EFFECT, at),
             ShopEvent::Received(_) => return,
-        }
-        .unwrap();
+        };
+        let states = orderboard::learn(&mut self.orderboard, &[fact]).await;
+        assert!(states.unwrap()[0].is_ok());
     }
 
     /// Orders with an event of this type. Each has at most one.

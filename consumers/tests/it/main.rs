@@ -1,5 +1,6 @@
 //! Integration tests of the shop's daemons.
 //!
+//! - `batches`: events in batches have one effect each
 //! - `cache`: the orderboard's instances share their answers in Redis, and none depends on it
 //! - `command_line`: exit codes and messages of the binaries, and the output of `orderboard`
 //! - `daemons`: the whole shop as processes on a cluster
@@ -11,6 +12,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod batches;
 mod cache;
 mod command_line;
 mod daemons;
