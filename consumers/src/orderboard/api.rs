@@ -146,8 +146,10 @@ fn known_version(headers: &HeaderMap) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{SCHEMA, learn};
+    use super::super::{SCHEMA, Telling, learn};
     use super::*;
+    use crate::effect_journal;
+    use crate::testing::effect;
     use axum::body::Body;
     use axum::http::Request;
     use shop_schemas::OrderCancelled;
@@ -159,8 +161,10 @@ mod tests {
         let options = SqliteConnectOptions::new().filename(path);
         let options = options.create_if_missing(true);
         let mut store = options.connect().await.expect("a store");
-        let made = sqlx::raw_sql(SCHEMA).execute(&mut store).await;
-        made.expect("its tables");
+        for schema in [effect_journal::SCHEMA, SCHEMA] {
+            let made = sqlx::raw_sql(schema).execute(&mut store).await;
+            made.expect("its tables");
+        }
         store
     }
 
@@ -169,7 +173,8 @@ mod tests {
             order_id: order_id.to_owned(),
             reason: "changed my mind".to_owned(),
         };
-        let learnt = learn(store, &event, jiff::Timestamp::now()).await;
+        let fact = event.new_fact(effect("e-1"), jiff::Timestamp::now());
+        let learnt = learn(store, &[fact]).await;
         learnt.expect("a fact is stored");
     }
 

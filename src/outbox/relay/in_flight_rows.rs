@@ -188,6 +188,11 @@ impl InFlightRows {
         !is_whole
     }
 
+    /// Whether there may be a row to send.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// The next row to send. `may_send` returns whether a slot is leased.
     pub(super) fn next(&mut self, may_send: impl Fn(i16) -> bool) -> Option<StoredRow> {
         loop {

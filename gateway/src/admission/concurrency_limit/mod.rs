@@ -20,7 +20,7 @@
 //!   10 s of refusals, the limit is halved for two windows; what is measured then is the baseline.
 //! - A request that the store refused, or that timed out, shrinks the limit by a tenth, at most
 //!   once per round trip.
-//! - Requests that come back as they were told may exceed the limit by half: see
+//! - Requests that come back as they were told may double the limit: see
 //!   [`ConcurrencyLimit::overdraft`].
 
 mod latency;
@@ -41,7 +41,7 @@ const DROP_FACTOR: f64 = 0.9;
 /// The time between two probes of the baseline while requests are refused.
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// The least that [`ConcurrencyLimit::overdraft`] is.
-const OVERDRAFT_MIN: u32 = 4;
+const OVERDRAFT_MIN: u32 = 8;
 /// A pause since the last finished request of this many usual gaps means that the store stalls.
 const STALL_GAPS: f64 = 10.0;
 
@@ -164,9 +164,10 @@ impl ConcurrencyLimit {
     }
 
     /// By how many requests those that return may exceed the limit. Under overload new requests
-    /// fill the limit at once; without this, a request that comes back as told finds no place.
+    /// fill the limit at once; without this, a request that comes back as told finds no place. Those
+    /// of some 10 ms come at once when the processors were busy elsewhere.
     pub(super) fn overdraft(&self) -> u32 {
-        self.limit().div_ceil(2).max(OVERDRAFT_MIN)
+        self.limit().max(OVERDRAFT_MIN)
     }
 
     /// The time that a request takes at present; none if nothing was measured in the last second.

@@ -118,7 +118,7 @@ fn cancelled_requests_change_nothing_but_the_places() {
 }
 
 #[test]
-fn requests_that_return_exceed_the_limit_by_half() {
+fn requests_that_return_double_the_limit() {
     let now = Instant::now();
     let mut limit = limit_of(20, 20, 20, now);
     while limit.try_acquire(now, Arrival::New) {}
@@ -126,7 +126,7 @@ fn requests_that_return_exceed_the_limit_by_half() {
     while limit.try_acquire(now, Arrival::Returning) {
         returned += 1;
     }
-    assert_eq!((returned, limit.in_flight()), (10, 30));
+    assert_eq!((returned, limit.in_flight()), (20, 40));
 }
 
 #[test]

@@ -128,7 +128,7 @@ impl Decision {
             per_second,
             // A part of what those that return may take beyond the limit: bursts can meet where
             // two of the ledger's times do.
-            burst: self.concurrency.overdraft() / 4,
+            burst: self.concurrency.overdraft() / 8,
             random: candidate.random,
         };
         self.ledger.book(&refused, now)

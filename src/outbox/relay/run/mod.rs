@@ -14,11 +14,12 @@
 //! left, and others would leave the rest to it.
 
 mod finish;
+mod send;
 
 use super::super::OutboxError;
 use super::super::store::{RowId, Store};
 use super::answer_limit::AnswerLimit;
-use super::in_flight_rows::{InFlightRows, RowSettled, SendOutcome};
+use super::in_flight_rows::InFlightRows;
 use super::slot_leases::{self, SlotLeases};
 use super::{RelayReport, RelaySettings, telemetry};
 use crate::publisher::{PublishError, Publisher};
@@ -29,7 +30,7 @@ use futures_util::{FutureExt, StreamExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// The component's name in health.
@@ -78,6 +79,8 @@ pub(super) struct RelayTask {
     store_down_until: Option<Instant>,
     /// The store is not called until then, to gather work for one round.
     next_round_at: Instant,
+    /// Ready rows wait until then while others are being sent, to be sent together.
+    next_burst_at: Instant,
     /// Counted during the run; completed at its end.
     report: RelayReport,
 }
@@ -108,6 +111,7 @@ impl RelayTask {
             measure_at: now,
             store_down_until: None,
             next_round_at: now,
+            next_burst_at: now,
             report: RelayReport::default(),
         }
     }
@@ -205,7 +209,8 @@ impl RelayTask {
             None if self.has_store_work() => self.next_round_at,
             None => self.renew_at.min(self.measure_at).max(self.next_round_at),
         };
-        let others = [self.in_flight.next_wake(), self.leases.next_end()];
+        let burst_at = self.in_flight.has_ready().then_some(self.next_burst_at);
+        let others = [self.in_flight.next_wake(), self.leases.next_end(), burst_at];
         others.into_iter().flatten().fold(store_at, Instant::min)
     }
 
@@ -394,82 +399,6 @@ impl RelayTask {
         let note = format!("{held} keys wait behind a refused event; see: evenkeel outbox status");
         self.reporter
             .set_note(COMPONENT, (held > 0).then_some(note));
-        Ok(())
-    }
-
-    /// Hands rows to the publisher. Waits for room in the publisher's buffer beside all other work,
-    /// but not for longer than the slot's lease.
-    fn send(&mut self) {
-        let now = Instant::now();
-        let leases = &self.leases;
-        let is_ours = |slot| leases.until(slot).is_some_and(|until| now < until);
-        while let Some(row) = self.in_flight.next(is_ours) {
-            let Some(until) = leases.until(row.slot) else {
-                continue;
-            };
-            let publisher = self.publisher.clone();
-            let key = row.key_hash;
-            let send = async move {
-                let record = match row.record {
-                    Ok(record) => record,
-                    Err(reason) => {
-                        let topic = row.topic;
-                        return (key, Some(Err(PublishError::TooLarge { topic, reason })));
-                    }
-                };
-                let Ok(enqueued) = timeout_at(until, publisher.enqueue_record(record)).await else {
-                    return (key, None);
-                };
-                let published = match enqueued {
-                    Ok(receipt) => receipt.await.map(drop),
-                    Err(error) => Err(error),
-                };
-                (key, Some(published))
-            };
-            self.sends.push(send.boxed());
-        }
-    }
-
-    /// Records the result of a send. Refusals of the topic (no such topic, no permission) are
-    /// distinguished from those of the row, because the former will meet its other keys too.
-    ///
-    /// # Errors
-    /// [`OutboxError::Producer`] if the producer is unusable.
-    fn settle(&mut self, (key, sent): Sent) -> Result<(), OutboxError> {
-        let outcome = match sent {
-            None => SendOutcome::NotSent,
-            Some(Ok(())) => SendOutcome::Published,
-            Some(Err(error @ PublishError::Fatal(_))) => return Err(OutboxError::Producer(error)),
-            Some(Err(error @ PublishError::Unknown { .. })) => {
-                SendOutcome::Unknown(error.to_string())
-            }
-            Some(Err(error @ (PublishError::Refused { .. } | PublishError::NoTopic { .. }))) => {
-                SendOutcome::Refused(error.to_string())
-            }
-            Some(Err(error)) => SendOutcome::Unfit(error.to_string()),
-        };
-        let settled = self
-            .in_flight
-            .settle(key, outcome, Instant::now(), rand::random());
-        let Some(settled) = settled else {
-            return Ok(());
-        };
-        match &settled {
-            RowSettled::Published { .. } => self.report.published += 1,
-            RowSettled::Held {
-                row,
-                reason,
-                needs_mark,
-                ..
-            } => {
-                self.report.failed += 1;
-                if *needs_mark {
-                    self.marks.insert(row.clone(), reason.clone());
-                }
-            }
-            RowSettled::Delayed { .. } => self.report.failed += 1,
-        }
-        telemetry::row_settled(&settled);
         Ok(())
     }
 

@@ -1,0 +1,104 @@
+//! Hands rows to the publisher and records the results.
+//!
+//! Owns when ready rows are sent: in bursts, so that those that are ready at about the same time
+//! share requests.
+
+use super::super::in_flight_rows::{RowSettled, SendOutcome};
+use super::super::telemetry;
+use super::{RelayTask, Sent};
+use crate::outbox::OutboxError;
+use crate::publisher::PublishError;
+use futures_util::FutureExt;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// How long ready rows wait for the acknowledgements of the rows that were sent before. Most arrive
+/// earlier, and the next burst follows at once: the interval bounds what a slow partition costs the
+/// others.
+///
+/// Rows that are sent together share requests. And librdkafka's idempotent producer keeps one
+/// request of a partition in flight once that has five records; its thread spends the time until the
+/// answer in a busy loop if more records come meanwhile.
+const BURST_INTERVAL: Duration = Duration::from_millis(100);
+
+impl RelayTask {
+    /// Hands rows to the publisher, in bursts. Waits for room in the publisher's buffer beside all
+    /// other work, but not for longer than the slot's lease.
+    pub(super) fn send(&mut self) {
+        let now = Instant::now();
+        if !self.sends.is_empty() && now < self.next_burst_at {
+            return;
+        }
+        self.next_burst_at = now + BURST_INTERVAL;
+        let leases = &self.leases;
+        let is_ours = |slot| leases.until(slot).is_some_and(|until| now < until);
+        while let Some(row) = self.in_flight.next(is_ours) {
+            let Some(until) = leases.until(row.slot) else {
+                continue;
+            };
+            let publisher = self.publisher.clone();
+            let key = row.key_hash;
+            let send = async move {
+                let record = match row.record {
+                    Ok(record) => record,
+                    Err(reason) => {
+                        let topic = row.topic;
+                        return (key, Some(Err(PublishError::TooLarge { topic, reason })));
+                    }
+                };
+                let Ok(enqueued) = timeout_at(until, publisher.enqueue_record(record)).await else {
+                    return (key, None);
+                };
+                let published = match enqueued {
+                    Ok(receipt) => receipt.await.map(drop),
+                    Err(error) => Err(error),
+                };
+                (key, Some(published))
+            };
+            self.sends.push(send.boxed());
+        }
+    }
+
+    /// Records the result of a send. Refusals of the topic (no such topic, no permission) are
+    /// distinguished from those of the row, because the former will meet its other keys too.
+    ///
+    /// # Errors
+    /// [`OutboxError::Producer`] if the producer is unusable.
+    pub(super) fn settle(&mut self, (key, sent): Sent) -> Result<(), OutboxError> {
+        let outcome = match sent {
+            None => SendOutcome::NotSent,
+            Some(Ok(())) => SendOutcome::Published,
+            Some(Err(error @ PublishError::Fatal(_))) => return Err(OutboxError::Producer(error)),
+            Some(Err(error @ PublishError::Unknown { .. })) => {
+                SendOutcome::Unknown(error.to_string())
+            }
+            Some(Err(error @ (PublishError::Refused { .. } | PublishError::NoTopic { .. }))) => {
+                SendOutcome::Refused(error.to_string())
+            }
+            Some(Err(error)) => SendOutcome::Unfit(error.to_string()),
+        };
+        let settled = self
+            .in_flight
+            .settle(key, outcome, Instant::now(), rand::random());
+        let Some(settled) = settled else {
+            return Ok(());
+        };
+        match &settled {
+            RowSettled::Published { .. } => self.report.published += 1,
+            RowSettled::Held {
+                row,
+                reason,
+                needs_mark,
+                ..
+            } => {
+                self.report.failed += 1;
+                if *needs_mark {
+                    self.marks.insert(row.clone(), reason.clone());
+                }
+            }
+            RowSettled::Delayed { .. } => self.report.failed += 1,
+        }
+        telemetry::row_settled(&settled);
+        Ok(())
+    }
+}
