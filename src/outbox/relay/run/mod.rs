@@ -16,6 +16,9 @@
 mod finish;
 mod send;
 
+#[cfg(test)]
+pub(super) use send::BURST_INTERVAL;
+
 use super::super::OutboxError;
 use super::super::store::{RowId, Store};
 use super::answer_limit::AnswerLimit;

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 /// Rows that are sent together share requests. And librdkafka's idempotent producer keeps one
 /// request of a partition in flight once that has five records; its thread spends the time until the
 /// answer in a busy loop if more records come meanwhile.
-const BURST_INTERVAL: Duration = Duration::from_millis(100);
+pub(in crate::outbox::relay) const BURST_INTERVAL: Duration = Duration::from_millis(100);
 
 impl RelayTask {
     /// Hands rows to the publisher, in bursts. Waits for room in the publisher's buffer beside all

@@ -1,6 +1,8 @@
-//! The rules of the rows in memory, one by one; relays that stop beside others, in `hand_over.rs`;
-//! and in `stops.rs` with a store that does not answer, which is `slow_store.rs`.
+//! The rules of the rows in memory, one by one; bursts of rows, in `bursts.rs`; relays that stop
+//! beside others, in `hand_over.rs`; and in `stops.rs` with a store that does not answer, which is
+//! `slow_store.rs`.
 
+mod bursts;
 mod hand_over;
 mod slow_store;
 mod stops;

@@ -1,0 +1,38 @@
+//! Rows that become ready while others are being sent.
+
+use super::hand_over::{LONG_LEASE, Shop, WITHIN, publisher_to, record, registered};
+use crate::kafka::KafkaConfig;
+use crate::outbox::conformance::Writer;
+use crate::outbox::relay::run::BURST_INTERVAL;
+use crate::outbox::{Relay, RelaySettings};
+use crate::testing::eventually;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Nobody listens at the address of the brokers, so no row is ever acknowledged.
+#[tokio::test]
+async fn rows_wait_for_the_burst_before_them_and_no_longer_than_its_interval() {
+    let shop = Shop::open().await;
+    let outbox = shop.outbox().await;
+    let publisher = publisher_to(&KafkaConfig::new("127.0.0.1:1"));
+    let settings = RelaySettings::default().with_lease(LONG_LEASE);
+    let relay = Relay::new(outbox.clone(), publisher.clone()).with_settings(settings);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(Box::pin(relay.run(stop.clone())));
+    registered(&outbox, 1).await;
+    let sent = async |rows: usize| {
+        eventually("the rows are being sent", WITHIN, || async {
+            let unsent = publisher.flush(Duration::ZERO).await.err();
+            unsent.filter(|unsent| unsent.records == rows)
+        })
+        .await;
+    };
+    let begun = Instant::now();
+    outbox.write(vec![record("k1", 1)], true).await;
+    sent(1).await;
+    outbox.write(vec![record("k2", 2)], true).await;
+    sent(2).await;
+    assert!(begun.elapsed() >= BURST_INTERVAL, "{:?}", begun.elapsed());
+    running.abort();
+}
