@@ -50,7 +50,7 @@ pub(crate) enum Workload {
     Peers,
     /// Place orders in the whole shop: rate, processor time an effect, time until dispatch.
     Shop,
-    /// Costs by members, keys, payload size and inbox rows: 40 minutes, 10 GB, not part of `all`.
+    /// Costs by members, keys, payload size and inbox rows: 15 minutes, 10 GB, not part of `all`.
     Growth,
 }
 

@@ -128,7 +128,7 @@ async fn a_stop_during_a_rebalance_leaves_the_group_at_once() {
     let Some(mut case) = Case::new("it-g6", 4).await else {
         return;
     };
-    // As by default: a rebalance then takes seconds, and has several states to stop in.
+    // As the client has it by default: a rebalance takes seconds, and has several states to stop in.
     set(&mut case.kafka, "heartbeat.interval.ms=3000");
     // Longer than the test waits: a member that does not leave is not forgotten meanwhile.
     set(&mut case.kafka, "session.timeout.ms=300000");

@@ -11,9 +11,9 @@
 //! `rows.svg`. A point that was left out, as `rows-10m-sqlite` is by `--without rows-10m-sqlite`,
 //! is missing there.
 //!
-//! **Time and disk.** A round takes about 12 minutes, three rounds more than half an hour; a third
-//! is the time in which inboxes are filled. Ten million rows take one to three minutes in each
-//! turn, and about 4 GB in `TMPDIR` until its end. The topics take 6 GB on the brokers, and remain.
+//! **Time and disk.** A round takes about 5 minutes; a third is the time in which inboxes are
+//! filled. Ten million rows take about a minute in each turn, and about 4 GB in `TMPDIR` until its
+//! end. The topics take 6 GB on the brokers, and remain.
 //! That is why `growth` is not part of `all`.
 //!
 //! - [`dimension`]: the four quantities; [`point`]: a point; [`figures`]: their charts

@@ -211,7 +211,7 @@ proptest! {
             }
             prop_assert!((min..=max).contains(&limit.limit()), "{limit:?}");
             prop_assert_eq!(limit.in_flight(), held);
-            prop_assert!(held <= max + max.div_ceil(2).max(OVERDRAFT_MIN));
+            prop_assert!(held <= max + max.max(OVERDRAFT_MIN));
             prop_assert!(limit.requests_per_second(now) > 0.0);
         }
     }
