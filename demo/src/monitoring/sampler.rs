@@ -19,6 +19,7 @@ use evenkeel::kafka::KafkaConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -31,6 +32,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const PARTITIONS_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a round awaits the stores.
 const STORES_WITHIN: Duration = Duration::from_millis(500);
+/// How long a round awaits stores and brokers once everything is to be read at one time. A read
+/// that takes longer than a round would otherwise never be of the round that asks for the others.
+const WHOLE_WITHIN: Duration = Duration::from_secs(10);
 /// How long a round awaits the brokers.
 const BROKERS_WITHIN: Duration = Duration::from_secs(1);
 
@@ -44,6 +48,8 @@ pub(crate) struct Sampler {
     partitions_at: Option<Instant>,
     committed: BTreeMap<&'static str, Request<Offsets>>,
     ends: Request<Offsets>,
+    /// Whether rounds wait for [`WHOLE_WITHIN`].
+    reads_whole: Arc<AtomicBool>,
 }
 
 impl Sampler {
@@ -63,6 +69,7 @@ impl Sampler {
                 .map(|service| (service, Request::default()))
                 .collect(),
             ends: Request::default(),
+            reads_whole: Arc::default(),
         })
     }
 
@@ -78,6 +85,14 @@ impl Sampler {
         }
     }
 
+    /// How long this round awaits what usually takes less than `usual`.
+    fn within(&self, usual: Duration) -> Duration {
+        match self.reads_whole.load(Ordering::Relaxed) {
+            true => WHOLE_WITHIN,
+            false => usual,
+        }
+    }
+
     async fn round(&mut self) -> Look {
         let (began, mut faults) = (Instant::now(), Vec::new());
         self.read_stores(&mut faults).await;
@@ -90,12 +105,12 @@ impl Sampler {
 
     /// Reads all stores at the same time.
     async fn read_stores(&mut self, faults: &mut Vec<String>) {
-        let mut reads = JoinSet::new();
+        let (mut reads, within) = (JoinSet::new(), self.within(STORES_WITHIN));
         for mut probe in self.stores.drain(..) {
             reads.spawn(async move {
                 let at = Instant::now();
-                let read = tokio::time::timeout(STORES_WITHIN, probe.read()).await;
-                let late = |_| anyhow!("no answer within {} ms", STORES_WITHIN.as_millis());
+                let read = tokio::time::timeout(within, probe.read()).await;
+                let late = |_| anyhow!("no answer within {} ms", within.as_millis());
                 (probe, at, read.map_err(late).flatten())
             });
         }
@@ -142,7 +157,7 @@ impl Sampler {
         }
         let (brokers, first) = (Arc::clone(&self.brokers), Arc::clone(&self.latest.first));
         self.ends.send(move || brokers.end_offsets(&first));
-        let until = Instant::now() + BROKERS_WITHIN;
+        let until = Instant::now() + self.within(BROKERS_WITHIN);
         for (service, request) in &mut self.committed {
             match request.answer(until).await {
                 Some((at, Ok(value))) => {
@@ -165,6 +180,7 @@ impl Sampler {
 pub(crate) struct Watch {
     latest: watch::Receiver<Look>,
     ready: watch::Receiver<BTreeSet<u16>>,
+    reads_whole: Arc<AtomicBool>,
 }
 
 impl Watch {
@@ -175,6 +191,7 @@ impl Watch {
     /// If the thread cannot be started, or ends.
     pub(crate) async fn start(mut sampler: Sampler, admin_ports: Vec<u16>) -> anyhow::Result<Self> {
         let first = sampler.latest.look(Instant::now(), Vec::new());
+        let reads_whole = Arc::clone(&sampler.reads_whole);
         let (looks, latest) = watch::channel(first);
         let (readiness, ready) = watch::channel(BTreeSet::new());
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -190,9 +207,19 @@ impl Watch {
         std::thread::Builder::new()
             .name("demo-sampler".to_owned())
             .spawn(sample)?;
-        let mut watch = Self { latest, ready };
+        let mut watch = Self {
+            latest,
+            ready,
+            reads_whole,
+        };
         watch.next().await?;
         Ok(watch)
+    }
+
+    /// Has the rounds wait for slow stores and brokers from now on, so that all parts of a look are
+    /// of one round.
+    pub(crate) fn read_whole(&self) {
+        self.reads_whole.store(true, Ordering::Relaxed);
     }
 
     /// The latest look.

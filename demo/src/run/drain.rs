@@ -22,6 +22,7 @@ pub(super) async fn until_drained(
     display: &mut ProgressDisplay,
 ) -> anyhow::Result<Vec<String>> {
     let started = Instant::now();
+    watch.read_whole();
     let mut moved = started;
     let mut last: Option<Sample> = None;
     let mut before: Option<Sample> = None;

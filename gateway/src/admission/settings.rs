@@ -27,7 +27,7 @@ pub struct AdmissionSettings {
     /// The least that the concurrency limit shrinks to. Default 10, at least 1.
     pub limit_min: u32,
     /// The most that the concurrency limit grows to. Default 1,000. It bounds the memory for
-    /// request bodies: this number, as many requests that return as they were told, and
+    /// request bodies: this number, as many (at least 8) that return as they were told, and
     /// [`uploads_max`](Self::uploads_max), times the largest body.
     pub limit_max: u32,
     /// How many times the normal latency counts as normal. Above it the limit shrinks. Default

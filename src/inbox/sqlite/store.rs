@@ -270,11 +270,12 @@ impl GroupStore for Store {
     /// written here waits for all statements before it, as a ping does. After a rollback it is
     /// refused or undone with the transaction.
     async fn prepare(&self, held: &mut Held) -> Result<(), InboxError> {
-        let written = self.write_staged(held).await;
-        if !held.is_intact() {
-            return Err(rolled_back(held));
+        match self.write_staged(held).await {
+            // SQLite may end the transaction of a statement that finds the disk full.
+            Err(error @ InboxError::NotWritable(_)) => Err(error),
+            _ if !held.is_intact() => Err(rolled_back(held)),
+            written => written,
         }
-        written
     }
 
     async fn commit(&self, held: Held) -> Result<(), InboxError> {

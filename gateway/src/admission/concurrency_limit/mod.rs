@@ -119,7 +119,8 @@ impl ConcurrencyLimit {
     pub(super) fn try_acquire(&mut self, now: Instant, arrival: Arrival) -> bool {
         let places = match arrival {
             Arrival::New => self.places(),
-            Arrival::Returning => self.places() + self.overdraft(),
+            // Also a probe of the baseline is exceeded by as much as it allows.
+            Arrival::Returning => self.places() + self.places().max(OVERDRAFT_MIN),
         };
         if self.in_flight >= places {
             self.window.is_full = true;

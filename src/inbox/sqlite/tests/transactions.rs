@@ -1,6 +1,7 @@
 //! What a handler may do with its transaction, and faults in the middle of one.
 
 use super::*;
+use crate::outbox::SqliteOutbox;
 
 #[tokio::test]
 async fn a_crash_inside_a_transaction_leaves_nothing() {
@@ -23,6 +24,19 @@ async fn a_crash_inside_a_transaction_leaves_nothing() {
 async fn a_full_disk_is_reported_and_nothing_is_half_written() {
     let file = File::new();
     let inbox = file.open().await;
+    report_full_disk(inbox).await;
+}
+
+/// SQLite rolls the whole transaction back when the one row of the event does not fit.
+#[tokio::test]
+async fn a_full_disk_is_reported_although_sqlite_ended_the_transaction() {
+    let file = File::new();
+    let outbox = SqliteOutbox::open(&file.path()).await.unwrap();
+    let inbox = file.open().await.with_outbox(outbox).unwrap();
+    report_full_disk(inbox).await;
+}
+
+async fn report_full_disk(inbox: SqliteInbox) {
     fresh(&inbox, "before")
         .await
         .complete(Vec::new())

@@ -49,8 +49,15 @@ const ROUND_PAUSE: Duration = Duration::from_millis(5);
 /// Delay after the end of another relay's lease before it is checked again.
 const LEASE_CHECK_DELAY: Duration = Duration::from_millis(20);
 
-/// The key of a row and the result of its send; `None` if it was not sent.
-type Sent = (i64, Option<Result<(), PublishError>>);
+/// A send that has ended.
+struct Sent {
+    /// The key of the row.
+    key: i64,
+    /// The number of its burst.
+    burst: u64,
+    /// `None` if the row was not sent.
+    result: Option<Result<(), PublishError>>,
+}
 
 /// A running relay: the state of its task. Nothing else holds a part of it, so nothing is locked.
 pub(super) struct RelayTask {
@@ -82,7 +89,10 @@ pub(super) struct RelayTask {
     store_down_until: Option<Instant>,
     /// The store is not called until then, to gather work for one round.
     next_round_at: Instant,
-    /// Ready rows wait until then while others are being sent, to be sent together.
+    /// The number of the last burst of rows, and how many of its sends have not ended.
+    burst: u64,
+    burst_unsettled: usize,
+    /// Until then ready rows wait for the last burst to end, to be sent together.
     next_burst_at: Instant,
     /// Counted during the run; completed at its end.
     report: RelayReport,
@@ -114,6 +124,8 @@ impl RelayTask {
             measure_at: now,
             store_down_until: None,
             next_round_at: now,
+            burst: 0,
+            burst_unsettled: 0,
             next_burst_at: now,
             report: RelayReport::default(),
         }

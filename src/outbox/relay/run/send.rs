@@ -12,9 +12,9 @@ use futures_util::FutureExt;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// How long ready rows wait for the acknowledgements of the rows that were sent before. Most arrive
-/// earlier, and the next burst follows at once: the interval bounds what a slow partition costs the
-/// others.
+/// How long ready rows wait for the acknowledgements of the burst before them. Most arrive earlier,
+/// and the next burst follows at once: the interval bounds what a slow partition costs the others,
+/// once for each burst that has a row for it.
 ///
 /// Rows that are sent together share requests. And librdkafka's idempotent producer keeps one
 /// request of a partition in flight once that has five records; its thread spends the time until the
@@ -26,10 +26,11 @@ impl RelayTask {
     /// other work, but not for longer than the slot's lease.
     pub(super) fn send(&mut self) {
         let now = Instant::now();
-        if !self.sends.is_empty() && now < self.next_burst_at {
+        if self.burst_unsettled > 0 && now < self.next_burst_at {
             return;
         }
-        self.next_burst_at = now + BURST_INTERVAL;
+        let mut sent = 0;
+        let burst = self.burst + 1;
         let leases = &self.leases;
         let is_ours = |slot| leases.until(slot).is_some_and(|until| now < until);
         while let Some(row) = self.in_flight.next(is_ours) {
@@ -38,24 +39,31 @@ impl RelayTask {
             };
             let publisher = self.publisher.clone();
             let key = row.key_hash;
-            let send = async move {
+            let publish = async move {
                 let record = match row.record {
                     Ok(record) => record,
                     Err(reason) => {
                         let topic = row.topic;
-                        return (key, Some(Err(PublishError::TooLarge { topic, reason })));
+                        return Some(Err(PublishError::TooLarge { topic, reason }));
                     }
                 };
-                let Ok(enqueued) = timeout_at(until, publisher.enqueue_record(record)).await else {
-                    return (key, None);
-                };
-                let published = match enqueued {
+                let enqueued = timeout_at(until, publisher.enqueue_record(record)).await;
+                Some(match enqueued.ok()? {
                     Ok(receipt) => receipt.await.map(drop),
                     Err(error) => Err(error),
-                };
-                (key, Some(published))
+                })
+            };
+            let send = async move {
+                let result = publish.await;
+                Sent { key, burst, result }
             };
             self.sends.push(send.boxed());
+            sent += 1;
+        }
+        if sent > 0 {
+            self.burst = burst;
+            self.burst_unsettled = sent;
+            self.next_burst_at = now + BURST_INTERVAL;
         }
     }
 
@@ -64,8 +72,11 @@ impl RelayTask {
     ///
     /// # Errors
     /// [`OutboxError::Producer`] if the producer is unusable.
-    pub(super) fn settle(&mut self, (key, sent): Sent) -> Result<(), OutboxError> {
-        let outcome = match sent {
+    pub(super) fn settle(&mut self, sent: Sent) -> Result<(), OutboxError> {
+        let Sent { key, burst, result } = sent;
+        // A late result of an earlier burst holds back no rows.
+        self.burst_unsettled -= usize::from(burst == self.burst);
+        let outcome = match result {
             None => SendOutcome::NotSent,
             Some(Ok(())) => SendOutcome::Published,
             Some(Err(error @ PublishError::Fatal(_))) => return Err(OutboxError::Producer(error)),

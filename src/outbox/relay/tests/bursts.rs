@@ -1,6 +1,7 @@
 //! Rows that become ready while others are being sent.
 
 use super::hand_over::{LONG_LEASE, Shop, WITHIN, publisher_to, record, registered};
+use crate::event::OutgoingRecord;
 use crate::kafka::KafkaConfig;
 use crate::outbox::conformance::Writer;
 use crate::outbox::relay::run::BURST_INTERVAL;
@@ -10,9 +11,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Nobody listens at the address of the brokers, so no row is ever acknowledged.
+/// Nobody listens at the address of the brokers, so no burst ever ends. The second row is of another
+/// topic: a second record of the first one would wait for the topic's limit.
 #[tokio::test]
-async fn rows_wait_for_the_burst_before_them_and_no_longer_than_its_interval() {
+async fn rows_wait_for_the_burst_before_them_for_an_interval() {
     let shop = Shop::open().await;
     let outbox = shop.outbox().await;
     let publisher = publisher_to(&KafkaConfig::new("127.0.0.1:1"));
@@ -31,7 +33,11 @@ async fn rows_wait_for_the_burst_before_them_and_no_longer_than_its_interval() {
     let begun = Instant::now();
     outbox.write(vec![record("k1", 1)], true).await;
     sent(1).await;
-    outbox.write(vec![record("k2", 2)], true).await;
+    let second = OutgoingRecord {
+        topic: "u".to_owned(),
+        ..record("k2", 2)
+    };
+    outbox.write(vec![second], true).await;
     sent(2).await;
     assert!(begun.elapsed() >= BURST_INTERVAL, "{:?}", begun.elapsed());
     running.abort();
