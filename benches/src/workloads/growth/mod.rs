@@ -16,7 +16,7 @@
 //! end. The topics take 6 GB on the brokers, and remain.
 //! That is why `growth` is not part of `all`.
 //!
-//! - [`dimension`]: the four quantities; [`point`]: a point; [`figures`]: their charts
+//! - [`dimension`]: the four quantities; [`point`]: a point; [`mod@figures`]: their charts
 //! - [`members`], [`records`] (keys and payload), [`rows`]: the turns
 
 mod dimension;
