@@ -119,8 +119,7 @@ impl ConcurrencyLimit {
     pub(super) fn try_acquire(&mut self, now: Instant, arrival: Arrival) -> bool {
         let places = match arrival {
             Arrival::New => self.places(),
-            // Also a probe of the baseline is exceeded by as much as it allows.
-            Arrival::Returning => self.places() + self.places().max(OVERDRAFT_MIN),
+            Arrival::Returning => self.places() + overdraft_of(self.places()),
         };
         if self.in_flight >= places {
             self.window.is_full = true;
@@ -168,7 +167,7 @@ impl ConcurrencyLimit {
     /// fill the limit at once; without this, a request that comes back as told finds no place. Those
     /// of some 10 ms come at once when the processors were busy elsewhere.
     pub(super) fn overdraft(&self) -> u32 {
-        self.limit().max(OVERDRAFT_MIN)
+        overdraft_of(self.limit())
     }
 
     /// The time that a request takes at present; none if nothing was measured in the last second.
@@ -257,4 +256,10 @@ impl ConcurrencyLimit {
             self.limit = (self.limit * DROP_FACTOR).max(self.min);
         }
     }
+}
+
+/// By how many requests those that return may exceed this many places. A probe of the baseline has
+/// fewer places than the limit, so it is exceeded by fewer, too.
+fn overdraft_of(places: u32) -> u32 {
+    places.max(OVERDRAFT_MIN)
 }

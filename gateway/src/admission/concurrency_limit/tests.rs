@@ -130,6 +130,16 @@ fn requests_that_return_double_the_limit() {
 }
 
 #[test]
+fn requests_that_return_double_the_places_of_a_probe() {
+    let now = Instant::now();
+    let mut limit = limit_of(20, 2, 20, now);
+    limit.probe = Probe::Draining;
+    while limit.try_acquire(now, Arrival::New) {}
+    while limit.try_acquire(now, Arrival::Returning) {}
+    assert_eq!((limit.limit(), limit.in_flight()), (20, 20));
+}
+
+#[test]
 fn the_capacity_is_the_limit_over_the_latency() {
     let mut now = Instant::now();
     let mut limit = limit_of(10, 10, 10, now);

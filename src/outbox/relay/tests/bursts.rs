@@ -6,9 +6,8 @@ use crate::kafka::KafkaConfig;
 use crate::outbox::conformance::Writer;
 use crate::outbox::relay::run::BURST_INTERVAL;
 use crate::outbox::{Relay, RelaySettings};
-use crate::testing::eventually;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Nobody listens at the address of the brokers, so no burst ever ends. The second row is of another
@@ -18,17 +17,25 @@ async fn rows_wait_for_the_burst_before_them_for_an_interval() {
     let shop = Shop::open().await;
     let outbox = shop.outbox().await;
     let publisher = publisher_to(&KafkaConfig::new("127.0.0.1:1"));
-    let settings = RelaySettings::default().with_lease(LONG_LEASE);
+    // Rows are read soon after they are written: only the burst delays them.
+    let settings = RelaySettings::default()
+        .with_lease(LONG_LEASE)
+        .with_poll_interval(Duration::from_millis(1));
     let relay = Relay::new(outbox.clone(), publisher.clone()).with_settings(settings);
     let stop = CancellationToken::new();
     let running = tokio::spawn(Box::pin(relay.run(stop.clone())));
     registered(&outbox, 1).await;
+    // Polled often: two slow polls would take as long as the interval.
     let sent = async |rows: usize| {
-        eventually("the rows are being sent", WITHIN, || async {
-            let unsent = publisher.flush(Duration::ZERO).await.err();
-            unsent.filter(|unsent| unsent.records == rows)
-        })
-        .await;
+        let unsent = async || publisher.flush(Duration::ZERO).await.err();
+        let seen = async {
+            while unsent().await.is_none_or(|unsent| unsent.records != rows) {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(WITHIN, seen)
+            .await
+            .expect("the rows are being sent");
     };
     let begun = Instant::now();
     outbox.write(vec![record("k1", 1)], true).await;
