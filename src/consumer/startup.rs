@@ -45,6 +45,9 @@ pub(crate) fn client_config(
     settings: &ConsumerSettings,
 ) -> Result<ClientConfig, ConfigError> {
     let mut config = kafka.consumer(&settings.group)?;
+    if config.get(HEARTBEAT_INTERVAL).is_none() {
+        config.set(HEARTBEAT_INTERVAL, HEARTBEAT_INTERVAL_MS);
+    }
     match settings.assignment {
         Assignment::CooperativeSticky => {
             config.set("partition.assignment.strategy", "cooperative-sticky")
@@ -64,9 +67,6 @@ pub(crate) fn client_config(
             config.set("group.protocol", "consumer")
         }
     };
-    if settings.assignment != Assignment::Broker && config.get(HEARTBEAT_INTERVAL).is_none() {
-        config.set(HEARTBEAT_INTERVAL, HEARTBEAT_INTERVAL_MS);
-    }
     warn_of_long_revoke_timeout(&config, settings);
     if let Some(instance) = &settings.instance_id {
         config.set("group.instance.id", instance);
