@@ -1,8 +1,9 @@
 //! Error messages and exit codes of the binaries, and the output of `orderboard`.
 
+use crate::interleavings::EFFECT;
 use crate::process::WITHIN;
 use evenkeel::testing::{ChildProcess, Finished};
-use shop_consumers::effect_journal::{self, Effect};
+use shop_consumers::effect_journal;
 use shop_consumers::orderboard::{self, Telling};
 use shop_schemas::{OrderCancelled, PaymentAuthorized};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -124,16 +125,7 @@ async fn board(path: &Path) {
         order_id: "o-2".to_owned(),
         reason: "changed my mind".to_owned(),
     };
-    let effect = Effect {
-        source: "/test",
-        id: "e-1",
-        ty: "test.v1",
-        topic: "tests",
-        partition: 0,
-        offset: 0,
-        key: None,
-    };
-    let facts = [paid.new_fact(effect, at), cancelled.new_fact(effect, at)];
+    let facts = [paid.new_fact(EFFECT, at), cancelled.new_fact(EFFECT, at)];
     orderboard::learn(&mut store, &facts).await.unwrap();
     store.close().await.unwrap();
 }

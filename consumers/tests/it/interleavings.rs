@@ -19,7 +19,7 @@ const SEEDS: u64 = 40;
 const ORDERS: usize = 12;
 
 /// The effect of every event: the journal accepts equal ones.
-const EFFECT: Effect<'static> = Effect {
+pub(crate) const EFFECT: Effect<'static> = Effect {
     source: "/test",
     id: "e-1",
     ty: "test.v1",
