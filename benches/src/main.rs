@@ -4,11 +4,13 @@
 //! - [`spec`]: a workload, and the input of a turn; [`rounds`]: contestants take turns, each turn
 //!   in a process of its own
 //! - [`cluster`]: the Kafka and its data; [`order_event`]: the event
+//! - [`child`]: a child process with a log
 //! - [`measure`]: shared code of turns, the check of their results, processor time and memory;
 //!   [`machine`]: the measured machine
 //! - [`report`]: medians, spread, ratio and aims; [`charts`]: figures of them
 
 mod charts;
+mod child;
 mod cluster;
 mod machine;
 mod measure;

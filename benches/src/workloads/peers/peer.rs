@@ -1,14 +1,12 @@
 //! The process of a contestant: started, watched, measured and stopped.
 
+use crate::child::{LoggedChild, terminate};
 use crate::measure::usage::{UsageReading, resident_max_mib_of_child};
 use crate::workloads::shop::guard::Guard;
-use crate::workloads::shop::processes::tail;
-use anyhow::{Context, bail, ensure};
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use anyhow::bail;
+use std::path::Path;
 use std::time::Duration;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::time::timeout;
 
 /// Time limit of a stop.
@@ -20,10 +18,7 @@ const ENDED_BY_SIGTERM: i32 = 128 + 15;
 pub(super) struct Peer {
     // Dropped first: while the child is not waited for, the group's id is its own.
     guard: Guard,
-    name: String,
-    child: Child,
-    pid: u32,
-    log: PathBuf,
+    child: LoggedChild,
 }
 
 impl Peer {
@@ -33,77 +28,46 @@ impl Peer {
         name: &str,
         directory: &Path,
     ) -> anyhow::Result<Self> {
-        let log = directory.join("log");
-        let output =
-            File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("cannot start {name}"))?;
-        let pid = child
-            .id()
-            .context("a child that was just started has an id")?;
+        command.process_group(0);
+        let child = LoggedChild::start(command, name, directory.join("log"))?;
         Ok(Self {
-            guard: Guard::start(pid, directory)?,
-            name: name.to_owned(),
+            guard: Guard::start(child.pid(), directory)?,
             child,
-            pid,
-            log,
         })
     }
 
     /// The current moment, and what the process has used so far.
     pub(super) fn reading(&self) -> UsageReading {
-        UsageReading::of_child(self.pid)
+        UsageReading::of_child(self.child.pid())
     }
 
     /// The peak of its resident memory, in MiB.
     pub(super) fn resident_max_mib(&self) -> anyhow::Result<f64> {
-        resident_max_mib_of_child(self.pid)
+        resident_max_mib_of_child(self.child.pid())
     }
 
     /// Fails with the end of its log if the process has ended.
     pub(super) fn check(&mut self) -> anyhow::Result<()> {
-        match self.child.try_wait()? {
-            None => Ok(()),
-            Some(status) => Err(self.failure(status)),
-        }
+        self.child.check()
     }
 
     /// The end of its log, for messages.
     pub(super) fn log_end(&self) -> String {
-        format!("the log of {} ends:\n{}", self.name, tail(&self.log))
+        self.child.log_end()
     }
 
     /// Stops the process by SIGTERM. Fails if it does not end well.
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         self.check()?;
-        let asked = Command::new("sh")
-            .args(["-c", r#"kill -s TERM "$1""#, "sh", &self.pid.to_string()])
-            .status()
-            .await
-            .context("cannot run sh, which sends the signal")?;
-        ensure!(
-            asked.success(),
-            "SIGTERM could not be sent to {}",
-            self.name
-        );
+        terminate([&self.child]).await?;
         let Ok(ended) = timeout(STOP_MAX, self.child.wait()).await else {
-            bail!("{} does not stop; {}", self.name, self.log_end());
+            bail!("{} does not stop; {}", self.child.name(), self.log_end());
         };
         let ended = ended?;
         if !ended.success() && ended.code() != Some(ENDED_BY_SIGTERM) {
-            return Err(self.failure(ended));
+            return Err(self.child.failure(ended));
         }
         self.guard.release()
-    }
-
-    fn failure(&self, status: ExitStatus) -> anyhow::Error {
-        anyhow::anyhow!("{} ended with {status}; {}", self.name, self.log_end())
     }
 }
 
@@ -120,12 +84,11 @@ mod tests {
     #[tokio::test]
     async fn a_peer_ends_by_sigterm_as_a_jvm_does() {
         let directory = tempfile::tempdir().expect("a temporary folder is created");
-        let log = directory.path().join("log");
         let peer = start(
             "trap 'exit 143' TERM; echo ready; while :; do sleep 0.1; done",
             directory.path(),
         );
-        while !tail(&log).contains("ready") {
+        while !peer.log_end().contains("ready") {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         peer.stop().await.expect("it ends well");

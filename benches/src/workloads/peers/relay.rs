@@ -5,8 +5,8 @@
 //! the table is unpublished.
 
 use super::work::{EffectBooked, RESULTS, SOURCE};
+use crate::workloads::stores::outbox::hand_written::send_page;
 use ::evenkeel::event::EventType;
-use anyhow::Context;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use sqlx::PgPool;
@@ -35,27 +35,13 @@ pub(super) async fn relay(
             stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
             continue;
         }
-        publish(&producer, &rows).await?;
+        let records = rows.iter().map(|(_, id, key, payload)| {
+            let record = FutureRecord::to(RESULTS).key(key.as_str());
+            Ok(record.payload(payload.as_slice()).headers(headers(id)))
+        });
+        send_page(&producer, records).await?;
         let numbers: Vec<i64> = rows.iter().map(|(number, ..)| *number).collect();
         sqlx::query(DELETE).bind(numbers).execute(&pool).await?;
-    }
-    Ok(())
-}
-
-/// Publishes rows in their order. Returns when all of them are acknowledged.
-async fn publish(producer: &FutureProducer, rows: &[Row]) -> anyhow::Result<()> {
-    let mut sent = Vec::with_capacity(rows.len());
-    for (_, id, key, payload) in rows {
-        let record = FutureRecord::to(RESULTS)
-            .key(key)
-            .payload(payload)
-            .headers(headers(id));
-        let report = producer.send_result(record);
-        sent.push(report.map_err(|(error, _)| error)?);
-    }
-    for report in sent {
-        let delivered = report.await.context("the producer ended")?;
-        delivered.map_err(|(error, _)| error)?;
     }
     Ok(())
 }

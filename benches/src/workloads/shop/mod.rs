@@ -36,7 +36,7 @@ mod cost;
 mod effects;
 pub(super) mod guard;
 mod orders;
-pub(super) mod processes;
+mod processes;
 mod programs;
 mod services;
 mod topics;

@@ -4,17 +4,16 @@
 use super::cost::Readings;
 use super::guard::Guard;
 use super::programs::{Program, folder, programs};
+use crate::child::{LoggedChild, terminate};
 use crate::measure::usage::resident_max_mib_of_child;
 use crate::spec::Spec;
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use evenkeel::testing::free_port;
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
 /// Time limit for a process to become ready.
@@ -25,8 +24,6 @@ const STOP_MAX: Duration = Duration::from_secs(35);
 const ANSWER_MAX: Duration = Duration::from_millis(500);
 /// Interval between two questions.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
-/// Lines of a log that are shown when its process fails.
-const LOG_LINES: usize = 5;
 
 /// The running shop. Dropping it kills every process.
 pub(super) struct Shop {
@@ -36,12 +33,9 @@ pub(super) struct Shop {
     daemons: Vec<Process>,
 }
 
-/// A running process, or one that has ended and was not waited for. Dropping it kills it.
+/// A process of the shop. Dropping it kills it.
 struct Process {
-    name: String,
-    pid: u32,
-    child: Child,
-    log: PathBuf,
+    child: LoggedChild,
     ready: (u16, &'static str),
 }
 
@@ -54,13 +48,13 @@ impl Shop {
         // The provider leads the group.
         let provider = Process::start(provider, 0, directory)?;
         let mut shop = Self {
-            guard: Guard::start(provider.pid, directory)?,
+            guard: Guard::start(provider.child.pid(), directory)?,
             provider,
             daemons: Vec::with_capacity(daemons.len()),
         };
         let deadline = Instant::now() + START_MAX;
         shop.provider.until_ready(deadline).await?;
-        let group = i32::try_from(shop.provider.pid)?;
+        let group = i32::try_from(shop.provider.child.pid())?;
         for daemon in daemons {
             let daemon = Process::start(daemon, group, directory)?;
             shop.daemons.push(daemon);
@@ -76,39 +70,33 @@ impl Shop {
         let daemons = self.daemons.iter_mut();
         daemons
             .chain([&mut self.provider])
-            .try_for_each(Process::check)
+            .try_for_each(|process| process.child.check())
     }
 
     /// What every process has used so far.
     pub(super) fn readings(&self) -> Readings {
         Readings::of(
             self.processes()
-                .map(|process| (&*process.name, process.pid)),
+                .map(|process| (process.child.name(), process.child.pid())),
         )
     }
 
     /// The sum of the peaks of all processes' resident memory, in MiB.
     pub(super) fn resident_max_mib(&self) -> anyhow::Result<f64> {
-        let peaks = self.processes().map(|process| process.pid);
+        let peaks = self.processes().map(|process| process.child.pid());
         peaks.map(resident_max_mib_of_child).sum()
     }
 
     /// Stops all daemons, and ends the provider. Fails if a daemon does not end well.
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         self.check()?;
-        let pids = self.daemons.iter().map(|daemon| daemon.pid.to_string());
-        let asked = Command::new("sh")
-            .args(["-c", r#"kill -s TERM "$@""#, "sh"])
-            .args(pids)
-            .status()
-            .await
-            .context("cannot run sh, which sends the signals")?;
-        ensure!(asked.success(), "SIGTERM could not be sent to the daemons");
+        terminate(self.daemons.iter().map(|daemon| &daemon.child)).await?;
         for daemon in &mut self.daemons {
-            let ended = timeout(STOP_MAX, daemon.child.wait()).await;
-            let ended = ended.with_context(|| format!("{} does not stop", daemon.name))??;
+            let child = &mut daemon.child;
+            let ended = timeout(STOP_MAX, child.wait()).await;
+            let ended = ended.with_context(|| format!("{} does not stop", child.name()))??;
             if !ended.success() {
-                return Err(daemon.failure(ended));
+                return Err(child.failure(ended));
             }
         }
         self.provider.child.kill().await?;
@@ -122,9 +110,6 @@ impl Shop {
 
 impl Process {
     fn start(program: &Program, group: i32, directory: &Path) -> anyhow::Result<Self> {
-        let log = directory.join(format!("{}.log", program.name));
-        let output =
-            File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = Command::new(&program.executable);
         // The daemons' variables would override the defaults that are measured.
         for (name, _) in std::env::vars_os() {
@@ -132,35 +117,23 @@ impl Process {
                 command.env_remove(&name);
             }
         }
-        let child = command
-            .args(&program.arguments)
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .process_group(group)
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("cannot run {}", program.executable.display()))?;
+        command.args(&program.arguments).process_group(group);
+        let log = directory.join(format!("{}.log", program.name));
         Ok(Self {
-            name: program.name.clone(),
-            pid: child
-                .id()
-                .context("a child that was just started has an id")?,
-            child,
-            log,
+            child: LoggedChild::start(command, &program.name, log)?,
             ready: program.ready,
         })
     }
 
     async fn until_ready(&mut self, deadline: Instant) -> anyhow::Result<()> {
         while !self.is_ready().await {
-            self.check()?;
+            self.child.check()?;
             if Instant::now() > deadline {
                 bail!(
-                    "{} was not ready within {} s; its log ends:\n{}",
-                    self.name,
+                    "{} was not ready within {} s; {}",
+                    self.child.name(),
                     START_MAX.as_secs(),
-                    tail(&self.log)
+                    self.child.log_end()
                 );
             }
             sleep(CHECK_INTERVAL).await;
@@ -181,26 +154,6 @@ impl Process {
         };
         matches!(timeout(ANSWER_MAX, asked).await, Ok(Ok(true)))
     }
-
-    fn check(&mut self) -> anyhow::Result<()> {
-        match self.child.try_wait()? {
-            None => Ok(()),
-            Some(status) => Err(self.failure(status)),
-        }
-    }
-
-    fn failure(&self, status: ExitStatus) -> anyhow::Error {
-        let log = tail(&self.log);
-        anyhow::anyhow!("{} ended with {status}; its log ends:\n{log}", self.name)
-    }
-}
-
-/// The last lines of a log.
-pub(in crate::workloads) fn tail(log: &Path) -> String {
-    let text = std::fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
 }
 
 #[cfg(test)]
@@ -223,7 +176,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary folder is created");
         let mut process = start("echo no brokers >&2; exit 4", directory.path());
         process.child.wait().await.expect("a child of ours");
-        let error = process.check().expect_err("it has ended").to_string();
+        let error = process.child.check().expect_err("it has ended").to_string();
         assert!(
             error.starts_with("script ended with exit status: 4"),
             "{error}"
@@ -238,6 +191,6 @@ mod tests {
         let error = process.until_ready(Instant::now()).await;
         let error = error.expect_err("nothing listens").to_string();
         assert!(error.starts_with("script was not ready"), "{error}");
-        process.check().expect("it runs");
+        process.child.check().expect("it runs");
     }
 }

@@ -17,6 +17,8 @@ const PAGE_ROWS: i64 = 2_000;
 const READ: &str = "SELECT sequence, aggregateid, payload, headers FROM evenkeel_outbox \
                     ORDER BY sequence LIMIT $1";
 
+const COUNT: &str = "SELECT count(*) FROM evenkeel_outbox";
+
 /// A transaction of PostgreSQL may commit a lower number later, so the page is deleted by number.
 const DELETE_IN_POSTGRES: &str = "DELETE FROM evenkeel_outbox WHERE sequence = ANY($1)";
 
@@ -46,6 +48,14 @@ impl Table {
         }
     }
 
+    /// The number of rows.
+    pub(super) async fn rows(&self) -> Result<i64, sqlx::Error> {
+        match self {
+            Self::Sqlite(pool) => sqlx::query_scalar(COUNT).fetch_one(pool).await,
+            Self::Postgres(pool) => sqlx::query_scalar(COUNT).fetch_one(pool).await,
+        }
+    }
+
     /// Deletes the rows of a page.
     async fn delete(&self, page: &[Row]) -> Result<(), sqlx::Error> {
         match self {
@@ -72,20 +82,33 @@ pub(super) async fn publish(spec: &Spec, table: &Table) -> anyhow::Result<Usage>
         if page.is_empty() {
             return UsageReading::now().since(&begun);
         }
-        let mut receipts = Vec::with_capacity(page.len());
-        for (_, key, payload, headers) in &page {
-            let record = FutureRecord::to(&spec.topic)
-                .key(key.as_str())
-                .payload(payload.as_slice())
-                .headers(decoded(headers)?);
-            let sent = producer.send_result(record);
-            receipts.push(sent.map_err(|(error, _)| error)?);
-        }
-        for receipt in receipts {
-            receipt.await?.map_err(|(error, _)| error)?;
-        }
+        let records = page.iter().map(|(_, key, payload, headers)| {
+            let record = FutureRecord::to(&spec.topic).key(key.as_str());
+            anyhow::Ok(
+                record
+                    .payload(payload.as_slice())
+                    .headers(decoded(headers)?),
+            )
+        });
+        send_page(&producer, records).await?;
         table.delete(&page).await?;
     }
+}
+
+/// Sends records in their order. Returns when all of them are acknowledged.
+pub(in crate::workloads) async fn send_page<'a>(
+    producer: &FutureProducer,
+    records: impl IntoIterator<Item = anyhow::Result<FutureRecord<'a, str, [u8]>>>,
+) -> anyhow::Result<()> {
+    let mut receipts = Vec::new();
+    for record in records {
+        let sent = producer.send_result(record?);
+        receipts.push(sent.map_err(|(error, _)| error)?);
+    }
+    for receipt in receipts {
+        receipt.await?.map_err(|(error, _)| error)?;
+    }
+    Ok(())
 }
 
 /// A producer with the properties of evenkeel's publisher. Its buffer has room for a page.

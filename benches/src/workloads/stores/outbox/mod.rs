@@ -6,6 +6,6 @@
 
 mod delays;
 mod events;
-mod hand_written;
+pub(in crate::workloads) mod hand_written;
 pub(in crate::workloads) mod publish;
 pub(in crate::workloads) mod relay;

@@ -26,8 +26,6 @@ pub(crate) const DATA: Data = Data {
     ..crate::workloads::throughput::consume::DATA
 };
 
-const LEFT: &str = "SELECT count(*) FROM evenkeel_outbox";
-
 pub(crate) fn plan() -> Plan {
     let contestant = |name| Contestant { name, data: None };
     let aim = |contestant| Aim::new(contestant, Figure::Value, Bound::AtLeast(20_000.0));
@@ -70,13 +68,7 @@ async fn sqlite(spec: &Spec, by_hand: bool) -> anyhow::Result<(Usage, i64)> {
         outbox.publish_records(&mut transaction, &records?).await?;
         transaction.commit().await?;
     }
-    let spent = if by_hand {
-        hand_written::publish(spec, &Table::Sqlite(pool.clone())).await?
-    } else {
-        publish(spec, outbox).await?
-    };
-    let left: i64 = sqlx::query_scalar(LEFT).fetch_one(&pool).await?;
-    Ok((spent, left))
+    empty(spec, &Table::Sqlite(pool), outbox, by_hand).await
 }
 
 /// Like [`sqlite`], in a PostgreSQL of its own.
@@ -94,13 +86,22 @@ async fn postgres(spec: &Spec, by_hand: bool) -> anyhow::Result<(Usage, i64)> {
     sqlx::query("ANALYZE evenkeel_outbox")
         .execute(&pool)
         .await?;
-    let spent = if by_hand {
-        hand_written::publish(spec, &Table::Postgres(pool.clone())).await?
-    } else {
-        publish(spec, outbox).await?
+    empty(spec, &Table::Postgres(pool), outbox, by_hand).await
+}
+
+/// Publishes all rows of the outbox, whose table is `table`. Returns the number of rows that are
+/// left, too.
+async fn empty(
+    spec: &Spec,
+    table: &Table,
+    outbox: impl Into<OutboxStore>,
+    by_hand: bool,
+) -> anyhow::Result<(Usage, i64)> {
+    let spent = match by_hand {
+        true => hand_written::publish(spec, table).await?,
+        false => publish(spec, outbox).await?,
     };
-    let left: i64 = sqlx::query_scalar(LEFT).fetch_one(&pool).await?;
-    Ok((spent, left))
+    Ok((spent, table.rows().await?))
 }
 
 /// Publishes all rows of an outbox by evenkeel's relay.
