@@ -19,7 +19,7 @@ use crate::inbox::shared::purge_watermark::PurgeWatermark;
 use crate::inbox::shared::sent_replies::Sent;
 use crate::inbox::{InboxError, InboxKey};
 use crate::outbox::{self, SqliteOutbox};
-use crate::sqlite::is_busy;
+use crate::sqlite::{for_writing, is_busy};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, SqlitePool};
 use std::any::Any;
@@ -98,8 +98,7 @@ impl Store {
             // The queue and the retries for the lock are in this crate, because SQLite's own
             // waiting favours the last owner.
             .connect_lazy_with(
-                options
-                    .clone()
+                for_writing(options.clone())
                     .create_if_missing(true)
                     .command_buffer_size(STATEMENTS_MAX)
                     .busy_timeout(Duration::ZERO),

@@ -21,7 +21,7 @@ use super::store::Answer;
 use super::version::{self, OutboxVersions};
 use super::{OutboxError, OutboxSettings, OutboxStore};
 use crate::event::{Event, EventType, OutgoingRecord};
-use crate::sqlite::path_in;
+use crate::sqlite::{for_writing, path_in};
 use append::append_numbered;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool};
@@ -164,7 +164,7 @@ impl SqliteOutbox {
     /// favours the last owner of the lock. No event is written on these connections, only what a
     /// relay can repeat: each wait for the disk would delay the writers, who need the same lock.
     fn with_options(options: SqliteConnectOptions) -> Self {
-        let options = options
+        let options = for_writing(options)
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(Duration::ZERO);
         let pool = SqlitePoolOptions::new()

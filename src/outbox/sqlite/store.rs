@@ -105,7 +105,8 @@ const HAS_LEFT_TO_ANOTHER: &str = concat!(
     ")"
 );
 
-/// Sums the sizes in the order of the rows, and takes the rows that begin within the limit.
+/// Sums the sizes in the order of the rows, and takes the rows that begin within the limit. With a
+/// bare parameter as its `LIMIT`, SQLite would prepare the statement anew each time.
 const READ: &str = "
     SELECT * FROM (
         SELECT *, sum(size) OVER (ORDER BY sequence) AS total, count(*) OVER () AS found FROM (
@@ -114,7 +115,7 @@ const READ: &str = "
             FROM evenkeel_outbox
             WHERE slot IN (SELECT value FROM json_each(?1)) AND key_hash NOT IN (SELECT value FROM json_each(?2))
               AND (aggregatetype NOT IN (SELECT value FROM json_each(?3)) OR key_hash IN (SELECT value FROM json_each(?4)))
-            ORDER BY sequence LIMIT ?5
+            ORDER BY sequence LIMIT ?5 + 0
         )
     )
     WHERE total - size < ?6 ORDER BY sequence";
@@ -145,7 +146,7 @@ const IS_DRAINED: &str = "
 /// numbers. The extremes are separate queries: SQLite looks each up in the tree, but scans the whole
 /// table for both in one.
 const BACKLOG: &str = concat!(
-    "SELECT (SELECT count(*) FROM (SELECT 1 FROM evenkeel_outbox LIMIT ?1)) AS counted,
+    "SELECT (SELECT count(*) FROM (SELECT 1 FROM evenkeel_outbox LIMIT ?1 + 0)) AS counted,
             coalesce((SELECT max(sequence) FROM evenkeel_outbox)
                      - (SELECT min(sequence) FROM evenkeel_outbox) + 1, 0) AS estimated,
             (SELECT ",

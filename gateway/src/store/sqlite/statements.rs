@@ -68,12 +68,13 @@ const FIND: &str = "
 /// The first rows that wait for no refused event of their key decide: the scan passes the rows of
 /// held keys, as that of the relay does. `held` are the rows that `estimated` does not have: all of
 /// the held keys if every waiting row is counted, otherwise those before the first waiting one.
-/// Each count reads only rows that the scan has read.
+/// Each count reads only rows that the scan has read. With a bare parameter as its `LIMIT`, SQLite
+/// would prepare the statement anew each time.
 const MEASURE: &str = "
     WITH waiting AS MATERIALIZED (
         SELECT sequence, created_at FROM evenkeel_outbox
         WHERE key_hash NOT IN (SELECT key_hash FROM evenkeel_outbox WHERE failure IS NOT NULL)
-        ORDER BY sequence LIMIT ?1
+        ORDER BY sequence LIMIT ?1 + 0
     ), summary AS MATERIALIZED (
         SELECT count(*) AS found, min(sequence) AS head, min(created_at) AS oldest FROM waiting
     )

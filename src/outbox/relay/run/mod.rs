@@ -92,6 +92,8 @@ pub(super) struct RelayTask {
     /// The number of the last burst of rows, and how many of its sends have not ended.
     burst: u64,
     burst_unsettled: usize,
+    /// When the last burst was sent.
+    last_burst_at: Instant,
     /// Until then ready rows wait for the last burst to end, to be sent together.
     next_burst_at: Instant,
     /// Counted during the run; completed at its end.
@@ -126,6 +128,7 @@ impl RelayTask {
             next_round_at: now,
             burst: 0,
             burst_unsettled: 0,
+            last_burst_at: now,
             next_burst_at: now,
             report: RelayReport::default(),
         }

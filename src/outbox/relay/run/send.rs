@@ -12,14 +12,18 @@ use futures_util::FutureExt;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// How long ready rows wait for the acknowledgements of the burst before them. Most arrive earlier,
-/// and the next burst follows at once: the interval bounds what a slow partition costs the others,
-/// once for each burst that has a row for it.
+/// How long ready rows wait for the next acknowledgement of the burst before them. When all have
+/// arrived, the next burst follows at once: the interval bounds what a partition without a leader
+/// costs the others, once for each burst that has a row for it.
 ///
 /// Rows that are sent together share requests. And librdkafka's idempotent producer keeps one
 /// request of a partition in flight once that has five records; its thread spends the time until the
-/// answer in a busy loop if more records come meanwhile.
+/// answer in a busy loop if more records come meanwhile. Busy brokers answer late because of it.
 pub(in crate::outbox::relay) const BURST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long ready rows wait for the burst before them at most, though its acknowledgements keep
+/// arriving.
+const BURST_MAX: Duration = Duration::from_secs(1);
 
 impl RelayTask {
     /// Hands rows to the publisher, in bursts. Waits for room in the publisher's buffer beside all
@@ -64,6 +68,7 @@ impl RelayTask {
             self.burst = burst;
             self.burst_unsettled = sent;
             self.next_burst_at = now + BURST_INTERVAL;
+            self.last_burst_at = now;
         }
     }
 
@@ -75,7 +80,11 @@ impl RelayTask {
     pub(super) fn settle(&mut self, sent: Sent) -> Result<(), OutboxError> {
         let Sent { key, burst, result } = sent;
         // A late result of an earlier burst holds back no rows.
-        self.burst_unsettled -= usize::from(burst == self.burst);
+        if burst == self.burst {
+            self.burst_unsettled -= 1;
+            let latest = self.last_burst_at + BURST_MAX;
+            self.next_burst_at = latest.min(Instant::now() + BURST_INTERVAL);
+        }
         let outcome = match result {
             None => SendOutcome::NotSent,
             Some(Ok(())) => SendOutcome::Published,
