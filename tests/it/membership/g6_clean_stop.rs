@@ -202,8 +202,11 @@ async fn a_member_stopped_while_it_joins_again_leaves_the_group() {
     };
     set(&mut case.kafka, LONG_SESSION);
     let stop = CancellationToken::new();
+    // A failure ends the polls, too.
+    let _polls_end = stop.clone().drop_guard();
     let owner = Arc::new(other_member(&case));
-    poll(&owner, true, &stop).await;
+    let assigned = tokio::time::timeout(WITHIN, poll(&owner, true, &stop)).await;
+    assigned.expect("the first member is assigned the partition");
 
     let mut settings = patient(&case);
     settings.assignment = Assignment::CooperativeSticky;
