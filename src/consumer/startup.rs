@@ -32,10 +32,14 @@ pub(crate) async fn prepare_topics(
 }
 
 const HEARTBEAT_INTERVAL: &str = "heartbeat.interval.ms";
+const SESSION_TIMEOUT: &str = "session.timeout.ms";
 
 /// A member learns of a rebalance by the answer to a heartbeat, and a joining one waits for all
 /// members: the client's default of 3 s is most of the wait of its records.
-const HEARTBEAT_INTERVAL_MS: &str = "1000";
+const HEARTBEAT_INTERVAL_MS: u32 = 1000;
+/// The default is at most this part of the session timeout: with one heartbeat in a session, the
+/// first that is late costs the member its place.
+const HEARTBEATS_PER_SESSION: u32 = 3;
 
 /// The client configuration for these settings.
 ///
@@ -46,7 +50,8 @@ pub(crate) fn client_config(
 ) -> Result<ClientConfig, ConfigError> {
     let mut config = kafka.consumer(&settings.group)?;
     if config.get(HEARTBEAT_INTERVAL).is_none() {
-        config.set(HEARTBEAT_INTERVAL, HEARTBEAT_INTERVAL_MS);
+        let interval_ms = heartbeat_interval_ms(config.get(SESSION_TIMEOUT));
+        config.set(HEARTBEAT_INTERVAL, interval_ms.to_string());
     }
     match settings.assignment {
         Assignment::CooperativeSticky => {
@@ -59,7 +64,7 @@ pub(crate) fn client_config(
             // protocol.
             for property in [
                 "partition.assignment.strategy",
-                "session.timeout.ms",
+                SESSION_TIMEOUT,
                 HEARTBEAT_INTERVAL,
             ] {
                 config.remove(property);
@@ -76,6 +81,14 @@ pub(crate) fn client_config(
         config.set("enable.partition.eof", "true");
     }
     Ok(config)
+}
+
+/// The default of `heartbeat.interval.ms` beside this `session.timeout.ms`, if one is set. It is at
+/// least 1, the least that the client accepts.
+fn heartbeat_interval_ms(session_timeout_ms: Option<&str>) -> u32 {
+    let session_ms = session_timeout_ms.and_then(|session| session.parse::<u32>().ok());
+    let share_ms = session_ms.map_or(HEARTBEAT_INTERVAL_MS, |ms| ms / HEARTBEATS_PER_SESSION);
+    HEARTBEAT_INTERVAL_MS.min(share_ms).max(1)
 }
 
 /// Warns of `auto.offset.reset=latest`: a service that uses it to skip a backlog at its first start
@@ -101,5 +114,71 @@ fn warn_of_long_revoke_timeout(config: &ClientConfig, settings: &ConsumerSetting
             group = settings.group,
             "revoke_timeout is not shorter than max.poll.interval.ms: while a revoke waits that long for handlers, the group removes the member"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rdkafka::consumer::BaseConsumer;
+
+    /// The configuration of a member with these properties of its service.
+    fn config(assignment: Assignment, properties: &[&str]) -> ClientConfig {
+        let mut kafka = KafkaConfig::new("127.0.0.1:9");
+        for property in properties {
+            kafka.set(property).expect("a property of librdkafka");
+        }
+        let settings = ConsumerSettings::new("g", ["t"]).with_assignment(assignment);
+        client_config(&kafka, &settings).expect("settings that can be used")
+    }
+
+    /// The interval of heartbeats with these properties, under each classic assignor.
+    fn heartbeat_interval(properties: &[&str]) -> String {
+        let of = |assignment| {
+            let config = config(assignment, properties);
+            config.get(HEARTBEAT_INTERVAL).map(str::to_owned)
+        };
+        let interval = of(Assignment::CooperativeSticky).expect("an interval");
+        for eager in [Assignment::Range, Assignment::RoundRobin] {
+            assert_eq!(of(eager).as_ref(), Some(&interval));
+        }
+        interval
+    }
+
+    #[test]
+    fn members_send_a_heartbeat_every_second() {
+        assert_eq!(heartbeat_interval(&[]), "1000");
+        assert_eq!(heartbeat_interval(&["session.timeout.ms=45000"]), "1000");
+    }
+
+    #[test]
+    fn three_heartbeats_fit_into_a_short_session() {
+        for (session_ms, interval_ms) in [(3000, "1000"), (2000, "666"), (900, "300"), (1, "1")] {
+            let session = format!("session.timeout.ms={session_ms}");
+            assert_eq!(heartbeat_interval(&[&session]), interval_ms, "{session_ms}");
+        }
+    }
+
+    #[test]
+    fn an_interval_of_heartbeats_that_is_set_wins() {
+        for set in ["300", "3000"] {
+            let interval = format!("heartbeat.interval.ms={set}");
+            assert_eq!(heartbeat_interval(&[&interval]), set);
+            let session = "session.timeout.ms=2000";
+            assert_eq!(heartbeat_interval(&[&interval, session]), set);
+        }
+    }
+
+    #[test]
+    fn brokers_that_assign_decide_on_heartbeats() {
+        let set: &[&str] = &["heartbeat.interval.ms=300", "session.timeout.ms=9000"];
+        for properties in [set, &[]] {
+            let config = config(Assignment::Broker, properties);
+            assert_eq!(config.get("group.protocol"), Some("consumer"));
+            assert_eq!(config.get(HEARTBEAT_INTERVAL), None);
+            // The client refuses the property with this protocol.
+            let client: Result<BaseConsumer, _> = config.create();
+            client.expect("a client");
+        }
     }
 }

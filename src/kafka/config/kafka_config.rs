@@ -83,6 +83,9 @@ pub struct KafkaConfig {
     /// | `fetch.queue.backoff.ms` | 10 | how long a full queue pauses its fetches |
     /// | `heartbeat.interval.ms` | 1000 | members of a group notice a rebalance soon |
     ///
+    /// The default of `heartbeat.interval.ms` is a third of `session.timeout.ms` if that is shorter.
+    /// It is not set if the brokers assign (KIP-848): they decide on it then.
+    ///
     /// Values that are set here directly are checked by [`KafkaConfig::validate`], which every
     /// client calls at its creation. [`KafkaConfig::set`] checks at once.
     pub properties: BTreeMap<String, String>,

@@ -13,6 +13,8 @@ pub(crate) mod kcat;
 pub(crate) mod member_process;
 /// Memory of a process, and records that fill it.
 pub(crate) mod memory;
+/// A proxy before a broker.
+pub(crate) mod proxy;
 /// A test of this binary as a process of its own.
 pub(crate) mod second_process;
 /// Topics created, grown and deleted.

@@ -27,7 +27,13 @@ impl RebalanceContext {
     /// Takes over partitions: gated, under new epochs, from their committed offsets. Blocks for the
     /// lookup of these offsets. If it fails, the client looks them up itself, and records settled
     /// above them are handled again.
+    ///
+    /// What is assigned to a member that is leaving is left alone: the client gives it up, unread,
+    /// when it leaves.
     pub(super) fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        if self.closing.load(Ordering::Relaxed) {
+            return;
+        }
         let shared = &self.shared;
         let targets = self.targets();
         let mut assignments = self.assignments();
@@ -144,7 +150,7 @@ impl RebalanceContext {
                 Ok(found) => return found,
                 Err(error) => error,
             };
-            if Instant::now() >= until || self.closing.load(Ordering::Relaxed) {
+            if Instant::now() >= until {
                 telemetry::committed_offsets_unknown(&self.shared.group, &error);
                 return Vec::new();
             }

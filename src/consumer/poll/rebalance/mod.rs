@@ -114,7 +114,8 @@ impl RebalanceContext {
         *self.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on a revoke neither drains nor commits: both were done.
+    /// From now on a revoke neither drains nor commits: both were done. What is assigned is left
+    /// unread.
     pub(crate) fn set_closing(&self) {
         self.closing.store(true, Ordering::Relaxed);
     }

@@ -6,9 +6,8 @@
 //! here is that each member handles something that was published after the freeze. `EVENKEEL_LONG_TESTS=1` runs the long form,
 //! with a production's settings.
 
-mod proxy;
-
 use crate::control::operator::Operator;
+use crate::support::proxy::{BrokerProxy, Passes};
 use crate::support::{Case, Log, Member, publish_by, set};
 use evenkeel::control::Scope;
 use evenkeel::event::{OutgoingRecord, Record};
@@ -18,7 +17,6 @@ use evenkeel::kafka::admin::Admin;
 use evenkeel::publisher::Publisher;
 use evenkeel::testing::{TestKafka, required, unique};
 use futures_util::future::join_all;
-use proxy::{BrokerProxy, Passes};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

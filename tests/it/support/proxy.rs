@@ -1,27 +1,34 @@
-//! Helper: a proxy before the only broker, which can hold everything up, and can have the broker answer as one that is fenced.
+//! Helper: a proxy before the only broker, which can hold everything up, can have the broker answer as one that is fenced, and
+//! can delay the answers to members that join a group.
 
 use std::collections::HashMap;
 use std::io::{Read, Result, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 const METADATA: i16 = 3;
 const FIND_COORDINATOR: i16 = 10;
+const JOIN_GROUP: i16 = 11;
 const COORDINATOR_NOT_AVAILABLE: i16 = 15;
+const JOIN_DELAY: Duration = Duration::from_millis(500);
 
 /// What passes.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Passes {
+pub(crate) enum Passes {
     Everything,
     /// Connections stay open and are accepted, and nothing answers.
     Nothing,
     /// Metadata is without brokers, and there is no coordinator.
     NoBrokers,
+    /// Everything, but answers to requests to join a group half a second late.
+    SlowJoins,
 }
 
 /// Forwards connections to the broker. It ends with the process.
-pub(super) struct BrokerProxy {
+pub(crate) struct BrokerProxy {
     port: u16,
     shared: Arc<Shared>,
 }
@@ -30,6 +37,8 @@ struct Shared {
     broker: OnceLock<SocketAddr>,
     passes: Mutex<Passes>,
     changed: Condvar,
+    /// The requests to join a group.
+    joins: AtomicUsize,
 }
 
 /// API key and version of the requests of a connection that wait for their answers, by correlation id.
@@ -37,13 +46,14 @@ type Requests = Arc<Mutex<HashMap<[u8; 4], (i16, i16)>>>;
 
 impl BrokerProxy {
     /// Listens on a free port, before the broker does, which has to know the port.
-    pub(super) fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared {
             broker: OnceLock::new(),
             passes: Mutex::new(Passes::Everything),
             changed: Condvar::new(),
+            joins: AtomicUsize::new(0),
         });
         let accepting = Arc::clone(&shared);
         thread::spawn(move || {
@@ -56,19 +66,24 @@ impl BrokerProxy {
     }
 
     /// Where clients find the broker.
-    pub(super) fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("{}:{}", Ipv4Addr::LOCALHOST, self.port)
     }
 
     /// Where the broker is.
-    pub(super) fn forward_to(&self, broker: &str) {
+    pub(crate) fn forward_to(&self, broker: &str) {
         let broker = broker.parse().expect("an address");
         self.shared.broker.set(broker).expect("the only broker");
     }
 
-    pub(super) fn let_pass(&self, passes: Passes) {
+    pub(crate) fn let_pass(&self, passes: Passes) {
         *self.shared.passes() = passes;
         self.shared.changed.notify_all();
+    }
+
+    /// How many requests to join a group it has forwarded.
+    pub(crate) fn joins(&self) -> usize {
+        self.shared.joins.load(Ordering::Relaxed)
     }
 }
 
@@ -96,7 +111,9 @@ impl Shared {
         thread::spawn(move || {
             pump(from, to, |frame| {
                 shared.wait();
-                note(&noted, &frame);
+                if note(&noted, &frame) == Some(JOIN_GROUP) {
+                    shared.joins.fetch_add(1, Ordering::Relaxed);
+                }
                 frame
             })
         });
@@ -112,6 +129,10 @@ impl Shared {
                     }
                     (Passes::NoBrokers, Some((FIND_COORDINATOR, version))) => {
                         without_coordinator(&frame, version)
+                    }
+                    (Passes::SlowJoins, Some((JOIN_GROUP, _))) => {
+                        thread::sleep(JOIN_DELAY);
+                        frame
                     }
                     _ => frame,
                 }
@@ -141,15 +162,15 @@ fn pump(mut from: TcpStream, mut to: TcpStream, mut pass: impl FnMut(Vec<u8>) ->
     let _ = to.shutdown(Shutdown::Both);
 }
 
-/// Remembers the requests whose answers are changed.
-fn note(requests: &Requests, frame: &[u8]) {
+/// Remembers a request whose answer may be changed or delayed; its API key.
+fn note(requests: &Requests, frame: &[u8]) -> Option<i16> {
     let number = |at: usize| Some(i16::from_be_bytes(*frame.get(at..)?.first_chunk()?));
-    let id = frame.get(4..).and_then(|rest| rest.first_chunk());
-    if let (Some(key @ (METADATA | FIND_COORDINATOR)), Some(version), Some(id)) =
-        (number(0), number(2), id)
-    {
+    let (key, version) = (number(0)?, number(2)?);
+    let id = frame.get(4..)?.first_chunk()?;
+    if matches!(key, METADATA | FIND_COORDINATOR | JOIN_GROUP) {
         lock(requests).insert(*id, (key, version));
     }
+    Some(key)
 }
 
 /// An answer to a request for metadata with its list of brokers emptied. Names are shorter than 127 bytes, and brokers fewer, so
