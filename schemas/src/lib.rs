@@ -61,7 +61,7 @@ pub mod stock;
 mod topics;
 
 pub use catalogue::catalogue;
-pub use orders::{OrderCancelled, OrderLine, OrderPlaced};
+pub use orders::{LINES_MAX, OrderCancelled, OrderLine, OrderPlaced};
 pub use payments::{PaymentAuthorized, PaymentDeclined};
 pub use shipments::ShipmentDispatched;
 pub use stock::{ReservedLine, StockReceived, StockRejected, StockReleased, StockReserved};

@@ -2,6 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The most lines of an order. The schemas of all events with lines reject more. A service that
+/// writes lines into one statement rejects more too, because it can run without validation.
+pub const LINES_MAX: usize = 1_000;
+
 /// A customer placed an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderPlaced {
@@ -9,7 +13,7 @@ pub struct OrderPlaced {
     pub order_id: String,
     /// Id of the customer who placed the order.
     pub customer_id: String,
-    /// The ordered articles; at least one line.
+    /// The ordered articles; at least one line, and at most [`LINES_MAX`].
     pub lines: Vec<OrderLine>,
     /// Total price, in cents.
     pub total_cents: u64,

@@ -1,6 +1,7 @@
 //! Names that do not collide between tests, runs and machines, and free ports.
 
 use std::collections::BTreeSet;
+use std::io::{Error, ErrorKind};
 use std::net::TcpListener;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -25,9 +26,10 @@ const PORTS: Range<u16> = 20_000..32_000;
 
 /// A port of 127.0.0.1 that was free at the time of the call, for a server that is told its port.
 ///
-/// A process gets each one once, so that a server keeps its port across restarts. It is below the
-/// ports that systems take for outgoing connections. Another process may still take it before the
-/// server binds it: then the server does not start, and is to be started with another one.
+/// A process gets each one once, so that a server keeps its port across restarts. It is from 20000
+/// to 31999, below the ports that systems take for outgoing connections. Another process may still
+/// take it before the server binds it: then the server does not start, and is to be started with
+/// another one.
 ///
 /// ```
 /// # fn example() -> std::io::Result<()> {
@@ -38,30 +40,54 @@ const PORTS: Range<u16> = 20_000..32_000;
 /// ```
 ///
 /// # Errors
-/// If no port can be bound.
+/// [`AddrInUse`](ErrorKind::AddrInUse) if each of these ports is in use or was given to this
+/// process.
 pub fn free_port() -> std::io::Result<u16> {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
-    for _ in 0..1_000 {
-        let port = PORTS.start + rand::random::<u16>() % (PORTS.end - PORTS.start);
-        if given.insert(port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    // All of them are in use, or were given: the system knows others.
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    take_port(PORTS, &mut given)
+}
+
+/// Takes a free port of this range that was not given, and adds it to those.
+fn take_port(ports: Range<u16>, given: &mut BTreeSet<u16>) -> std::io::Result<u16> {
+    // Any of them, so that processes that start together rarely meet.
+    let first = rand::random_range(ports.clone());
+    let free = (first..ports.end)
+        .chain(ports.start..first)
+        .find(|port| !given.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    let port = free.ok_or_else(|| {
+        let (start, last) = (ports.start, ports.end - 1);
+        let reason = format!("each port from {start} to {last} is in use or was given");
+        Error::new(ErrorKind::AddrInUse, reason)
+    })?;
+    given.insert(port);
+    Ok(port)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{PORTS, free_port, unique};
+    use super::{PORTS, free_port, take_port, unique};
     use std::collections::BTreeSet;
+    use std::io::ErrorKind;
+    use std::net::TcpListener;
 
     #[test]
     fn free_ports_differ() {
         let ports: BTreeSet<u16> = (0..10).filter_map(|_| free_port().ok()).collect();
         assert_eq!(ports.len(), 10);
         assert!(ports.iter().all(|port| PORTS.contains(port)), "{ports:?}");
+    }
+
+    #[test]
+    fn a_port_is_given_once_and_only_while_it_is_free() {
+        let port = free_port().expect("a free port");
+        let mut given = BTreeSet::new();
+        let mut take = || take_port(port..port + 1, &mut given).map_err(|error| error.kind());
+        let listener = TcpListener::bind(("127.0.0.1", port)).expect("it is free");
+        assert_eq!(take(), Err(ErrorKind::AddrInUse), "in use");
+        drop(listener);
+        assert_eq!(take(), Ok(port));
+        assert_eq!(take(), Err(ErrorKind::AddrInUse), "given");
     }
 
     #[test]

@@ -6,6 +6,9 @@
 //!
 //! A statement takes the rows with `FROM (VALUES …) WHERE column1 IS NOT NULL`, which leaves the
 //! padding out. SQLite names the columns `column1`, `column2` and so on.
+//!
+//! SQLite accepts 32,766 values in a statement. Callers bound their rows: a batch has at most 500
+//! events, and an order at most [`LINES_MAX`](shop_schemas::LINES_MAX) lines.
 
 /// The placeholders of at least `rows` rows, each of `columns` values. [`padded`] has as many rows.
 pub fn placeholders(columns: usize, rows: usize) -> String {

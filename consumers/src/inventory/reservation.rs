@@ -4,7 +4,9 @@ use super::stock::{Move, Moves, bind_lines};
 use crate::effect_journal::values::placeholders;
 use crate::effect_journal::{Effect, Query, journaled};
 use evenkeel::handler::HandlerError;
-use shop_schemas::{OrderPlaced, ReservedLine, StockRejected, StockReleased, StockReserved};
+use shop_schemas::{
+    LINES_MAX, OrderPlaced, ReservedLine, StockRejected, StockReleased, StockReserved,
+};
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 use std::collections::HashMap;
 
@@ -21,7 +23,9 @@ pub enum Answer {
 /// an answer already. Two calls to the store, one if there is an answer.
 ///
 /// # Errors
-/// If the store fails, or the order has no lines.
+/// If the store fails. A permanent one, before anything is written, if the order has no lines or
+/// more than [`LINES_MAX`]: SQLite would reject the statement with all of them, which looks
+/// transient.
 pub async fn reserve(
     store: &mut SqliteConnection,
     effect: Effect<'_>,
@@ -30,6 +34,12 @@ pub async fn reserve(
     let Some(first) = order.lines.first() else {
         return Err(HandlerError::permanent("the order has no lines"));
     };
+    let lines = order.lines.len();
+    if lines > LINES_MAX {
+        return Err(HandlerError::permanent(format!(
+            "the order has {lines} lines; at most {LINES_MAX} are allowed"
+        )));
+    }
     let lines = order.lines.iter().map(|line| ReservedLine {
         article: line.article.clone(),
         quantity: line.quantity,

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::testing::{effect, effects, permutations, store};
-use shop_schemas::OrderLine;
+use evenkeel::handler::{Class, default_classifier};
+use shop_schemas::{LINES_MAX, OrderLine};
 use sqlx::{Connection, SqliteConnection};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -132,6 +133,31 @@ async fn an_order_is_reserved_completely_or_not_at_all() {
     };
     assert_eq!(rejected.article, "rice");
     assert_eq!(level(&mut store, "tea").await, (5, 0));
+}
+
+#[tokio::test]
+async fn an_order_has_at_most_the_lines_of_its_schema() {
+    let mut store = store(SCHEMA).await;
+    let stocked = delivery("tea", 20_000);
+    receive(&mut store, effect("e-1"), &stocked).await.unwrap();
+    let lines = vec![("tea", 1); 10_000];
+    // SQLite rejects the moves of 5,000 lines, and the look-up of 10,000.
+    for too_many in [LINES_MAX + 1, 5_000, 10_000] {
+        let order = order("o-1", &lines[..too_many]);
+        let error = reserve(&mut store, effect("e-2"), &order)
+            .await
+            .expect_err("too many lines");
+        assert_eq!(error.class(&default_classifier()), Class::Permanent);
+        let reason = format!("the order has {too_many} lines; at most 1000 are allowed");
+        assert_eq!(error.to_string(), reason);
+    }
+    assert_eq!(effects(&mut store).await, ["e-1"], "nothing is written");
+    let most = order("o-1", &lines[..LINES_MAX]);
+    let answer = reserve(&mut store, effect("e-2"), &most).await.unwrap();
+    assert!(matches!(answer, Some(Answer::Reserved(_))), "{answer:?}");
+    let released = release(&mut store, effect("e-3"), "o-1", "over").await;
+    assert_eq!(released.unwrap().unwrap().lines.len(), LINES_MAX);
+    assert_eq!(level(&mut store, "tea").await, (20_000, 0));
 }
 
 #[tokio::test]

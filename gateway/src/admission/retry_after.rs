@@ -10,7 +10,7 @@
 //! [`RetryLedger::redeem`]. It expires [`GRACE_S`] after its time.
 //!
 //! Memory: the counters have a fixed size, about 15 KB for a horizon of 60 s, and there are at most
-//! [`BOOKINGS_MAX`] places. Knows nothing of the load: rates are arguments.
+//! [`BOOKINGS_MAX`] places, of about 100 bytes each. Knows nothing of the load: rates are arguments.
 
 use super::settings::AdmissionSettings;
 use std::collections::{BTreeMap, HashMap};
@@ -182,7 +182,9 @@ impl RetryLedger {
             counters.add(at_ms);
         }
         let second = at_ms / SECOND_MS;
-        let places = self.places.entry(key.hash).or_default();
+        // Most keys have one place.
+        let places = self.places.entry(key.hash);
+        let places = places.or_insert_with(|| Vec::with_capacity(1));
         match places.iter_mut().find(|(due, _)| *due == second) {
             Some((_, count)) => *count += 1,
             None => places.push((second, 1)),

@@ -65,17 +65,20 @@ async fn answer(
         &body,
     )?;
     let text = binding::body_text(&body)?;
+    let events = match mode {
+        Mode::Batch => binding::batch(text, limits.batch_max)?,
+        Mode::Structured => vec![binding::structured(text)?],
+        _ => vec![binding::binary(&parts.headers, name, text)?],
+    };
+    // The events are copies. The head is a part of the connection's read buffer, which has at least
+    // 8 KiB, and of which the connection makes another one while the store works.
+    drop((body, parts.headers, parts.uri));
     if mode == Mode::Batch {
-        let events = binding::batch(text, limits.batch_max)?;
         return posting
             .accept_batch(principal, context, events, idempotency)
             .await;
     }
-    let event = match mode {
-        Mode::Structured => binding::structured(text)?,
-        _ => binding::binary(&parts.headers, name, text)?,
-    };
     posting
-        .accept(principal, context, vec![event], idempotency)
+        .accept(principal, context, events, idempotency)
         .await
 }

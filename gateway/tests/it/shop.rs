@@ -68,7 +68,9 @@ async fn an_order_that_is_wrong_is_refused_with_pointers() {
     let kafka = mock_kafka().await;
     let gateway = TestGateway::start(&kafka.config()).await;
     let line = json!({"article": "tea", "quantity": 0, "price_cents": 250});
+    let too_many = vec![json!({"article": "tea", "quantity": 1, "price_cents": 1}); 1_001];
     for (order, pointer) in [
+        (json!({"customer_id": "c-1", "lines": too_many}), "/lines"),
         (
             json!({"customer_id": "c-1", "lines": [line]}),
             "/lines/0/quantity",

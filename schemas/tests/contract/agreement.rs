@@ -45,6 +45,22 @@ fn every_type_has_a_document_and_every_document_a_type() {
 }
 
 #[test]
+fn every_document_with_lines_rejects_more_than_the_most() {
+    let documents = shop_schemas::catalogue().expect("compiles");
+    let mut with_lines = 0;
+    for ty in types() {
+        let lines = documents
+            .schema(ty)
+            .and_then(|document| document.pointer("/properties/lines"));
+        if let Some(lines) = lines {
+            with_lines += 1;
+            assert_eq!(lines["maxItems"], shop_schemas::LINES_MAX, "{ty}");
+        }
+    }
+    assert_eq!(with_lines, 4, "the events with lines");
+}
+
+#[test]
 fn every_type_has_two_valid_and_four_differently_invalid_examples() {
     assert_eq!(names(&folder("examples")), types());
     for ty in types() {

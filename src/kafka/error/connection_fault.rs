@@ -8,6 +8,7 @@
 //! advice falls back to a general one, and the class of the error stays.
 
 use crate::kafka::log;
+use crate::kafka::native::queued_events;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
@@ -115,9 +116,6 @@ impl ConsumerContext for LastFault {}
 /// How long events are awaited after a failed request.
 const EVENTS_WAIT: Duration = Duration::from_millis(5);
 
-/// The most events that are served after a request that succeeded. It causes far fewer.
-const QUEUED_EVENTS_MAX: usize = 64;
-
 /// Lets a client report errors and log lines, which it does only when polled. Blocks for a few
 /// milliseconds after the last event.
 pub(crate) fn serve_events(client: &BaseConsumer<LastFault>) {
@@ -125,11 +123,12 @@ pub(crate) fn serve_events(client: &BaseConsumer<LastFault>) {
     while client.poll(EVENTS_WAIT).is_some() {}
 }
 
-/// As [`serve_events`], for the events that the client has already. Does not block. A client that
-/// is never polled keeps its log lines and errors for ever.
+/// As [`serve_events`], for the events that the client has already, however many. Does not block,
+/// and leaves those that arrive meanwhile to the next call. A client that is never polled keeps its
+/// log lines and errors for ever.
 pub(super) fn serve_queued_events(client: &BaseConsumer<LastFault>) {
-    for _ in 0..QUEUED_EVENTS_MAX {
-        // A log line and an empty queue have the same result, so that the result says nothing.
+    for _ in 0..queued_events(client.client()) {
+        // A poll serves one. An error is noted by the context, so the result is not needed.
         let _ = client.poll(Duration::ZERO);
     }
 }

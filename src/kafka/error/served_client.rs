@@ -78,8 +78,11 @@ impl Drop for ServedRequest<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kafka::native::queued_events;
     use rdkafka::ClientConfig;
+    use rdkafka::config::RDKafkaLogLevel;
     use rdkafka::consumer::Consumer;
+    use rdkafka::mocking::MockCluster;
     use std::time::Duration;
 
     /// Longer than any step takes on a busy machine.
@@ -111,5 +114,29 @@ mod tests {
         drop((first, second));
         let _later = client.begin_at(Instant::now() + FAULT_VALID_FOR);
         assert_eq!(fault(), None, "it is from before the request");
+    }
+
+    #[test]
+    fn a_request_leaves_no_event_behind_however_many_there_are() {
+        const EVENTS: usize = 1_000;
+        let cluster = MockCluster::new(1).expect("the mock cluster starts");
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", cluster.bootstrap_servers());
+        config.set("debug", "all");
+        config.set_log_level(RDKafkaLogLevel::Debug);
+        let client = config.create_with_context(LastFault::default());
+        let client = ServedClient::new(client.expect("the settings are valid"));
+        let queued = || queued_events(client.get().client());
+        let begun = Instant::now();
+        while queued() < EVENTS {
+            let answer = client.get().fetch_metadata(None, LONG);
+            answer.expect("the mock cluster answers");
+            assert!(begun.elapsed() < LONG, "too few log lines: {}", queued());
+        }
+        // It follows the last one shortly, so that it keeps what was reported before.
+        drop(client.begin_at(begun));
+        let left = queued();
+        // Some of the time of serving.
+        assert!(left < EVENTS / 2, "{left} events are left");
     }
 }

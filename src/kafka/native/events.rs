@@ -22,7 +22,6 @@ pub(crate) fn discard_events<C: ClientContext>(client: &Client<C>) {
 }
 
 /// The number of events that wait for a poll of the client.
-#[cfg(test)]
 pub(crate) fn queued_events<C: ClientContext>(client: &Client<C>) -> usize {
     // SAFETY: the client is alive, and the call never returns null. The reference is returned once.
     unsafe {

@@ -30,7 +30,7 @@
 //! | `groups.rs` | descriptions (KIP-848) and committed offsets of any group, and membership |
 //! | `login.rs` | tokens for SASL/OAUTHBEARER |
 //! | `reconnect.rs` | clients that have lost all brokers |
-//! | `events.rs` | events of a client that nobody polls |
+//! | `events.rs` | events that wait for a poll, and those of a client that nobody polls |
 #![allow(unsafe_code)]
 
 mod events;
@@ -42,9 +42,7 @@ mod raw;
 mod reconnect;
 mod topic_ids;
 
-pub(crate) use events::discard_events;
-#[cfg(test)]
-pub(crate) use events::queued_events;
+pub(crate) use events::{discard_events, queued_events};
 pub(crate) use groups::{is_member, member_id};
 pub(crate) use login::{Login, logged_in};
 pub(crate) use message_headers::{MessageHeaders, native_headers};

@@ -3,6 +3,8 @@
 use super::*;
 use crate::http::ProblemKind;
 use crate::post::NewEvent;
+use axum::body::Bytes;
+use axum::http::HeaderValue;
 use serde_json::value::RawValue;
 use std::time::Duration;
 
@@ -237,4 +239,30 @@ async fn a_route_without_its_middleware_is_a_defect() {
         .expect("a request");
     let response = bare.oneshot(request).await.expect("infallible");
     assert_eq!(response.status(), 500);
+}
+
+/// The buffer from which the head of a request was read: its values are parts of it.
+struct HeadBuffer(Arc<str>);
+
+impl AsRef<[u8]> for HeadBuffer {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+#[tokio::test]
+async fn the_head_of_a_request_is_not_kept_while_the_store_works() {
+    let gateway = Gateway::new();
+    let text: Arc<str> = "e-1".into();
+    let buffer = Bytes::from_owner(HeadBuffer(Arc::clone(&text)));
+    let id = HeaderValue::from_maybe_shared(buffer).expect("a header value");
+    let on_accept = move || assert_eq!(Arc::strong_count(&text), 1, "the head is kept");
+    *gateway.store.on_accept.lock().expect("not poisoned") = Some(Box::new(on_accept));
+    let request = Request::post(format!("/events/{OPENED}"))
+        .header("content-type", JSON)
+        .header("ce-id", id)
+        .body(Body::from(r#"{"account": "a"}"#));
+    let answer = gateway.send(request.expect("a request")).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    assert_eq!(gateway.accepted()[0].id, "e-1");
 }

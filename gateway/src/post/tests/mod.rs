@@ -49,10 +49,15 @@ struct MemoryStore {
     answers: Mutex<BTreeMap<(String, String), KeptAnswer>>,
     /// Fails the next request.
     failure: Mutex<Option<AcceptError>>,
+    /// Called when a request comes.
+    on_accept: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
 
 impl MemoryStore {
     fn accept_now(&self, request: AcceptRequest) -> Result<Accepted, AcceptError> {
+        if let Some(on_accept) = &*self.on_accept.lock().expect("not poisoned") {
+            on_accept();
+        }
         if let Some(failure) = self.failure.lock().expect("not poisoned").take() {
             return Err(failure);
         }

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use evenkeel::event::OutgoingRecord;
 use evenkeel::inbox::BoxFuture;
 use evenkeel::publisher::{PublishError, Publisher};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -32,7 +33,7 @@ const ROOM_LIMIT: Duration = Duration::from_secs(2);
 /// [`AcceptError::Unknown`]: the caller repeats the request with the same ids. If one of them can
 /// never be published, it is [`AcceptError::Rejected`], whose text names that event and how many
 /// others were published. Memory is bounded by the buffer of the publisher, and by the places of
-/// the last 100,000 events, about 500 bytes each. Other gateways do not know these places.
+/// the last 100,000 events, about 250 bytes each. Other gateways do not know these places.
 ///
 /// A producer that fails permanently accepts nothing more: see [`AcceptStore::failed`].
 ///
@@ -56,6 +57,8 @@ const ROOM_LIMIT: Duration = Duration::from_secs(2);
 pub struct BrokerStore {
     publisher: Publisher,
     sent: Arc<Sent>,
+    /// [`ROOM_LIMIT`], but for tests.
+    room_limit: Duration,
 }
 
 impl BrokerStore {
@@ -64,6 +67,7 @@ impl BrokerStore {
         Self {
             publisher,
             sent: Arc::default(),
+            room_limit: ROOM_LIMIT,
         }
     }
 
@@ -84,15 +88,15 @@ impl BrokerStore {
         if deadline.is_some_and(|deadline| deadline <= now) {
             return Err(AcceptError::DeadlineExceeded);
         }
-        let room_limit = now + ROOM_LIMIT;
-        let room_limit = deadline.map_or(room_limit, |deadline| deadline.min(room_limit));
+        let room_until = now + self.room_limit;
+        let room_until = deadline.map_or(room_until, |deadline| deadline.min(room_until));
         let events_asked = events.len();
         let mut passed = Passed::new(&self.sent);
-        let stopped = self.enqueue(events, room_limit, &mut passed).await;
+        let stopped = self.enqueue(events, room_until, &mut passed).await;
         let events_passed = passed.events();
         if events_passed == 0 {
             return match stopped {
-                Some(Stopped::NoRoom) if deadline == Some(room_limit) => {
+                Some(Stopped::NoRoom) if deadline == Some(room_until) => {
                     Err(AcceptError::DeadlineExceeded)
                 }
                 Some(Stopped::NoRoom) => Err(AcceptError::Full { retry_after: None }),
@@ -115,17 +119,19 @@ impl BrokerStore {
         settled.answer(events_asked)
     }
 
-    /// Passes events to the publisher, in order, until one fails.
+    /// Passes events to the publisher, in order, until one fails. Those that wait for room do not
+    /// keep the receipts of the ones before from being read.
     async fn enqueue(
         &self,
         events: Vec<AcceptedEvent>,
-        room_limit: Instant,
+        room_until: Instant,
         passed: &mut Passed,
     ) -> Option<Stopped> {
         for event in events {
             let (place, record) = placed(event);
-            let enqueued = self.publisher.enqueue_record(record);
-            match timeout_at(room_limit, enqueued).await {
+            let enqueued = pin!(self.publisher.enqueue_record(record));
+            let enqueued = passed.settle_during(timeout_at(room_until, enqueued));
+            match enqueued.await {
                 Ok(Ok(receipt)) => passed.add(place, receipt),
                 Ok(Err(error)) => {
                     self.sent.note_failure(&error);
@@ -223,13 +229,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn the_brokers_keep_the_contract() {
-        let kafka = TestKafka::start(KafkaKind::Mock)
-            .await
-            .expect("the mock cluster starts");
-        kafka
-            .create_topic(conformance::TOPIC, 1)
-            .await
-            .expect("the topic is created");
+        let kafka = kafka_with_topic().await;
         let publisher = publisher(&kafka.config(), PublisherSettings::new("/gateway"));
         let store = Arc::new(BrokerStore::new(publisher));
         conformance::check(&OnBrokers { store, kafka }).await;
@@ -273,13 +273,19 @@ mod tests {
         assert_eq!(store.backlog().events, 1, "what is refused does not count");
     }
 
-    /// A store on a mock cluster that has the topic of [`event`], with room for this many records.
-    async fn store_with_room(records_max: usize) -> (TestKafka, BrokerStore) {
+    /// A mock cluster that has the topic of [`event`].
+    async fn kafka_with_topic() -> TestKafka {
         let kafka = TestKafka::start(KafkaKind::Mock)
             .await
             .expect("the mock cluster starts");
-        let topic = event("k", "1", "1").record.topic;
-        kafka.create_topic(&topic, 1).await.expect("a topic");
+        let topic = conformance::TOPIC;
+        kafka.create_topic(topic, 1).await.expect("a topic");
+        kafka
+    }
+
+    /// A store on a mock cluster that has the topic of [`event`], with room for this many records.
+    async fn store_with_room(records_max: usize) -> (TestKafka, BrokerStore) {
+        let kafka = kafka_with_topic().await;
         let settings = PublisherSettings::new("/gateway").with_buffer_records_max(records_max);
         let publisher = publisher(&kafka.config(), settings);
         (kafka, BrokerStore::new(publisher))
@@ -331,6 +337,40 @@ mod tests {
         assert_eq!(store.backlog(), expected);
         let second = store.find("2", None).await.expect("it always answers");
         assert!(second.is_empty(), "it was not sent: {second:?}");
+    }
+
+    #[tokio::test]
+    async fn receipts_are_read_while_an_event_waits_for_room() {
+        let kafka = kafka_with_topic().await;
+        let mut config = kafka.config();
+        // Two records are sent together at once, and one alone stays in the buffer.
+        for property in ["batch.num.messages=2", "linger.ms=60000"] {
+            config.set(property).expect("a property of producers");
+        }
+        let settings = PublisherSettings::new("/gateway")
+            .with_buffer_records_max(2)
+            .with_buffer_bytes_max(20_000);
+        let store = BrokerStore {
+            room_limit: 2 * conformance::WITHIN,
+            ..BrokerStore::new(publisher(&config, settings))
+        };
+        let mut batch: Vec<_> = ["1", "2", "3"]
+            .into_iter()
+            .map(|id| event("k", id, "1"))
+            .collect();
+        // More than what the third leaves.
+        batch.push(event("k", "4", &"x".repeat(15_000)));
+        let settled = async {
+            while (store.backlog().events, store.backlog().drained) != (1, 2) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            answer = store.accept(request(batch)) => panic!("there is no room: {answer:?}"),
+            settled = tokio::time::timeout(conformance::WITHIN, settled) => {
+                settled.expect("the receipts of the first two are read");
+            }
+        }
     }
 
     #[tokio::test]
