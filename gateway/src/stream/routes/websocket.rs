@@ -133,9 +133,9 @@ async fn run(mut socket: WebSocket, mut subscription: Subscription, slow_after: 
                     let _ = timeout(CLOSE_WITHIN, socket.recv()).await;
                     return;
                 }
-                Some(Ok(Message::Text(_) | Message::Binary(_))) => break UNSUPPORTED_DATA,
-                // Too long, or against the protocol. On a connection that failed, the close fails.
-                Some(Err(_)) => break UNSUPPORTED_DATA,
+                // An error is a message that is too long, or a frame against the protocol. On a
+                // connection that failed, the close fails, too.
+                Some(Ok(Message::Text(_) | Message::Binary(_)) | Err(_)) => break UNSUPPORTED_DATA,
                 None => return,
             },
         }
