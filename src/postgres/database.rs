@@ -6,6 +6,10 @@
 //! never cancelled, and a returned connection of an own pool must answer that it has no open
 //! transaction.
 //!
+//! A server that became a replica still answers, and refuses every write. A connection to it would
+//! be used until its end, long after the address leads to the new primary: it must also answer that
+//! it may write.
+//!
 //! # Poolers
 //! If server connections are assigned per transaction, each statement must be part of one, prepared
 //! statements must not outlive it, and session settings belong to whoever had the connection
@@ -32,12 +36,14 @@ const BEGIN_POOLED: &str = "BEGIN; DEALLOCATE ALL";
 /// Resets the settings of the session.
 const RESET: &str = "RESET ALL; RESET SESSION AUTHORIZATION";
 
-/// True, except in a transaction that an earlier statement began.
-const IS_FREE: &str = "SELECT now() = statement_timestamp() AS is_free";
+/// True, except in a transaction that an earlier statement began, and on a server that refuses
+/// writes.
+const IS_FREE: &str = "SELECT now() = statement_timestamp() \
+                       AND current_setting('transaction_read_only') = 'off' AS is_free";
 
 /// The same, after a reset of the session's settings.
-const IS_RESET_AND_FREE: &str =
-    "RESET ALL; RESET SESSION AUTHORIZATION; SELECT now() = statement_timestamp() AS is_free";
+const IS_RESET_AND_FREE: &str = "RESET ALL; RESET SESSION AUTHORIZATION; SELECT now() = statement_timestamp() \
+     AND current_setting('transaction_read_only') = 'off' AS is_free";
 
 /// The reset behind a pooler, where this client did not open the server connection: also sets what
 /// the driver sets when it connects.
@@ -270,10 +276,10 @@ impl DerefMut for Session {
     }
 }
 
-/// Whether a returned connection can be used again: it answers, and no transaction is open on it. A
-/// `BEGIN` whose answer was not read leaves a transaction that the driver does not know, in which
-/// every later statement would fail. The pool would also wait for an answer, but without a limit. A
-/// pooler treats a prepared query as two, so the query is not prepared.
+/// Whether a returned connection can be used again: it answers, may write, and has no open
+/// transaction. A `BEGIN` whose answer was not read leaves a transaction that the driver does not know, in which every
+/// later statement would fail. The pool would also wait for an answer, but without a limit. A pooler
+/// treats a prepared query as two, so the query is not prepared.
 async fn is_usable(
     connection: &mut PgConnection,
     question: &'static str,

@@ -8,6 +8,7 @@ use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::path::Path;
+use std::time::SystemTime;
 
 /// The size that a file may have.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -36,6 +37,42 @@ pub(super) fn read_file(
         });
     }
     Ok((text, metadata))
+}
+
+/// By what a change of a file is recognised. A file that is put in the place of another has another
+/// stamp even if their times and sizes are equal: `cp -p`, archives, and stores whose files all have
+/// the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileStamp {
+    modified: Option<SystemTime>,
+    length: u64,
+    /// Device and inode, and when anything of the file changed, in seconds and nanoseconds.
+    #[cfg(unix)]
+    place: [i64; 4],
+}
+
+impl FileStamp {
+    /// The stamp of the file to which the path leads. `None` if there is none.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self {
+            modified: metadata.modified().ok(),
+            length: metadata.len(),
+            #[cfg(unix)]
+            place: place_of(&metadata),
+        })
+    }
+}
+
+#[cfg(unix)]
+fn place_of(metadata: &Metadata) -> [i64; 4] {
+    use std::os::unix::fs::MetadataExt;
+    [
+        metadata.dev().cast_signed(),
+        metadata.ino().cast_signed(),
+        metadata.ctime(),
+        metadata.ctime_nsec(),
+    ]
 }
 
 /// What is wrong with a TOML text.

@@ -195,7 +195,8 @@ impl JwtVerifier {
             return Err("the JWT has extensions that must be understood");
         }
         let keys = self.keys.current();
-        let key = select(&keys, header.kid.as_deref()).ok_or("the JWT has no known key id")?;
+        let key = select(&keys, header.kid.as_deref(), header.alg);
+        let key = key.ok_or("the JWT has no known key id")?;
         // The algorithms of a key are asymmetric and of its kind, so neither `none` nor an HMAC
         // with the public key as its secret gets past this.
         if !key.algorithms.contains(&header.alg) {

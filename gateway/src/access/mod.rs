@@ -20,6 +20,7 @@ mod url_tokens;
 pub use allow_list::{AllowList, AllowListError, EventRoute};
 pub use authenticator::{Authenticator, AuthenticatorBuilder, authenticate};
 pub use error::AccessError;
+pub(crate) use files::FileStamp;
 pub use jwt::JwtSettings;
 pub use principal::{Principal, Rights};
 pub use token_file::{hash_token, new_token};

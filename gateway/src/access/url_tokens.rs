@@ -1,6 +1,8 @@
 //! Finds tokens in the query of a URL, where they do not belong: URLs stand in the logs of
 //! proxies and in the history of browsers.
 
+use crate::http::percent_decoded;
+
 /// The parameters that carry a token in other APIs.
 const TOKEN_PARAMETERS: [&str; 3] = ["access_token", "token", "api_key"];
 
@@ -8,39 +10,10 @@ const TOKEN_PARAMETERS: [&str; 3] = ["access_token", "token", "api_key"];
 pub(super) fn has_token(query: &str) -> bool {
     query.split(['&', ';']).any(|parameter| {
         let name = parameter.split('=').next().unwrap_or_default();
-        let name = percent_decoded(name);
+        let name = percent_decoded(name.as_bytes());
         let is_name = |token: &&str| name.eq_ignore_ascii_case(token.as_bytes());
         TOKEN_PARAMETERS.iter().any(is_name)
     })
-}
-
-/// Decodes `%41` to `A`. What is no escape stays as it is.
-fn percent_decoded(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        match escaped(&bytes[at..]) {
-            Some(escaped) => {
-                decoded.push(escaped);
-                at += 3;
-            }
-            None => {
-                decoded.push(*byte);
-                at += 1;
-            }
-        }
-    }
-    decoded
-}
-
-/// The byte of the escape that `bytes` begins with.
-fn escaped(bytes: &[u8]) -> Option<u8> {
-    let [b'%', high, low, ..] = bytes else {
-        return None;
-    };
-    let digit = |digit: u8| char::from(digit).to_digit(16);
-    u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()
 }
 
 #[cfg(test)]

@@ -9,13 +9,17 @@ pub(super) const TIMEOUT_HEADER: &str = "grpc-timeout";
 
 /// Reads `grpc-timeout`: at most eight digits and a unit.
 pub(super) fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
-    let Some(value) = headers.get(TIMEOUT_HEADER) else {
+    let mut values = headers.get_all(TIMEOUT_HEADER).iter();
+    let Some(value) = values.next() else {
         return Ok(None);
     };
-    match value.to_str().ok().and_then(parse_timeout) {
+    let value = Some(value).filter(|_| values.next().is_none());
+    let text = value.and_then(|value| value.to_str().ok());
+    match text.and_then(parse_timeout) {
         Some(timeout) => Ok(Some(timeout)),
         None => {
-            let detail = "grpc-timeout must be one to eight digits and a unit: H, M, S, m, u or n";
+            let detail = "grpc-timeout must be one to eight digits and a unit: H, M, S, m, u or n; \
+                          and there only once";
             Err(Problem::new(ProblemKind::Malformed, detail))
         }
     }
@@ -44,6 +48,7 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::HeaderValue;
 
     #[test]
     fn timeouts_are_read_as_the_protocol_says() {
@@ -67,5 +72,15 @@ mod tests {
         ] {
             assert_eq!(parse_timeout(text), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn two_timeouts_are_refused() {
+        let mut headers = HeaderMap::new();
+        headers.append(TIMEOUT_HEADER, HeaderValue::from_static("1S"));
+        assert_eq!(grpc_timeout(&headers), Ok(Some(Duration::from_secs(1))));
+        headers.append(TIMEOUT_HEADER, HeaderValue::from_static("2S"));
+        let refused = grpc_timeout(&headers).expect_err("two of them");
+        assert_eq!(refused.kind, ProblemKind::Malformed);
     }
 }

@@ -114,21 +114,33 @@ fn trace(headers: &HeaderMap) -> TraceContext {
     })
 }
 
-/// The trace that the caller of a request is in. `None` without a valid `traceparent`.
+/// The trace that the caller of a request is in. `None` without a valid `traceparent`, or with two
+/// of them. Several `tracestate` headers are one list, which proxies may divide.
 pub(crate) fn caller_trace(headers: &HeaderMap) -> Option<TraceContext> {
+    let mut parents = headers.get_all(TRACEPARENT).iter();
+    let (Some(parent), None) = (parents.next(), parents.next()) else {
+        return None;
+    };
     let mut read = Headers::new();
-    for name in [TRACEPARENT.as_str(), TRACESTATE] {
-        if let Some(value) = headers.get(name) {
-            read.push(name, Some(value.as_bytes()));
-        }
+    read.push(TRACEPARENT.as_str(), Some(parent.as_bytes()));
+    let states = headers.get_all(TRACESTATE).iter();
+    let states = states.map(HeaderValue::as_bytes);
+    let states: Vec<&[u8]> = states.filter(|state| !state.is_empty()).collect();
+    if !states.is_empty() {
+        read.push(TRACESTATE, Some(&states.join(&b',')));
     }
     TraceContext::from_headers(read.iter())
 }
 
 fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
-    let Some(value) = headers.get(REQUEST_TIMEOUT_HEADER) else {
+    let mut values = headers.get_all(REQUEST_TIMEOUT_HEADER).iter();
+    let Some(value) = values.next() else {
         return Ok(None);
     };
+    if values.next().is_some() {
+        let detail = "X-Request-Timeout is there more than once";
+        return Err(Problem::new(ProblemKind::Malformed, detail));
+    }
     let malformed = || {
         let detail = "X-Request-Timeout must be a number of seconds, such as 2 or 0.5, or of \
                       milliseconds, such as 500ms; at most 3600 seconds";
@@ -183,6 +195,30 @@ mod tests {
                 .flatten();
             assert_eq!(read, millis.map(Duration::from_millis), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_list_of_trace_states_is_read_whole_and_two_parents_are_none() {
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let mut headers = headers(&[("traceparent", parent)]);
+        for state in ["congo=t61rcWkgMzE", "", "rojo=00f067aa0ba902b7"] {
+            headers.append("tracestate", HeaderValue::from_static(state));
+        }
+        let trace = caller_trace(&headers).expect("a valid parent");
+        let expected = "congo=t61rcWkgMzE,rojo=00f067aa0ba902b7";
+        assert_eq!(trace.tracestate.as_deref(), Some(expected));
+        headers.append("traceparent", HeaderValue::from_static(parent));
+        assert_eq!(caller_trace(&headers), None);
+    }
+
+    #[test]
+    fn two_timeouts_are_refused() {
+        let mut headers = headers(&[("x-request-timeout", "2")]);
+        headers.append("x-request-timeout", HeaderValue::from_static("3"));
+        assert_eq!(
+            timeout(&headers).map_err(|problem| problem.kind),
+            Err(ProblemKind::Malformed)
+        );
     }
 
     #[test]

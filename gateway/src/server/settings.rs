@@ -264,20 +264,22 @@ impl GatewaySettings {
         {
             return Err(format!(
                 "--allowed-origin {origin:?} is no origin; write scheme, host and port as browsers \
-                 do, such as https://shop.example.org"
+                 do, without the scheme's own port, such as https://shop.example.org"
             ));
         }
         Ok(())
     }
 }
 
-/// Whether a browser would send this as `Origin`.
+/// Whether a browser would send this as `Origin`. It leaves out the port of the scheme.
 fn is_origin(text: &str) -> bool {
-    let host = text
-        .strip_prefix("https://")
-        .or_else(|| text.strip_prefix("http://"));
+    let (host, own_port) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+        (Some(host), _) => (Some(host), ":443"),
+        (None, host) => (host, ":80"),
+    };
     host.is_some_and(|host| {
         !host.is_empty()
+            && !host.ends_with(own_port)
             && host
                 .bytes()
                 .all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase())
@@ -318,6 +320,10 @@ mod tests {
             ("https://shop.example.org", true),
             ("http://localhost:3000", true),
             ("https://shop.example.org/", false),
+            ("https://shop.example.org:8443", true),
+            ("http://shop.example.org:443", true),
+            ("https://shop.example.org:443", false),
+            ("http://localhost:80", false),
             ("shop.example.org", false),
             ("https://Shop.example.org", false),
             ("*", false),

@@ -3,13 +3,14 @@
 //! Owns the server's TLS settings. The cryptography is ring's, named explicitly: a process-wide
 //! default would depend on which other crates are linked.
 
+use crate::access::FileStamp;
 use rustls::ServerConfig;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsAcceptor;
@@ -42,8 +43,8 @@ pub enum TlsError {
     Unusable(#[source] rustls::Error),
 }
 
-/// The times of the last change of certificate and key. None for a file that is missing.
-type ChangeTimes = [Option<SystemTime>; 2];
+/// The stamps of certificate and key. None for a file that is missing.
+type Stamps = [Option<FileStamp>; 2];
 
 /// The certificate of the public address. Clones share it.
 #[derive(Clone)]
@@ -51,7 +52,7 @@ pub struct Tls {
     certificate: Arc<Path>,
     key: Arc<Path>,
     /// Those of the files that were read first.
-    first_changed: ChangeTimes,
+    first_stamps: Stamps,
     current: Arc<watch::Sender<Arc<ServerConfig>>>,
 }
 
@@ -75,12 +76,12 @@ impl Tls {
     ) -> Result<Self, TlsError> {
         let (certificate, key) = (certificate.into(), key.into());
         // Before the files are read: a change while they are read is not missed.
-        let first_changed = changed(&certificate, &key);
+        let first_stamps = stamps(&certificate, &key);
         let config = load(&certificate, &key)?;
         Ok(Self {
             certificate: certificate.into(),
             key: key.into(),
-            first_changed,
+            first_stamps,
             current: Arc::new(watch::Sender::new(config)),
         })
     }
@@ -96,16 +97,16 @@ impl Tls {
     pub async fn reload_regularly(&self) {
         let mut due = tokio::time::interval(CHECK_INTERVAL);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut seen = self.first_changed;
+        let mut seen = self.first_stamps;
         loop {
             due.tick().await;
             let this = self.clone();
-            let changed = move || changed(&this.certificate, &this.key);
-            let Ok(changed) = tokio::task::spawn_blocking(changed).await else {
+            let stamps = move || stamps(&this.certificate, &this.key);
+            let Ok(stamps) = tokio::task::spawn_blocking(stamps).await else {
                 continue;
             };
-            if changed != seen && self.reload().await {
-                seen = changed;
+            if stamps != seen && self.reload().await {
+                seen = stamps;
             }
         }
     }
@@ -133,8 +134,8 @@ impl Tls {
     }
 }
 
-fn changed(certificate: &Path, key: &Path) -> ChangeTimes {
-    [certificate, key].map(|path| std::fs::metadata(path).ok()?.modified().ok())
+fn stamps(certificate: &Path, key: &Path) -> Stamps {
+    [certificate, key].map(FileStamp::of)
 }
 
 fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
@@ -180,6 +181,25 @@ mod tests {
         again.expect("openssl worked before");
         assert!(tls.reload().await);
         assert!(!Arc::ptr_eq(&first, &tls.current.borrow()));
+    }
+
+    #[test]
+    fn a_certificate_in_place_of_another_of_the_same_time_is_noticed() {
+        let directory = tempfile::tempdir().expect("a temporary folder");
+        let write = |name: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, name).expect("written");
+            let file = std::fs::File::options().write(true).open(&path);
+            let file = file.expect("opened");
+            file.set_modified(std::time::UNIX_EPOCH)
+                .expect("the time is set");
+            path
+        };
+        let (path, new) = (write("old.crt"), write("new.crt"));
+        let before = stamps(&path, &path);
+        assert_eq!(stamps(&path, &path), before);
+        std::fs::rename(&new, &path).expect("the same folder");
+        assert_ne!(stamps(&path, &path), before);
     }
 
     #[test]

@@ -123,7 +123,7 @@ async fn read(
             }
             response
         }
-        OrderAnswer::Unchanged => StatusCode::NOT_MODIFIED.into_response(),
+        OrderAnswer::Unchanged => unchanged(known),
         OrderAnswer::Unknown => {
             let detail = "no event about this order was handled yet; if it was just placed, ask \
                           again with ?wait=2s";
@@ -137,6 +137,17 @@ async fn read(
         }
     }
     Ok(response)
+}
+
+/// The answer to a caller that has the newest version, with its tag: some clients forget a tag that
+/// the answer does not repeat (RFC 9110, 15.4.5). The read model's tags are strong.
+fn unchanged(known: Option<&str>) -> Response {
+    let mut response = StatusCode::NOT_MODIFIED.into_response();
+    let tag = known.map(|tag| tag.trim().trim_start_matches("W/"));
+    if let Some(Ok(tag)) = tag.map(HeaderValue::from_str) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
 }
 
 /// The id in a path, which may be any bytes once it is decoded.

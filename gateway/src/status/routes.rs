@@ -4,10 +4,10 @@ use super::answer::EventStatus;
 use super::event_id::StatusQuery;
 use super::reader::StatusReader;
 use crate::access::Principal;
-use crate::http::{Problem, ProblemKind, RequestContext};
+use crate::http::{Problem, ProblemKind, RequestContext, is_utf8_query};
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderName, header};
+use axum::http::{HeaderName, Uri, header};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 
@@ -26,9 +26,13 @@ async fn event(
     Extension(principal): Extension<Principal>,
     Extension(context): Extension<RequestContext>,
     id: Result<Path<String>, PathRejection>,
+    uri: Uri,
     query: Result<Query<StatusQuery>, QueryRejection>,
 ) -> Result<([(HeaderName, &'static str); 1], Json<EventStatus>), Problem> {
     let Path(id) = id.map_err(|_| malformed("the id must be percent-encoded UTF-8"))?;
+    if !is_utf8_query(uri.query()) {
+        return Err(malformed("the query must be percent-encoded UTF-8"));
+    }
     let Query(query) = query.map_err(|_| {
         malformed("the query may have source, type, and since as a time in RFC 3339")
     })?;

@@ -122,6 +122,7 @@ async fn orders_are_read_from_the_orderboard() {
         .send(request("GET", "/orders/o-1?wait=100ms", &known, b""))
         .await;
     assert_eq!(same.status, 304);
+    assert_eq!(same.header("etag"), Some("\"1\""));
     let unknown = gateway.send(request("GET", "/orders/o-2", &[], b"")).await;
     assert_eq!(unknown.status, 404);
     let malformed = gateway

@@ -1,5 +1,7 @@
 //! The value of a `ce-*` header.
 
+use crate::http::percent_decoded;
+
 /// The attribute in a header's value: quotes are removed, then percent-encoding, once.
 ///
 /// A `%` that no two hexadecimal digits follow is kept: several SDKs send values unencoded. Bytes
@@ -12,20 +14,7 @@ pub(super) fn decode(value: &[u8]) -> Result<String, &'static str> {
         [b'"', rest @ ..] => unquote(rest)?,
         value => value.to_vec(),
     };
-    let mut decoded = Vec::with_capacity(unquoted.len());
-    let mut rest = unquoted.as_slice();
-    while let [byte, after @ ..] = rest {
-        rest = after;
-        if let (b'%', [high, low, after @ ..]) = (byte, after)
-            && let (Some(high), Some(low)) = (hex(*high), hex(*low))
-        {
-            decoded.push(high << 4 | low);
-            rest = after;
-        } else {
-            decoded.push(*byte);
-        }
-    }
-    String::from_utf8(decoded).map_err(|_| "is not UTF-8")
+    String::from_utf8(percent_decoded(&unquoted)).map_err(|_| "is not UTF-8")
 }
 
 /// The content of a quoted string, from after its first quote.
@@ -41,15 +30,6 @@ fn unquote(rest: &[u8]) -> Result<Vec<u8>, &'static str> {
         }
     }
     Err("has no closing quote")
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ pub(in crate::post) struct MediaType {
 impl MediaType {
     /// Reads a media type. None if it is not one. Other parameters than `charset` are ignored.
     pub(in crate::post) fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split(';');
+        let mut parts = parts(text);
         let essence = parts.next()?.trim().to_ascii_lowercase();
         let (ty, subtype) = essence.split_once('/')?;
         if !is_token(ty) || !is_token(subtype) {
@@ -27,12 +27,13 @@ impl MediaType {
                 }
                 return None;
             };
+            let value = value.trim();
+            let value = match value.strip_prefix('"') {
+                Some(rest) => rest.strip_suffix('"')?,
+                None => value,
+            };
             if name.trim().eq_ignore_ascii_case("charset") {
-                let value = value.trim();
-                let quoted = value
-                    .strip_prefix('"')
-                    .and_then(|rest| rest.strip_suffix('"'));
-                charset = Some(quoted.unwrap_or(value).to_ascii_lowercase());
+                charset = Some(value.to_ascii_lowercase());
             }
         }
         Some(Self { essence, charset })
@@ -56,6 +57,21 @@ impl MediaType {
     }
 }
 
+/// The parts between semicolons. A quoted value may contain some.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    text.split(move |character| {
+        match character {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = is_quoted,
+            '"' => is_quoted = !is_quoted,
+            ';' => return !is_quoted,
+            _ => {}
+        }
+        false
+    })
+}
+
 fn is_token(text: &str) -> bool {
     let is_token_byte =
         |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
@@ -76,6 +92,10 @@ mod tests {
             ("application/json;charset=\"UTF-8\"", true),
             ("application/json; charset = utf8 ; profile=x", true),
             ("application/vnd.shop.order+json", true),
+            ("application/json; profile=\"a;b\"", true),
+            ("application/json; profile=\"a\\\";b\"; charset=utf-8", true),
+            ("application/json; profile=\"a;b\"; charset=utf-16", false),
+            ("application/json; profile=\"a; charset=utf-16", false),
             ("application/json; charset=iso-8859-1", false),
             ("application/json; charset=", false),
             ("application/json; utf-8", false),

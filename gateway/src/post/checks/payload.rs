@@ -8,7 +8,7 @@ use crate::http::FieldError;
 use crate::post::new_event::NewEvent;
 use evenkeel::schema::{Catalogue, Violation};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Number, Value};
 use sha2::{Digest, Sha256};
 
 /// The most violations of an event that are named.
@@ -16,6 +16,9 @@ const VIOLATIONS_MAX: usize = 16;
 /// The size of data, in bytes, above which only the first violation is looked for: all of them are
 /// held in memory before the first ones are taken.
 const ALL_VIOLATIONS_BYTES: usize = 32 << 10;
+
+/// The first double above the integers that a number without a fraction may be, 2^64.
+const INTEGERS_END: f64 = 18_446_744_073_709_551_616.0;
 
 /// What the data of a valid event yields.
 #[derive(Debug)]
@@ -114,7 +117,17 @@ fn write_canonical(value: &Value, into: &mut Vec<u8>) {
             }
             into.push(b'}');
         }
+        Value::Number(number) => write_number(number, into),
         scalar => write_json(scalar, into),
+    }
+}
+
+/// Writes a whole number as an integer, however it was written: `2`, `2.0` and `2e0` are equal.
+fn write_number(number: &Number, into: &mut Vec<u8>) {
+    let double = number.as_f64().filter(|_| number.is_f64());
+    match double.filter(|double| double.fract() == 0.0 && double.abs() < INTEGERS_END) {
+        Some(whole) => write_json(&(whole as i128), into),
+        None => write_json(number, into),
     }
 }
 
@@ -203,6 +216,18 @@ mod tests {
         ] {
             assert_eq!(of("t", "k", data), first, "{data}");
         }
+        for (one, other) in [
+            ("2", "2.0"),
+            ("200", "2e2"),
+            ("-7", "-70E-1"),
+            ("0", "-0.0"),
+            ("0", "-0"),
+            ("0.1", "1e-1"),
+            ("18446744073709549568", "18446744073709549568.0"),
+        ] {
+            let [one, other] = [one, other].map(|number| format!(r#"{{"a":{number}}}"#));
+            assert_eq!(of("t", "k", &one), of("t", "k", &other), "{one} {other}");
+        }
     }
 
     #[test]
@@ -217,8 +242,13 @@ mod tests {
             of("t", "k", r#"{"a":1,"b":null}"#),
             of("t", "k", r#"["a",1]"#),
             of("t", "k", r#"["a,1"]"#),
+            of("t", "k", r#"{"a":1.5}"#),
+            of("t", "k", r#"{"a":9007199254740992}"#),
+            of("t", "k", r#"{"a":9007199254740993}"#),
+            of("t", "k", r#"{"a":18446744073709551615}"#),
+            of("t", "k", r#"{"a":18446744073709551616}"#),
         ]);
-        assert_eq!(all.len(), 9);
+        assert_eq!(all.len(), 14);
     }
 
     /// Stores keep fingerprints, and later releases compare with them.

@@ -15,11 +15,14 @@ use std::sync::Arc;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// What a site that is allowed may send. Everything else needs no preflight.
+/// What a site that is allowed may send, beside extension attributes.
 const ALLOWED_HEADERS: &str = "authorization, content-type, idempotency-key, if-none-match, \
                                last-event-id, \
                                traceparent, tracestate, x-request-timeout, ce-id, ce-source, \
                                ce-specversion, ce-type, ce-subject, ce-time, ce-dataschema";
+/// The prefix of a header with an attribute, and the most extension attributes of an event.
+const ATTRIBUTE_PREFIX: &str = "ce-";
+const EXTENSIONS_MAX: usize = 16;
 const ALLOWED_METHODS: &str = "GET, POST";
 /// What a site that is allowed may read beside the body.
 const EXPOSED_HEADERS: &str = "etag, idempotency-replayed, location, read-model-lag, \
@@ -65,9 +68,13 @@ where
         && request
             .headers()
             .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let asked_headers = match is_preflight {
+        true => allowed_headers(request.headers()),
+        false => String::new(),
+    };
     let mut response = if allowed.is_some() {
         match is_preflight {
-            true => preflight(),
+            true => preflight(&asked_headers),
             false => next(request).await,
         }
     } else if is_preflight || changes_state(&request) && is_cross_site(&host, request.headers()) {
@@ -88,13 +95,32 @@ where
     response
 }
 
-fn preflight() -> Response {
+fn preflight(allowed_headers: &str) -> Response {
     let headers = [
         (header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, allowed_headers),
         (header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS),
     ];
     (StatusCode::NO_CONTENT, headers).into_response()
+}
+
+/// The headers that a preflight allows: [`ALLOWED_HEADERS`], and those that it asks for and that
+/// can be extension attributes. The gateway does not know their names before.
+fn allowed_headers(preflight: &HeaderMap) -> String {
+    let asked = preflight.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS);
+    let asked = asked.iter().filter_map(|names| names.to_str().ok());
+    let names = asked.flat_map(|names| names.split(',')).map(str::trim);
+    let is_extension = |name: &&str| {
+        let name = name.strip_prefix(ATTRIBUTE_PREFIX);
+        let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        name.is_some_and(|name| (1..=20).contains(&name.len()) && name.bytes().all(is_name))
+    };
+    let mut allowed = ALLOWED_HEADERS.to_owned();
+    for name in names.filter(is_extension).take(EXTENSIONS_MAX) {
+        allowed.push_str(", ");
+        allowed.push_str(name);
+    }
+    allowed
 }
 
 /// Whether a request may have an effect, or begins a WebSocket.
@@ -220,6 +246,28 @@ mod tests {
         .await;
         assert_eq!(allowed.status(), 204);
         assert_eq!(allowed.headers()["access-control-allow-origin"], SHOP);
+        let asked_headers = (
+            "access-control-request-headers",
+            "ce-id,ce-tenant, ce-X,ce-a_b,x-other",
+        );
+        let headers = [
+            asked,
+            asked_headers,
+            ("host", "gateway:8080"),
+            ("origin", SHOP),
+        ];
+        let extended = answer(Method::OPTIONS, &headers, false).await;
+        let names = &extended.headers()["access-control-allow-headers"];
+        let names: Vec<&str> = names.to_str().expect("names").split(", ").collect();
+        for (name, is_allowed) in [
+            ("authorization", true),
+            ("ce-tenant", true),
+            ("ce-X", false),
+            ("ce-a_b", false),
+            ("x-other", false),
+        ] {
+            assert_eq!(names.contains(&name), is_allowed, "{name}");
+        }
         let other = answer(
             Method::OPTIONS,
             &[asked, ("host", "gateway:8080"), ("origin", "https://evil")],

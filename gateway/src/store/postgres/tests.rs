@@ -182,6 +182,31 @@ async fn a_blocked_record_key_holds_up_only_its_requests() {
     assert!(later.is_ok(), "{later:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_to_a_server_that_refuses_writes_are_replaced() {
+    let Some(url) = database().await else { return };
+    let subject = InDatabase::open(&url).await;
+    let outbox = subject.store.outbox();
+    let mut connections = Vec::new();
+    for _ in 0..outbox.pool().options().get_max_connections() {
+        let connection = outbox.pool().acquire().await;
+        connections.push(connection.expect("a free connection"));
+    }
+    for connection in &mut connections {
+        // As if the server had become a replica.
+        let refusing = sqlx::raw_sql("SET default_transaction_read_only = on")
+            .execute(&mut **connection)
+            .await;
+        refusing.expect("the setting is changed");
+    }
+    drop(connections);
+    eventually("posts are accepted again", WITHIN, || async {
+        let posted = request(vec![event("k", &new_id(), "1")]);
+        subject.store.accept(posted).await.ok()
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn purged_identities_are_new_again() {
     let Some(url) = database().await else { return };

@@ -4,7 +4,7 @@
 
 use super::super::frame::Filter;
 use super::super::streams::StreamStart;
-use crate::http::{Problem, ProblemKind};
+use crate::http::{Problem, ProblemKind, is_utf8_query};
 use axum::extract::Query;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 
@@ -16,6 +16,9 @@ const LAST_EVENT_ID: &str = "last-event-id";
 /// The filter and the start in a query and in the headers.
 pub(super) fn read(uri: &Uri, headers: &HeaderMap) -> Result<(Filter, StreamStart), Problem> {
     let malformed = |detail: String| Problem::new(ProblemKind::Malformed, detail);
+    if !is_utf8_query(uri.query()) {
+        return Err(malformed("the query of the URL is not UTF-8".to_owned()));
+    }
     let query = Query::<Vec<(String, String)>>::try_from_uri(uri)
         .map_err(|_| malformed("the query of the URL cannot be read".to_owned()))?;
     let mut types: Vec<String> = Vec::new();
@@ -38,14 +41,7 @@ pub(super) fn read(uri: &Uri, headers: &HeaderMap) -> Result<(Filter, StreamStar
             return Err(malformed(format!("the parameter {name} repeats")));
         }
     }
-    let last_event_id = match headers.get(LAST_EVENT_ID) {
-        Some(value) => {
-            let text = value.to_str();
-            let text = text.map_err(|_| malformed("Last-Event-ID is no cursor".to_owned()))?;
-            Some(text.to_owned()).filter(|text| !text.is_empty())
-        }
-        None => None,
-    };
+    let last_event_id = last_event_id(headers).map_err(|detail| malformed(detail.to_owned()))?;
     let start = match (last_event_id, from.as_deref()) {
         (Some(cursor), _) => StreamStart::After(cursor),
         (None, None | Some("now")) => StreamStart::Now,
@@ -53,6 +49,22 @@ pub(super) fn read(uri: &Uri, headers: &HeaderMap) -> Result<(Filter, StreamStar
         (None, Some(cursor)) => StreamStart::After(cursor.to_owned()),
     };
     Ok((Filter::new(types).with_key(key), start))
+}
+
+/// The cursor of the last event. A browser sends an empty header before the first event.
+///
+/// # Errors
+/// If it is no text, or there are two: a stream from the wrong one would leave events out.
+fn last_event_id(headers: &HeaderMap) -> Result<Option<String>, &'static str> {
+    let mut values = headers.get_all(LAST_EVENT_ID).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err("Last-Event-ID is there more than once");
+    }
+    let text = value.to_str().map_err(|_| "Last-Event-ID is no cursor")?;
+    Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
 }
 
 /// Refuses a stream that could not be resumed.
@@ -155,6 +167,12 @@ mod tests {
                 Some(""),
                 StreamStart::Earliest,
             ),
+            (
+                "?type=a&key=caf%C3%A9",
+                &["a"][..],
+                Some("caf\u{e9}"),
+                StreamStart::Now,
+            ),
             ("?type=a&from=AbC_-", &["a"][..], None, after("AbC_-")),
             ("", &[][..], None, StreamStart::Now),
         ] {
@@ -169,6 +187,8 @@ mod tests {
             "?from=now&from=now",
             "?typ=a",
             "?Type=a",
+            // ISO 8859-1: a stream of this key would have no event.
+            "?type=a&key=caf%E9",
         ] {
             let problem = read(&uri(query), &HeaderMap::new()).expect_err(query);
             assert_eq!(problem.kind, ProblemKind::Malformed, "{query}");
@@ -185,6 +205,14 @@ mod tests {
         };
         assert_eq!(read("abc"), StreamStart::After("abc".to_owned()));
         assert_eq!(read(""), StreamStart::Earliest);
+    }
+
+    #[test]
+    fn two_last_event_ids_are_refused() {
+        let mut headers = headers(&[("last-event-id", "abc")]);
+        headers.append("last-event-id", HeaderValue::from_static("def"));
+        let refused = read(&uri("?type=a"), &headers).expect_err("two cursors");
+        assert_eq!(refused.kind, ProblemKind::Malformed);
     }
 
     #[test]

@@ -27,6 +27,8 @@ use tokio::sync::mpsc;
 const RETRY: Duration = Duration::from_secs(2);
 /// The bytes from which a chunk is sent without waiting for more that is ready.
 const CHUNK_BYTES: usize = 16 << 10;
+/// Proxies that compress hold a stream back until they have enough of it; this forbids it.
+const NOT_KEPT_NOR_CHANGED: &str = "no-store, no-transform";
 /// Tells nginx not to buffer the answer.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -66,7 +68,7 @@ fn respond(body: Body) -> Response {
     let mut response = Response::new(body);
     for (name, value) in [
         (header::CONTENT_TYPE, "text/event-stream"),
-        (header::CACHE_CONTROL, "no-store"),
+        (header::CACHE_CONTROL, NOT_KEPT_NOR_CHANGED),
         (ACCEL_BUFFERING, "no"),
     ] {
         response

@@ -1,7 +1,7 @@
 //! `/ws`: WebSocket messages of JSON.
 //!
-//! The server only sends. A client may ping and close; any other message ends the connection with
-//! the close code 1003.
+//! The server only sends. A client may ping and close; any other message, or a frame that breaks
+//! the protocol, ends the connection with the close code 1003.
 //!
 //! A browser lets any page open a WebSocket to any host, with the cookies of that host. So a page
 //! of another origin is refused, unless it is allowed.
@@ -17,7 +17,7 @@ use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseCode, CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, Version, header};
 use axum::response::{IntoResponse, Response};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -43,12 +43,17 @@ pub(super) async fn upgrade(
     State(streams): State<Streams>,
     Extension(principal): Extension<Principal>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    version: Version,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let opened = open(&streams, &principal, &uri, &headers, upgrade).await;
-    let (upgrade, subscription) = match opened {
-        Ok(opened) => opened,
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(rejection) => return refused(&rejection, version),
+    };
+    let opened = open(&streams, &principal, &uri, &headers).await;
+    let subscription = match opened {
+        Ok(subscription) => subscription,
         Err(problem) => return problem.into_response(),
     };
     let slow_after = streams.settings().slow_client_timeout;
@@ -65,24 +70,37 @@ async fn open(
     principal: &Principal,
     uri: &Uri,
     headers: &HeaderMap,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Result<(WebSocketUpgrade, Subscription), Problem> {
+) -> Result<Subscription, Problem> {
     let origin = Origin::of(uri, headers, &streams.settings().allowed_origins);
     if origin == Origin::Foreign {
         let detail = "a page of this origin may not open a stream";
         return Err(Problem::new(ProblemKind::Forbidden, detail));
     }
-    let upgrade = upgrade.map_err(|rejection| {
-        let kind = match rejection.status() {
-            StatusCode::METHOD_NOT_ALLOWED => ProblemKind::MethodNotAllowed,
-            _ => ProblemKind::Malformed,
-        };
-        Problem::new(kind, rejection.body_text())
-    })?;
     let (filter, start) = request::read(uri, headers)?;
     let subscription = streams.subscribe(principal, filter, start).await?;
     request::check_cursor(&subscription.cursor())?;
-    Ok((upgrade, subscription))
+    Ok(subscription)
+}
+
+/// The answer to a request that begins no WebSocket. Names the method and the version of WebSocket
+/// that do (RFC 6455, 4.4).
+fn refused(rejection: &WebSocketUpgradeRejection, version: Version) -> Response {
+    let (kind, detail) = match rejection.status() {
+        _ if version > Version::HTTP_11 => {
+            let detail = "a WebSocket begins with a request of HTTP/1.1";
+            (ProblemKind::Malformed, detail.to_owned())
+        }
+        StatusCode::METHOD_NOT_ALLOWED => (ProblemKind::MethodNotAllowed, rejection.body_text()),
+        _ => (ProblemKind::Malformed, rejection.body_text()),
+    };
+    let mut response = Problem::new(kind, detail).into_response();
+    let headers = response.headers_mut();
+    if kind == ProblemKind::MethodNotAllowed {
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
+    }
+    let understood = HeaderValue::from_static("13");
+    headers.insert(header::SEC_WEBSOCKET_VERSION, understood);
+    response
 }
 
 /// Sends the frames, until one side ends.
@@ -115,8 +133,10 @@ async fn run(mut socket: WebSocket, mut subscription: Subscription, slow_after: 
                     let _ = timeout(CLOSE_WITHIN, socket.recv()).await;
                     return;
                 }
-                Some(Ok(Message::Text(_) | Message::Binary(_))) => break UNSUPPORTED_DATA,
-                None | Some(Err(_)) => return,
+                // An error is a message that is too long, or a frame against the protocol. On a
+                // connection that failed, the close fails, too.
+                Some(Ok(Message::Text(_) | Message::Binary(_)) | Err(_)) => break UNSUPPORTED_DATA,
+                None => return,
             },
         }
     };

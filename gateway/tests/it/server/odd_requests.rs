@@ -193,6 +193,7 @@ async fn a_method_that_a_route_lacks_is_named() {
         ("/orders/x/cancellation", &["POST"]),
         ("/openapi.json", &["GET", "HEAD"]),
         ("/problems/gone", &["GET", "HEAD"]),
+        ("/ws", &["GET"]),
     ] {
         for method in ["OPTIONS", "PUT", "PATCH", "DELETE", "TRACE"] {
             let answer = gateway.send(request(method, target, &[], b"")).await;
@@ -212,4 +213,29 @@ async fn a_method_that_a_route_lacks_is_named() {
             answer.text
         );
     }
+}
+
+#[tokio::test]
+async fn a_query_that_is_not_utf_8_is_refused() {
+    let gateway = TestGateway::start(&no_kafka()).await;
+    let stream = format!("/events?type={PLACED}&key=caf%E9");
+    for target in [stream.as_str(), "/events/e-1?source=caf%E9"] {
+        let answer = gateway.send(request("GET", target, &[], b"")).await;
+        assert_eq!(answer.status, 400, "{target}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn an_old_websocket_client_is_told_the_version() {
+    let gateway = TestGateway::start(&no_kafka()).await;
+    let headers = [
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "8"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    let target = format!("/ws?type={PLACED}");
+    let answer = gateway.send(request("GET", &target, &headers, b"")).await;
+    assert_eq!(answer.status, 400, "{}", answer.text);
+    assert_eq!(answer.header("sec-websocket-version"), Some("13"));
 }

@@ -200,7 +200,7 @@ async fn the_beginning_and_new_events_come_in_one_stream() {
     let mut client = Connection::get(gateway.address, &target("&from=earliest"), &[]).await;
     for (header, value) in [
         ("content-type", "text/event-stream"),
-        ("cache-control", "no-store"),
+        ("cache-control", "no-store, no-transform"),
         ("x-accel-buffering", "no"),
     ] {
         assert!(

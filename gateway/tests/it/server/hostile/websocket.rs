@@ -140,6 +140,28 @@ async fn a_client_that_sends_a_message_is_told_why_it_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_breaks_the_protocol_is_told_that_it_ends() {
+    let kafka = mock_kafka().await;
+    let gateway = TestGateway::start(&kafka.config()).await;
+    for (name, bytes) in [
+        (
+            "a text that is longer than allowed",
+            masked(TEXT, &[b'a'; 5_000]),
+        ),
+        ("a frame without a mask", b"\x81\x02hi".to_vec()),
+        ("a text that is no UTF-8", masked(TEXT, b"\xc0\xaf")),
+        ("a fragment of nothing", masked(0x80, b"a")),
+    ] {
+        let received = end_after(websocket(&gateway).await, &bytes).await;
+        // A close frame with the code 1003.
+        let is_told = received
+            .windows(4)
+            .any(|bytes| bytes == [CLOSE, 2, 0x03, 0xeb]);
+        assert!(is_told, "{name}: {:?}", String::from_utf8_lossy(&received));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_pings_is_answered_and_ends_by_a_close() {
     let kafka = mock_kafka().await;
     let gateway = TestGateway::start(&kafka.config()).await;

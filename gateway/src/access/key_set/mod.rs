@@ -4,6 +4,9 @@
 //! public key can never be taken for the secret of an HMAC. A key of an unknown kind is ignored
 //! with a warning. A set with a private or symmetric key is refused.
 //!
+//! Keys may share an id if they have no algorithm in common (RFC 7517, 4.5): the algorithm of the
+//! token decides.
+//!
 //! The file is looked at once per second at most, by the request that comes first: one `stat` on
 //! a local file, and a read of at most 1 MiB if it changed. While the new content is invalid, the
 //! old keys stay.
@@ -11,18 +14,17 @@
 //! Must not know tokens or claims.
 
 use super::AccessError;
-use super::files::read_file;
+use super::files::{FileStamp, read_file};
 use jsonwebtoken::jwk::{
     AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse,
 };
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::time::Instant;
 
 const WHAT: &str = "key set";
@@ -67,13 +69,10 @@ pub(super) struct KeySet {
 /// What was seen of the file.
 struct Watch {
     checked: Instant,
-    stamp: Option<Stamp>,
+    stamp: Option<FileStamp>,
     /// Whether the latest read failed.
     failed: bool,
 }
-
-/// Modification time and size, by which a change is recognised.
-type Stamp = (SystemTime, u64);
 
 /// What a look at the file had as its result.
 #[derive(Debug)]
@@ -88,7 +87,7 @@ enum Reload {
 impl KeySet {
     /// Reads the keys.
     pub(super) fn open(path: &Path) -> Result<Self, AccessError> {
-        let stamp = stamp(path);
+        let stamp = FileStamp::of(path);
         let keys = load(path)?;
         Ok(Self {
             path: path.to_owned(),
@@ -131,7 +130,7 @@ impl KeySet {
 
     fn reload(&self, watch: &mut Watch) -> Reload {
         // Taken before the read: a change during the read is found by the next look.
-        let stamp = stamp(&self.path);
+        let stamp = FileStamp::of(&self.path);
         let has_changed = stamp != watch.stamp;
         if !has_changed && !watch.failed {
             return Reload::Unchanged;
@@ -154,20 +153,26 @@ impl KeySet {
     }
 }
 
-/// The key for a token: the one with the id that the token names. The id may be missing, in the
-/// token or the set, if the set has one key only.
-pub(super) fn select<'a>(keys: &'a [Key], id: Option<&str>) -> Option<&'a Key> {
+/// The key for a token: the one with the id that the token names, and of several with this id the
+/// one for its algorithm. The id may be missing, in the token or the set, if the set has one key
+/// only. Whether the algorithm is that of the key remains to be checked.
+pub(super) fn select<'a>(
+    keys: &'a [Key],
+    id: Option<&str>,
+    algorithm: Algorithm,
+) -> Option<&'a Key> {
     match (keys, id) {
         ([only], None) => Some(only),
         ([only], Some(_)) if only.id.is_none() => Some(only),
         (_, None) => None,
-        (keys, Some(id)) => keys.iter().find(|key| key.id.as_deref() == Some(id)),
+        (keys, Some(id)) => {
+            let mut named = keys.iter().filter(|key| key.id.as_deref() == Some(id));
+            let first = named.clone().next();
+            named
+                .find(|key| key.algorithms.contains(&algorithm))
+                .or(first)
+        }
     }
-}
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
 }
 
 fn load(path: &Path) -> Result<Arc<[Key]>, AccessError> {
@@ -212,15 +217,27 @@ fn parse(text: &str) -> Result<Vec<Key>, String> {
         several if several.iter().any(|key| key.id.is_none()) => {
             "it has several keys, so each needs a `kid`"
         }
-        several if has_repeated_id(several) => "two of its keys have the same `kid`",
+        several if has_ambiguous_id(several) => {
+            "two of its keys have the same `kid`, and an algorithm in common"
+        }
         _ => return Ok(keys),
     };
     Err(fault.to_owned())
 }
 
-fn has_repeated_id(keys: &[Key]) -> bool {
-    let mut ids = HashSet::new();
-    !keys.iter().all(|key| ids.insert(key.id.as_deref()))
+/// Whether two keys could be meant by the same token.
+fn has_ambiguous_id(keys: &[Key]) -> bool {
+    let is_like = |one: &Key, other: &Key| {
+        let mut algorithms = one.algorithms.iter();
+        one.id == other.id && algorithms.any(|shared| other.algorithms.contains(shared))
+    };
+    let mut keys = keys.iter().enumerate();
+    let all = keys.clone();
+    keys.any(|(at, key)| {
+        all.clone()
+            .skip(at + 1)
+            .any(|(_, later)| is_like(key, later))
+    })
 }
 
 /// The key, if it is one for signatures of a known kind.
@@ -270,180 +287,4 @@ fn algorithms(key: &AlgorithmParameters, named: Option<KeyAlgorithm>) -> Option<
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-    use std::fs::File;
-
-    /// The public key of an ES256 pair of the tests.
-    fn ec(members: Value) -> Value {
-        let mut key = json!({
-            "kty": "EC",
-            "crv": "P-256",
-            "x": "u4KWHrdwhv0WQ0PUygnLC4cpF2tU3REsygHJOgDMbU4",
-            "y": "CNPsrq2xQtrOnl3wgovuet7AGuNH3jsh57IRtm563IA",
-        });
-        let (Some(key_members), Value::Object(members)) = (key.as_object_mut(), members) else {
-            panic!("both are objects")
-        };
-        key_members.extend(members);
-        key
-    }
-
-    fn rsa(modulus_chars: usize) -> Value {
-        json!({"kty": "RSA", "e": "AQAB", "n": "w".repeat(modulus_chars)})
-    }
-
-    fn set(keys: &[Value]) -> String {
-        json!({"keys": keys}).to_string()
-    }
-
-    fn ids(keys: &[Key]) -> Vec<Option<&str>> {
-        keys.iter().map(|key| key.id.as_deref()).collect()
-    }
-
-    #[test]
-    fn a_key_verifies_only_algorithms_of_its_kind() {
-        let ed = json!({
-            "kty": "OKP", "crv": "Ed25519", "x": "a3WzG02EcA_0Kg7Vc1xYmGWuL7n9xOMQPiikkJIVheE",
-        });
-        let mut rs512 = rsa(342);
-        rs512["alg"] = "RS512".into();
-        for (key, expected) in [
-            (ec(json!({})), &[Algorithm::ES256][..]),
-            (
-                ec(json!({"alg": "ES256", "use": "sig"})),
-                &[Algorithm::ES256][..],
-            ),
-            (ed, &[Algorithm::EdDSA][..]),
-            (rsa(342), RSA_ALGORITHMS),
-            (rs512, &[Algorithm::RS512][..]),
-        ] {
-            let keys = parse(&set(std::slice::from_ref(&key))).expect("a usable key");
-            assert_eq!(keys[0].algorithms, expected, "{key}");
-        }
-    }
-
-    #[test]
-    fn keys_that_cannot_verify_are_ignored() {
-        let ignored = [
-            ec(json!({"alg": "HS256"})),
-            ec(json!({"alg": "RS256"})),
-            ec(json!({"alg": "ES384"})),
-            ec(json!({"alg": "unheard-of"})),
-            ec(json!({"use": "enc"})),
-            ec(json!({"key_ops": ["sign"]})),
-            ec(json!({"crv": "P-521"})),
-            ec(json!({"crv": "P-384"})),
-            ec(json!({"x": "short"})),
-            rsa(341),
-            json!({"kty": "future"}),
-            json!("no object"),
-        ];
-        for key in &ignored {
-            let error = parse(&set(std::slice::from_ref(key)))
-                .err()
-                .expect("no usable key");
-            assert!(error.contains("no key"), "{error}");
-        }
-        let mut keys = ignored.to_vec();
-        keys.push(ec(json!({"kid": "good"})));
-        let keys = parse(&set(&keys)).expect("one usable key");
-        assert_eq!(ids(&keys), [Some("good")]);
-    }
-
-    #[test]
-    fn unsafe_and_ambiguous_sets_are_refused() {
-        for text in [
-            String::new(),
-            "{}".to_owned(),
-            set(&[]),
-            set(&[ec(json!({"d": "private"}))]),
-            set(&[json!({"kty": "oct", "k": "c2VjcmV0"}), ec(json!({}))]),
-            set(&[ec(json!({"kid": "a"})), ec(json!({}))]),
-            set(&[ec(json!({"kid": "a"})), ec(json!({"kid": "a"}))]),
-            set(&vec![json!({}); MAX_KEYS + 1]),
-        ] {
-            assert!(parse(&text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn several_keys_are_told_apart_by_their_id() {
-        let two = parse(&set(&[ec(json!({"kid": "a"})), ec(json!({"kid": "b"}))]));
-        let two = two.expect("two keys");
-        let named = parse(&set(&[ec(json!({"kid": "a"}))])).expect("one key");
-        let nameless = parse(&set(&[ec(json!({}))])).expect("one key");
-        for (keys, id, expected) in [
-            (&two, Some("b"), true),
-            (&two, Some("c"), false),
-            (&two, None, false),
-            (&named, Some("a"), true),
-            (&named, Some("b"), false),
-            (&named, None, true),
-            (&nameless, None, true),
-            (&nameless, Some("x"), true),
-        ] {
-            assert_eq!(
-                select(keys, id).is_some(),
-                expected,
-                "{:?} {id:?}",
-                ids(keys)
-            );
-        }
-    }
-
-    /// Writes the file with its own modification time, so that every change is seen.
-    fn write(path: &Path, text: &str, age_secs: u64) {
-        std::fs::write(path, text).expect("written");
-        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(age_secs);
-        let file = File::options().write(true).open(path).expect("opened");
-        file.set_modified(time).expect("the time is set");
-    }
-
-    #[test]
-    fn a_broken_file_keeps_the_keys_and_is_reported_once() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("keys.json");
-        write(&path, &set(&[ec(json!({"kid": "a"}))]), 1);
-        let key_set = KeySet::open(&path).expect("valid keys");
-        let look = || {
-            let mut watch = key_set.watch.lock().expect("no panic");
-            let reload = key_set.reload(&mut watch);
-            let keys = key_set.keys.read().expect("no panic");
-            (reload, keys[0].id.clone().expect("an id"))
-        };
-        assert!(matches!(look(), (Reload::Unchanged, id) if id == "a"));
-        write(&path, "{", 2);
-        assert!(matches!(look(), (Reload::Failed(_), id) if id == "a"));
-        assert!(matches!(look(), (Reload::StillFailing, id) if id == "a"));
-        write(&path, "[", 3);
-        assert!(
-            matches!(look(), (Reload::Failed(_), id) if id == "a"),
-            "another fault"
-        );
-        std::fs::remove_file(&path).expect("removed");
-        assert!(
-            matches!(look(), (Reload::Failed(_), id) if id == "a"),
-            "no file"
-        );
-        // An older file than the first, as after a rollback.
-        write(&path, &set(&[ec(json!({"kid": "b"}))]), 0);
-        assert!(matches!(look(), (Reload::Replaced, id) if id == "b"));
-        assert!(matches!(look(), (Reload::Unchanged, id) if id == "b"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_file_is_looked_at_once_per_second() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("keys.json");
-        write(&path, &set(&[ec(json!({"kid": "a"}))]), 1);
-        let key_set = KeySet::open(&path).expect("valid keys");
-        write(&path, &set(&[ec(json!({"kid": "b"}))]), 2);
-        let id = || key_set.current()[0].id.clone().expect("an id");
-        tokio::time::advance(Duration::from_millis(999)).await;
-        assert_eq!(id(), "a");
-        tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(id(), "b");
-    }
-}
+mod tests;
