@@ -104,7 +104,7 @@ pub(crate) fn plan() -> Plan {
     });
     Plan {
         title: "one effect and one published event an event, beside peers".to_owned(),
-        unit: "effects/s",
+        unit: "events/s",
         contestants: CONTESTANTS.iter().map(contestant).collect(),
         aims: aims.collect(),
         runs: 3,
