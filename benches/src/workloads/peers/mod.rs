@@ -23,8 +23,8 @@
 //! are the two rates, `left_by_warm_up` is the number of these results, and `relay_lag_ms` the time
 //! from the last effect to the last result.
 //!
-//! At the end the contestant is stopped. The table must have each event's effect once, and the topic
-//! each event's result at least once and under one id; `duplicates` are the others.
+//! At the end the contestant is stopped. The table must have each event's effect once, and the
+//! topic each event's result at least once and under one id; `duplicates` are the others.
 //!
 //! - [`tables`]: tables and statements; [`work`]: the input of a contestant's process
 //! - [`peer`]: that process; [`progress`]: watches what it does, and checks it with [`results`]

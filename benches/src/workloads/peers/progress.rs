@@ -71,7 +71,7 @@ impl Progress {
         peer: &mut Peer,
         results: u64,
     ) -> anyhow::Result<u64> {
-        wait_for(peer, results, "results", || self.results()).await
+        wait_for(peer, results, "results", async || self.results().await).await
     }
 
     /// The number of records on the topic of the results.

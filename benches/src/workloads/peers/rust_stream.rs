@@ -67,10 +67,10 @@ fn broker(spec: &Spec, work: &Work) -> KafkaBroker {
     let given: Vec<_> = (spec.properties.iter())
         .filter_map(|property| property.split_once('='))
         .collect();
-    let is_given = |name| given.iter().any(|(given, _)| *given == name);
+    let is_given = |name: &str| given.iter().any(|(given, _)| *given == name);
     let broker = PRODUCER
         .into_iter()
-        .filter(|(name, _)| !is_given(*name))
+        .filter(|(name, _)| !is_given(name))
         .fold(broker, |broker, (name, value)| {
             broker.producer_config(name, value)
         });
