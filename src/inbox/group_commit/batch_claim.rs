@@ -72,7 +72,7 @@ impl<S: GroupStore> Groups<S> {
         level: Level,
     ) -> Result<(S::Open, Vec<Known>), InboxError> {
         let open = self.store.begin().await?;
-        self.store.claim(open, keys, level).await
+        self.store.claim_batch(open, keys, level).await
     }
 
     /// Records whether a transaction of this store lost against another one. Any other error

@@ -44,6 +44,18 @@ pub(in crate::inbox) trait GroupStore: Send + Sync + 'static {
         level: Level,
     ) -> impl Future<Output = Result<(Self::Open, Vec<Known>), InboxError>> + Send;
 
+    /// Claims the keys of a batch like [`GroupStore::claim`]. The transaction has a single turn:
+    /// [`GroupStore::keep_turn`] and [`GroupStore::undo_turn`] are not called for it, so a store
+    /// may leave out what only they need.
+    fn claim_batch(
+        &self,
+        open: Self::Open,
+        keys: &[InboxKey],
+        level: Level,
+    ) -> impl Future<Output = Result<(Self::Open, Vec<Known>), InboxError>> + Send {
+        self.claim(open, keys, level)
+    }
+
     /// Ends a turn: its writes are kept, and later writes can be undone alone. Fails if the
     /// transaction is known to be unusable; [`GroupStore::prepare`] finds what is not known yet.
     /// Both fail with [`InboxError::Transaction`] if the handler of this turn is the cause, and

@@ -31,9 +31,10 @@ pub(super) const GUARD: &str = "
 /// the name.
 const GROUP_LOCK: i32 = 0x6576_6b6c;
 
-/// Sets the lock timeout, takes the group's lock and claims, in one statement to save round trips.
-/// All processes claim several deliveries in the same order; otherwise two could wait for each
-/// other.
+/// Sets the lock timeout, takes the group's lock, claims, and sets the lock timeout of what follows
+/// several claims, in one statement to save round trips. The second timeout is set when all rows
+/// are inserted, because their count is its condition. All processes claim several deliveries in
+/// the same order; otherwise two could wait for each other.
 const CLAIM: &str = "
     WITH timeout_set AS MATERIALIZED (
         SELECT set_config('lock_timeout', $6, true)
@@ -49,7 +50,9 @@ const CLAIM: &str = "
         ON CONFLICT DO NOTHING
         RETURNING digest
     )
-    SELECT digest FROM claimed";
+    SELECT array_agg(digest) AS digests,
+           CASE WHEN count(*) > 1 THEN set_config('lock_timeout', $11, true) END
+    FROM claimed";
 
 /// Takes the group's lock if it is free, for transactions that see nothing committed after their
 /// first statement.
@@ -104,11 +107,6 @@ const RELEASE_CLAIMS: &str = "
 /// detects a transaction that the handler ended and began anew.
 const REMOVE_GUARD: &str = "CLOSE evenkeel_open";
 
-/// False in a transaction without claims, and outside of one. From here on locks are waited for as
-/// long as the setting allows.
-const IS_OPEN: &str = "
-    SELECT EXISTS (SELECT 1 FROM pg_cursors WHERE name = 'evenkeel_open'), set_config('lock_timeout', $1, true)";
-
 /// Records in the same transaction up to which time it deleted, so that late events can be reported
 /// as possible duplicates.
 const PURGE: &str = "
@@ -143,6 +141,8 @@ pub(super) struct Locking<'a> {
     pub(super) is_exclusive: bool,
     /// How long to wait for a lock, in PostgreSQL's format.
     pub(super) timeout: &'a str,
+    /// The same for the statements after several claims.
+    pub(super) timeout_after: &'a str,
 }
 
 /// Takes the lock of these keys' groups, if it is free.
@@ -192,7 +192,7 @@ pub(super) async fn claim(
         .iter()
         .map(|key| key.content.map(|content| content.as_bytes().to_vec()));
     let contents: Vec<Option<Vec<u8>>> = contents.collect();
-    let rows = sqlx::query(CLAIM)
+    let claimed = sqlx::query_scalar(CLAIM)
         .bind(&digests)
         .bind(column(|key| &key.group))
         .bind(column(|key| &key.handler))
@@ -203,8 +203,11 @@ pub(super) async fn claim(
         .bind(GROUP_LOCK)
         .bind(lock_numbers(keys))
         .bind(contents)
-        .fetch_all(&mut *connection)
-        .await?;
+        .bind(locking.timeout_after)
+        .fetch_one(&mut *connection)
+        .await;
+    let claimed: Option<Vec<Vec<u8>>> = claimed?;
+    let claimed = claimed.unwrap_or_default();
     let unread = CompletedRow {
         replies: Vec::new(),
         content: None,
@@ -216,12 +219,12 @@ pub(super) async fn claim(
         let found = at.binary_search_by(|at| digests[*at].as_slice().cmp(digest));
         found.ok().map(|found| at[found])
     };
-    for row in &rows {
-        if let Some(place) = place(row.try_get("digest")?) {
+    for digest in &claimed {
+        if let Some(place) = place(digest) {
             known[place] = None;
         }
     }
-    if rows.len() == keys.len() {
+    if claimed.len() == keys.len() {
         return Ok(known);
     }
     let completed = sqlx::query(FIND_COMPLETED).bind(&digests);
@@ -252,16 +255,6 @@ fn read(row: &PgRow) -> Result<CompletedRow, sqlx::Error> {
         replies: replies.unwrap_or_default(),
         content: row.try_get("content")?,
     })
-}
-
-/// Whether the transaction is still the one in which the claims were made. From here on locks are
-/// waited for as long as `timeout`.
-pub(super) async fn is_open(
-    connection: &mut PgConnection,
-    lock_timeout: &str,
-) -> Result<bool, sqlx::Error> {
-    let is_open = sqlx::query_scalar(IS_OPEN).bind(lock_timeout);
-    is_open.fetch_one(connection).await
 }
 
 /// Whether transactions by default see data that others committed since they began.
@@ -318,23 +311,9 @@ fn storable_text(text: &str) -> String {
         .collect()
 }
 
-/// Sets the first savepoint of a transaction. From here on locks are waited for as long as
-/// `timeout`, if it is given.
-pub(super) async fn first_savepoint(
-    connection: &mut PgConnection,
-    lock_timeout: Option<&str>,
-) -> Result<(), sqlx::Error> {
-    let mark = "SAVEPOINT evenkeel_claim";
-    match lock_timeout {
-        Some(timeout) => {
-            execute_composed(
-                connection,
-                format!("SET LOCAL lock_timeout = '{timeout}'; {mark}"),
-            )
-            .await
-        }
-        None => execute_constant(connection, mark).await,
-    }
+/// Sets the first savepoint of a transaction.
+pub(super) async fn first_savepoint(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    execute_constant(connection, "SAVEPOINT evenkeel_claim").await
 }
 
 /// Releases the savepoint and sets a new one. `reset`, if given, discards a handler's settings of
@@ -432,6 +411,22 @@ pub(super) async fn forget_replies(
     let digests: Vec<[u8; 32]> = keys.iter().map(digest).collect();
     let forget = sqlx::query(FORGET_REPLIES).bind(digests);
     forget.execute(connection).await.map(drop)
+}
+
+/// Makes the transaction ready for the store's last statement and the commit, in one round trip:
+/// discards its handlers' settings by `reset`, sets how long locks are waited for from here on, and
+/// removes the guard. Fails if it is not the transaction in which the claims were made.
+pub(super) async fn prepare_last_write(
+    connection: &mut PgConnection,
+    reset: Option<&str>,
+    lock_timeout: &str,
+) -> Result<(), sqlx::Error> {
+    let timeout = format!("SET LOCAL lock_timeout = '{lock_timeout}'");
+    let sql = match reset {
+        Some(reset) => format!("{reset}; {timeout}; {REMOVE_GUARD}"),
+        None => format!("{timeout}; {REMOVE_GUARD}"),
+    };
+    execute_composed(connection, sql).await
 }
 
 /// Makes the transaction ready to be committed and discards its handlers' settings by `reset`.

@@ -11,7 +11,7 @@
 
 use super::settings::PostgresSettings;
 use super::statements::{self, Locking};
-use super::transaction::{Open, PostgresTx};
+use super::transaction::{Open, PostgresTx, Turns};
 use super::{error, tables};
 use crate::durations::CALL_MAX;
 use crate::event::OutgoingRecord;
@@ -173,27 +173,72 @@ impl Store {
         Ok(transaction)
     }
 
-    /// Writes the published events, at the end of a transaction: to the outbox, or to the rows of
-    /// the deliveries. After the locks of the outbox's keys only the commit follows, so two groups
-    /// that publish on the same keys cannot wait for each other.
-    async fn write_staged(&self, open: &mut Open) -> Result<(), InboxError> {
-        let has_outgoing = !open.staged.outgoing().is_empty();
-        if !has_outgoing && open.staged.replies().is_empty() {
-            return Ok(());
+    /// Claims keys in a transaction that has one turn for each of them, or one for all.
+    async fn claim_keys(
+        &self,
+        open: Open,
+        keys: &[InboxKey],
+        level: Level,
+        turns: Turns,
+    ) -> Result<(Open, Vec<Known>), InboxError> {
+        let failed = |error| self.failed("claim", error);
+        let is_exclusive = level > Level::Parallel;
+        let locking = Locking {
+            is_exclusive,
+            timeout: &self.lock_timeout,
+            timeout_after: match is_exclusive {
+                true => &self.lock_timeout,
+                false => &self.short_lock_timeout,
+            },
+        };
+        let begun = self.retry_until_lock_is_free(open.transaction, keys, is_exclusive);
+        let mut transaction = begun.await.map_err(failed)?;
+        let claimed = statements::claim(&mut transaction, keys, locking).await;
+        let known = claimed.map_err(failed)?;
+        let fresh = known.iter().filter(|row| row.is_none()).count();
+        let is_single = fresh == 1 || turns == Turns::OneForAll;
+        if fresh > 0 && !is_single {
+            let set = statements::first_savepoint(&mut transaction).await;
+            set.map_err(failed)?;
         }
-        self.reset(open, "publish").await?;
+        if self.purge_watermark.is_due() {
+            let purged_before = statements::purged_before(&mut transaction).await;
+            self.purge_watermark
+                .reach(purged_before.map_err(failed)?.as_deref());
+        }
+        let mut open = Open::new(transaction);
+        open.is_single = is_single;
+        // A single delivery holds nothing while it waits for its first row.
+        open.has_short_timeout = fresh > 1 && !is_exclusive;
+        Ok((open, Known::of_all(keys, known)))
+    }
+
+    /// Writes the published events to the outbox, at the end of a transaction, and makes it ready
+    /// to be committed. After the locks of the outbox's keys only the commit follows, so two groups
+    /// that publish on the same keys cannot wait for each other, and one waits briefly.
+    async fn write_outgoing(&self, open: &mut Open) -> Result<(), InboxError> {
         let (transaction, staged) = (&mut open.transaction, &open.staged);
-        if !has_outgoing {
-            let stored = statements::store_replies(transaction, staged.replies()).await;
-            return stored.map_err(|error| self.ended("complete", error));
-        }
-        let is_open = statements::is_open(transaction, &self.lock_timeout).await;
-        if !is_open.map_err(|error| self.ended("publish", error))? {
-            return Err(error::ended_by_hand("its claim is gone"));
-        }
+        let reset = self.database.reset();
+        let ready = statements::prepare_last_write(transaction, reset, &self.lock_timeout).await;
+        ready.map_err(|error| self.ended("publish", error))?;
         let is_prepared = !self.database.is_pooled();
         let appended = outbox::postgres::append(transaction, staged.outgoing(), is_prepared).await;
         appended.map_err(|error| of_outbox(error, |error| self.ended("publish", error)))
+    }
+
+    /// Writes the published events to the rows of the deliveries, at the end of a transaction, and
+    /// makes it ready to be committed. If there is nothing to reset here, settings are reset when
+    /// the connection is returned.
+    async fn write_replies(&self, open: &mut Open) -> Result<(), InboxError> {
+        if !open.staged.replies().is_empty() {
+            self.reset(open, "publish").await?;
+            let (transaction, replies) = (&mut open.transaction, open.staged.replies());
+            let stored = statements::store_replies(transaction, replies).await;
+            stored.map_err(|error| self.ended("complete", error))?;
+        }
+        let reset = self.database.reset_at_end();
+        let closed = statements::release_savepoint(&mut open.transaction, reset).await;
+        closed.map_err(|error| self.ended("complete", error))
     }
 
     /// Resets the settings that a handler changed, if the store is configured to do so.
@@ -268,34 +313,17 @@ impl GroupStore for Store {
         keys: &[InboxKey],
         level: Level,
     ) -> Result<(Open, Vec<Known>), InboxError> {
-        let work = async {
-            let failed = |error| self.failed("claim", error);
-            let locking = Locking {
-                is_exclusive: level > Level::Parallel,
-                timeout: &self.lock_timeout,
-            };
-            let begun = self.retry_until_lock_is_free(open.transaction, keys, locking.is_exclusive);
-            let mut transaction = begun.await.map_err(failed)?;
-            let claimed = statements::claim(&mut transaction, keys, locking).await;
-            let known = claimed.map_err(failed)?;
-            let fresh = known.iter().filter(|row| row.is_none()).count();
-            // A single delivery holds nothing while it waits for its first row.
-            let has_short_timeout = fresh > 1 && !locking.is_exclusive;
-            if fresh > 1 {
-                let timeout = has_short_timeout.then_some(self.short_lock_timeout.as_str());
-                let set = statements::first_savepoint(&mut transaction, timeout).await;
-                set.map_err(failed)?;
-            }
-            if self.purge_watermark.is_due() {
-                let purged_before = statements::purged_before(&mut transaction).await;
-                self.purge_watermark
-                    .reach(purged_before.map_err(failed)?.as_deref());
-            }
-            let mut open = Open::new(transaction);
-            open.is_single = fresh == 1;
-            open.has_short_timeout = has_short_timeout;
-            Ok((open, Known::of_all(keys, known)))
-        };
+        let work = self.claim_keys(open, keys, level, Turns::OneForEach);
+        self.cancel_if_silent("claim", work).await
+    }
+
+    async fn claim_batch(
+        &self,
+        open: Open,
+        keys: &[InboxKey],
+        level: Level,
+    ) -> Result<(Open, Vec<Known>), InboxError> {
+        let work = self.claim_keys(open, keys, level, Turns::OneForAll);
         self.cancel_if_silent("claim", work).await
     }
 
@@ -359,12 +387,10 @@ impl GroupStore for Store {
 
     async fn prepare(&self, open: &mut Open) -> Result<(), InboxError> {
         let work = async {
-            self.write_staged(open).await?;
-            // If there is nothing to reset here, settings are reset when the connection is
-            // returned.
-            let reset = self.database.reset_at_end();
-            let closed = statements::release_savepoint(&mut open.transaction, reset).await;
-            closed.map_err(|error| self.ended("complete", error))
+            match open.staged.outgoing().is_empty() {
+                true => self.write_replies(open).await,
+                false => self.write_outgoing(open).await,
+            }
         };
         self.cancel_if_silent("complete", work).await
     }

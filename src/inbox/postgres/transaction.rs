@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 /// An open transaction of the store. Dropping it rolls it back before the connection is used again.
 pub(super) struct Open {
     pub(super) transaction: Transaction<'static, Postgres>,
-    /// Whether it serves a single event: it then needs no savepoint.
+    /// Whether it has a single turn, that of an event or of a batch: it then needs no savepoint.
     pub(super) is_single: bool,
     /// Whether its handlers wait for a lock only briefly.
     pub(super) has_short_timeout: bool,
@@ -17,6 +17,15 @@ pub(super) struct Open {
     pub(super) is_used: bool,
     /// What its handlers published.
     pub(super) staged: StagedEvents,
+}
+
+/// The turns of a transaction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turns {
+    /// Each delivery has its own, under a savepoint.
+    OneForEach,
+    /// All deliveries have one, that of their batch.
+    OneForAll,
 }
 
 impl Open {

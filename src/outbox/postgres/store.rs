@@ -66,13 +66,17 @@ const LEAVE_TO_ANOTHER: &str = "
     SELECT count(*) > 0 FROM live WHERE id <> $1";
 
 /// Sums the sizes in the order of the rows, and takes the rows that begin within the limit.
+///
+/// The keys to leave out are a subquery, which is hashed. A prepared statement would compare those
+/// of an array with each row one after the other, and they may be as many as the rows in memory.
 const READ: &str = "
     SELECT * FROM (
         SELECT *, sum(size) OVER (ORDER BY sequence) AS total, count(*) OVER () AS found FROM (
             SELECT sequence, id, key_hash, slot, aggregatetype, aggregateid, binary_key, payload, headers, partition,
                    timestamp_ms, coalesce(octet_length(payload), 0) + octet_length(headers) + 256 AS size
             FROM evenkeel_outbox
-            WHERE slot = ANY($1) AND key_hash <> ALL($2) AND (aggregatetype <> ALL($3) OR key_hash = ANY($4))
+            WHERE slot = ANY($1) AND key_hash NOT IN (SELECT unnest($2::bigint[]))
+              AND (aggregatetype <> ALL($3) OR key_hash = ANY($4))
             ORDER BY sequence LIMIT $5
         ) AS first
     ) AS paged

@@ -1,7 +1,10 @@
 //! The contestants `hand-written` and `hand-written-batch`: what a careful service does without a
-//! framework. Loops of a consumer, each with its partitions, write the claims, the effects and the
-//! outbox's rows in one transaction. Offsets are stored after the commit, and committed by the
-//! client in the background.
+//! framework. Loops of a consumer, each with its partitions and a connection of its own, write the
+//! claims, the effects and the outbox's rows in one transaction. Offsets are stored after the
+//! commit, and committed by the client in the background.
+//!
+//! A pool would ping a connection whenever it is taken and returned, which a loop that always needs
+//! one does not.
 //!
 //! A failure ends the process, and what was not committed is read again: there are no retries, no
 //! dead letters, and no concurrency within a partition.
@@ -11,13 +14,13 @@ use super::tables;
 use super::work::{EffectBooked, LANES, Unit, Work, stop_by_signal};
 use crate::order_event::OrderEvent;
 use crate::spec::Spec;
+use crate::workloads::stores::outbox::hand_written::producer;
 use anyhow::Context;
 use futures_util::FutureExt;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{Consumer, StreamConsumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use sqlx::postgres::PgPoolOptions;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection, PgConnection};
 use std::collections::HashSet;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -34,9 +37,6 @@ const ADD_ALL: &str = "INSERT INTO outbox (event_id, record_key, payload)
 /// Runs until SIGTERM.
 pub(super) async fn run(spec: &Spec, work: &Work, unit: Unit) -> anyhow::Result<()> {
     let stop = stop_by_signal()?;
-    // One more connection, for the relay.
-    let pool = PgPoolOptions::new().max_connections(LANES as u32 + 1);
-    let pool = pool.connect(&work.database).await?;
     let config = spec.raw(&[
         ("group.id", work.group.as_str()),
         ("auto.offset.reset", "earliest"),
@@ -46,10 +46,10 @@ pub(super) async fn run(spec: &Spec, work: &Work, unit: Unit) -> anyhow::Result<
     let mut tasks = JoinSet::new();
     for _ in 0..LANES {
         let (config, topic) = (config.clone(), spec.topic.clone());
-        tasks.spawn(consume(config, topic, unit, pool.clone(), stop.clone()));
+        let database = PgConnection::connect(&work.database).await?;
+        tasks.spawn(consume(config, topic, unit, database, stop.clone()));
     }
-    let producer = spec.raw(&[("enable.idempotence", "true")]).create()?;
-    tasks.spawn(relay(producer, pool, stop));
+    tasks.spawn(relay(producer(spec)?, work.database.clone(), stop));
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
@@ -61,7 +61,7 @@ async fn consume(
     config: ClientConfig,
     topic: String,
     unit: Unit,
-    pool: PgPool,
+    mut database: PgConnection,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let consumer: StreamConsumer = config.create()?;
@@ -76,7 +76,7 @@ async fn consume(
         }
         let events = records.iter().map(Incoming::of);
         let events: Vec<Incoming> = events.collect::<anyhow::Result<_>>()?;
-        let mut transaction = pool.begin().await?;
+        let mut transaction = database.begin().await?;
         match unit {
             Unit::Event => {
                 for event in &events {
@@ -162,6 +162,7 @@ async fn handle_all(transaction: &mut PgConnection, events: &[Incoming]) -> anyh
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sqlx::PgPool;
 
     fn incoming(id: &str, place: u64) -> Incoming {
         Incoming {

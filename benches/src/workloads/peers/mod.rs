@@ -12,16 +12,22 @@
 //! the contestant, watches table and topic, and reads the contestant's processor time from `/proc`.
 //! PostgreSQL, Kafka and this process do not count.
 //!
-//! **The value** is effects per second, from the time when the first fifth of the events has its
-//! effect until every event has its effect, and its result is on the other topic. The first fifth
-//! is the warm-up, for every contestant: start, connections, and most of the JVM's compilation. The
-//! processor time belongs to the same interval, so what the JVM compiles later is included.
-//! `effects/s` counts until the last effect only; a relay that lags makes the value lower.
+//! **The interval** begins when the first fifth of the events has its effect, and ends when every
+//! event has its effect and its result is on the other topic. The first fifth is the warm-up, for
+//! every contestant: start, connections, and most of the JVM's compilation. The processor time
+//! belongs to the same interval, so what the JVM compiles later is included.
 //!
-//! At the end the contestant is stopped, and the table must have each event's effect once.
+//! **The value** is events per second of the interval. An event counts a half for its effect and a
+//! half for its result, each if it was made in the interval. So results that the warm-up left to a
+//! relay count for what they are, neither as whole events nor as none. `effects/s` and `results/s`
+//! are the two rates, `left_by_warm_up` is the number of these results, and `relay_lag_ms` the time
+//! from the last effect to the last result.
+//!
+//! At the end the contestant is stopped. The table must have each event's effect once, and the
+//! topic each event's result at least once and under one id; `duplicates` are the others.
 //!
 //! - [`tables`]: tables and statements; [`work`]: the input of a contestant's process
-//! - [`peer`]: that process; [`progress`]: watches and checks what it does
+//! - [`peer`]: that process; [`progress`]: watches what it does, and checks it with [`results`]
 //! - [`evenkeel`], [`hand_written`] with [`relay`], `rust_stream`, [`spring`]: the contestants
 
 mod evenkeel;
@@ -29,6 +35,7 @@ mod hand_written;
 mod peer;
 mod progress;
 mod relay;
+mod results;
 #[cfg(feature = "peers")]
 mod rust_stream;
 mod spring;
@@ -42,6 +49,7 @@ use anyhow::{Context, bail};
 use peer::Peer;
 use progress::Progress;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use work::{Unit, Work};
 
 /// The part of the events that is the warm-up: one in so many.
@@ -96,7 +104,7 @@ pub(crate) fn plan() -> Plan {
     });
     Plan {
         title: "one effect and one published event an event, beside peers".to_owned(),
-        unit: "effects/s",
+        unit: "events/s",
         contestants: CONTESTANTS.iter().map(contestant).collect(),
         aims: aims.collect(),
         runs: 3,
@@ -119,9 +127,11 @@ pub(crate) async fn turn(spec: &Spec) -> anyhow::Result<Turn> {
             directory.path(),
         )?,
     };
-    let turn = measure(spec, &progress, &mut peer).await?;
+    let mut turn = measure(spec, &progress, &mut peer).await?;
     peer.stop().await?;
-    progress.check().await?;
+    let duplicates = progress.check().await?;
+    turn.details
+        .insert("duplicates".to_owned(), duplicates as f64);
     Ok(turn)
 }
 
@@ -130,25 +140,50 @@ async fn measure(spec: &Spec, progress: &Progress, peer: &mut Peer) -> anyhow::R
     let events = spec.data.records;
     let warm = progress.wait_for_effects(peer, events / WARM_UP).await?;
     let begin = peer.reading();
+    let published = progress.results().await?;
     progress.wait_for_effects(peer, events).await?;
     let effects = peer.reading().since(&begin)?;
     progress.wait_for_results(peer, events).await?;
     let all = peer.reading().since(&begin)?;
-    let counted = events.saturating_sub(warm);
-    if counted == 0 {
+    let interval = Interval {
+        effects: events.saturating_sub(warm),
+        results: events.saturating_sub(published),
+        spent: all,
+        relay_lag: all.wall.saturating_sub(effects.wall),
+    };
+    if interval.effects == 0 {
         bail!("{events} events are too few: all had their effect before the warm-up was noticed");
     }
-    Ok(figures(counted, effects, all, peer.resident_max_mib()?))
+    Ok(interval.figures(peer.resident_max_mib()?))
 }
 
-/// The turn of `counted` effects: the usage until the last effect, and until the last result.
-fn figures(counted: u64, effects: Usage, all: Usage, rss_mib: f64) -> Turn {
-    let per_second = |spent: Usage| counted as f64 / spent.wall.as_secs_f64();
-    Turn {
-        value: per_second(all),
-        us_per_message: Some(all.processor.as_secs_f64() * 1e6 / counted as f64),
-        rss_mib,
-        details: BTreeMap::from([("effects/s".to_owned(), per_second(effects))]),
+/// What a contestant did in the measured interval.
+struct Interval {
+    effects: u64,
+    results: u64,
+    spent: Usage,
+    /// From the last effect to the last result.
+    relay_lag: Duration,
+}
+
+impl Interval {
+    /// The turn: an effect and a result are a half of an event each.
+    fn figures(&self, rss_mib: f64) -> Turn {
+        let (effects, results) = (self.effects as f64, self.results as f64);
+        let events = f64::midpoint(effects, results);
+        let seconds = self.spent.wall.as_secs_f64();
+        let details = [
+            ("effects/s", effects / seconds),
+            ("results/s", results / seconds),
+            ("left_by_warm_up", results - effects),
+            ("relay_lag_ms", self.relay_lag.as_secs_f64() * 1e3),
+        ];
+        Turn {
+            value: events / seconds,
+            us_per_message: Some(self.spent.processor.as_secs_f64() * 1e6 / events),
+            rss_mib,
+            details: details.map(|(name, value)| (name.to_owned(), value)).into(),
+        }
     }
 }
 
@@ -174,7 +209,6 @@ async fn run_contestant(spec: &Spec, work: &Work) -> anyhow::Result<Turn> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn every_peer_has_an_aim_beside_evenkeel() {
@@ -185,13 +219,26 @@ mod tests {
     }
 
     #[test]
-    fn the_value_counts_until_the_last_result() {
-        let usage = |seconds| Usage {
-            wall: Duration::from_secs(seconds),
-            processor: Duration::from_secs(1),
+    fn a_result_that_the_warm_up_left_counts_as_half_an_event() {
+        let interval = Interval {
+            effects: 800,
+            results: 1_200,
+            spent: Usage {
+                wall: Duration::from_secs(4),
+                processor: Duration::from_secs(1),
+            },
+            relay_lag: Duration::from_millis(500),
         };
-        let turn = figures(1_000, usage(2), usage(4), 1.0);
-        assert_eq!((turn.value, turn.details["effects/s"]), (250.0, 500.0));
+        let turn = interval.figures(1.0);
+        assert_eq!(turn.value, 250.0);
         assert_eq!(turn.us_per_message, Some(1_000.0));
+        let details = [
+            ("effects/s", 200.0),
+            ("left_by_warm_up", 400.0),
+            ("relay_lag_ms", 500.0),
+            ("results/s", 300.0),
+        ];
+        let details = details.map(|(name, value)| (name.to_owned(), value));
+        assert_eq!(turn.details, BTreeMap::from(details));
     }
 }

@@ -2,13 +2,15 @@
 //! of the answer.
 
 use super::peer::Peer;
-use super::tables;
 use super::work::RESULTS;
+use super::{results, tables};
 use crate::spec::{Data, Spec};
+use ::evenkeel::kafka::KafkaConfig;
 use ::evenkeel::kafka::admin::{Admin, NewTopic};
 use anyhow::bail;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Interval between two readings of the table or the topic.
@@ -17,15 +19,16 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 const SILENCE_MAX: Duration = Duration::from_secs(90);
 /// Time limit of a request to the brokers.
 const REQUEST_MAX: Duration = Duration::from_secs(15);
-/// The results are needed until they are counted.
+/// The results are needed until they are compared.
 const RETENTION_MS: &str = "3600000";
 
 /// The database and the topic of a contestant.
 pub(super) struct Progress {
     pool: PgPool,
     admin: Admin,
-    /// Records on the topic before the contestant was started.
-    before: i64,
+    kafka: KafkaConfig,
+    /// The end of each partition of the topic before the contestant was started.
+    before: BTreeMap<i32, i64>,
     data: Data,
 }
 
@@ -35,7 +38,8 @@ impl Progress {
         let pool = PgPoolOptions::new().max_connections(1);
         let pool = pool.connect(database).await?;
         tables::create(&pool).await?;
-        let admin = Admin::connect(&spec.kafka()?, REQUEST_MAX).await?;
+        let kafka = spec.kafka()?;
+        let admin = Admin::connect(&kafka, REQUEST_MAX).await?;
         let topic = NewTopic::new(RESULTS)
             .with_partitions(spec.data.partitions)
             .with_setting("retention.ms", RETENTION_MS);
@@ -43,10 +47,11 @@ impl Progress {
         let mut progress = Self {
             pool,
             admin,
-            before: 0,
+            kafka,
+            before: BTreeMap::new(),
             data: spec.data,
         };
-        progress.before = progress.end().await?;
+        progress.before = progress.ends().await?;
         Ok(progress)
     }
 
@@ -66,21 +71,29 @@ impl Progress {
         peer: &mut Peer,
         results: u64,
     ) -> anyhow::Result<u64> {
-        let read = async || anyhow::Ok((self.end().await? - self.before).unsigned_abs());
-        wait_for(peer, results, "results", read).await
+        wait_for(peer, results, "results", async || self.results().await).await
     }
 
-    /// Fails unless each event has its effect once.
-    pub(super) async fn check(&self) -> anyhow::Result<()> {
+    /// The number of records on the topic of the results.
+    pub(super) async fn results(&self) -> anyhow::Result<u64> {
+        let sum = |ends: &BTreeMap<i32, i64>| -> i64 { ends.values().sum() };
+        Ok((sum(&self.ends().await?) - sum(&self.before)).unsigned_abs())
+    }
+
+    /// Fails unless each event has its effect once, and its result under one id. Returns the number
+    /// of results that are there again.
+    pub(super) async fn check(&self) -> anyhow::Result<u64> {
         let keys = self.data.keys as u64;
-        tables::check(&self.pool, keys, self.data.records / keys).await
+        tables::check(&self.pool, keys, self.data.records / keys).await?;
+        let ends = self.ends().await?;
+        results::check(self.kafka.clone(), self.data, &self.before, &ends).await
     }
 
-    /// The sum of the ends of the topic's partitions.
-    async fn end(&self) -> anyhow::Result<i64> {
+    /// The ends of the topic's partitions.
+    async fn ends(&self) -> anyhow::Result<BTreeMap<i32, i64>> {
         let topic = self.admin.describe_topic(RESULTS).await?;
-        let ends = topic.partitions.iter().map(|partition| partition.high);
-        Ok(ends.sum())
+        let ends = topic.partitions.iter();
+        Ok(ends.map(|of| (of.partition, of.high)).collect())
     }
 }
 

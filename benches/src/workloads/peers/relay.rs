@@ -2,14 +2,18 @@
 //! awaits the acknowledgements, and deletes the rows.
 //!
 //! One relay keeps the order of a key, because the producer does. It needs no position: what is in
-//! the table is unpublished.
+//! the table is unpublished. Its page and its producer are those of evenkeel's relay, and like that
+//! one it does not wait for the disk when it deletes: a row that a crash brings back is published
+//! again.
 
 use super::work::{EffectBooked, RESULTS, SOURCE};
-use crate::workloads::stores::outbox::hand_written::send_page;
+use crate::workloads::stores::outbox::hand_written::{PAGE_ROWS, send_page};
 use ::evenkeel::event::EventType;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, PgConnection};
+use std::str::FromStr;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 const PAUSE: Duration = Duration::from_millis(50);
 
 const READ: &str =
-    "SELECT number, event_id, record_key, payload FROM outbox ORDER BY number LIMIT 500";
+    "SELECT number, event_id, record_key, payload FROM outbox ORDER BY number LIMIT $1";
 const DELETE: &str = "DELETE FROM outbox WHERE number = ANY($1)";
 
 /// Number, event id, key and payload of a row.
@@ -26,11 +30,13 @@ type Row = (i64, String, String, Vec<u8>);
 /// Publishes rows until it is stopped.
 pub(super) async fn relay(
     producer: FutureProducer,
-    pool: PgPool,
+    database: String,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let mut connection = connect(&database).await?;
     while !stop.is_cancelled() {
-        let rows: Vec<Row> = sqlx::query_as(READ).fetch_all(&pool).await?;
+        let page = sqlx::query_as(READ).bind(PAGE_ROWS);
+        let rows: Vec<Row> = page.fetch_all(&mut connection).await?;
         if rows.is_empty() {
             stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
             continue;
@@ -41,9 +47,17 @@ pub(super) async fn relay(
         });
         send_page(&producer, records).await?;
         let numbers: Vec<i64> = rows.iter().map(|(number, ..)| *number).collect();
-        sqlx::query(DELETE).bind(numbers).execute(&pool).await?;
+        let delete = sqlx::query(DELETE).bind(numbers);
+        delete.execute(&mut connection).await?;
     }
     Ok(())
+}
+
+/// A connection whose commits do not wait for the disk.
+async fn connect(database: &str) -> Result<PgConnection, sqlx::Error> {
+    let options = PgConnectOptions::from_str(database)?;
+    let options = options.options([("synchronous_commit", "off")]);
+    options.connect().await
 }
 
 /// The headers of a CloudEvent in binary mode.
@@ -63,4 +77,21 @@ fn headers(id: &str) -> OwnedHeaders {
                 value: Some(value),
             })
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_delete_does_not_wait_for_the_disk() {
+        let Some(server) = ::evenkeel::testing::postgres().await else {
+            return;
+        };
+        let url = server.database().await.expect("a database is created");
+        let mut connection = connect(&url).await.expect("it connects");
+        let setting = sqlx::query_scalar("SHOW synchronous_commit");
+        let setting: String = setting.fetch_one(&mut connection).await.expect("a setting");
+        assert_eq!(setting, "off");
+    }
 }

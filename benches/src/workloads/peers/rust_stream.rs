@@ -10,6 +10,7 @@ use super::tables::claim_and_insert;
 use super::work::{RESULTS, SOURCE, Work, stop_by_signal};
 use crate::order_event::OrderEvent;
 use crate::spec::Spec;
+use crate::workloads::stores::outbox::hand_written::PRODUCER;
 use ::evenkeel::event::EventType;
 use anyhow::Context as _;
 use ruststream::OutgoingMessage;
@@ -17,7 +18,7 @@ use ruststream_rdkafka::prelude::*;
 use ruststream_sqlx::dialect::Column;
 use ruststream_sqlx::outbox::{self, Outbox, OutboxSpec, OutboxTable};
 use serde::{Deserialize, Serialize};
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgPoolOptions, PgRow};
 use sqlx::{FromRow, PgConnection, PgPool, Postgres, Row};
 use std::convert::Infallible;
 use std::sync::OnceLock;
@@ -39,19 +40,16 @@ static TOPIC: OnceLock<String> = OnceLock::new();
 pub(super) async fn run(spec: &Spec, work: &Work) -> anyhow::Result<()> {
     let stop = stop_by_signal()?;
     TOPIC.get_or_init(|| spec.topic.clone());
-    let pool = PgPool::connect(&work.database).await?;
+    // A broken connection is noticed at its use, and the event is handled again.
+    let pool = PgPoolOptions::new().test_before_acquire(false);
+    let pool = pool.connect(&work.database).await?;
     sqlx::raw_sql(OUTBOX).execute(&pool).await?;
     let tracking = Outbox::new(pool.clone()).register::<Recorded>(RESULTS);
     let state = AppState { pool };
-    let broker = KafkaBroker::new([spec.brokers.as_str()]).default_group(work.group.as_str());
-    let properties = spec.properties.iter();
-    let broker = properties
-        .filter_map(|property| property.split_once('='))
-        .fold(broker, |broker, (name, value)| broker.config(name, value));
     let service = RustStream::new(AppInfo::new("peers", "1.0.0"))
         .on_startup(async move |()| Ok::<_, Infallible>(state))
         .publish_layer(tracking.publish_layer())
-        .with_broker(broker, |b| {
+        .with_broker(broker(spec, work), |b| {
             b.include(book).out(Results, Publish::default()).build();
             b.after_startup(Publish::default(), tracking.republish());
         });
@@ -60,6 +58,25 @@ pub(super) async fn run(spec: &Spec, work: &Work) -> anyhow::Result<()> {
     stop.cancelled().await;
     Box::pin(running.shutdown()).await?;
     Ok(())
+}
+
+/// The brokers, with the producer's properties of all contestants. The spec's properties take
+/// precedence.
+fn broker(spec: &Spec, work: &Work) -> KafkaBroker {
+    let broker = KafkaBroker::new([spec.brokers.as_str()]).default_group(work.group.as_str());
+    let given: Vec<_> = (spec.properties.iter())
+        .filter_map(|property| property.split_once('='))
+        .collect();
+    let is_given = |name: &str| given.iter().any(|(given, _)| *given == name);
+    let broker = PRODUCER
+        .into_iter()
+        .filter(|(name, _)| !is_given(name))
+        .fold(broker, |broker, (name, value)| {
+            broker.producer_config(name, value)
+        });
+    given
+        .into_iter()
+        .fold(broker, |broker, (name, value)| broker.config(name, value))
 }
 
 fn topic() -> &'static str {

@@ -2,8 +2,8 @@
 //! written at its end.
 
 use super::*;
-use crate::inbox::group_commit::GroupStore;
 use crate::inbox::group_commit::tests::shared_turns;
+use crate::inbox::group_commit::{GroupStore, Known, Level};
 use crate::inbox::postgres::transaction::Open;
 
 /// Begins a transaction with claims of these ids.
@@ -49,6 +49,29 @@ async fn an_undone_turn_leaves_the_turns_before_and_after_it() {
         let has_effect = is_completed && id != "4";
         assert_eq!(count(&inbox, id).await, u64::from(has_effect), "{id}");
         assert_eq!(is_duplicate(&inbox, id).await, is_completed, "{id}");
+    }
+}
+
+/// A batch is committed or rolled back as a whole. Of a single event it holds nothing while it
+/// waits for its first row.
+#[tokio::test]
+async fn a_batch_has_no_savepoint_and_waits_briefly_for_locks() {
+    let Some(url) = database().await else { return };
+    let inbox = open(&url).await;
+    let store = inbox.store();
+    for (ids, expected) in [(&["1"][..], "10s"), (&["2", "3"][..], "30ms")] {
+        let keys: Vec<InboxKey> = ids.iter().map(|id| key(id)).collect();
+        let open = store.begin().await.unwrap();
+        let claimed = store.claim_batch(open, &keys, Level::Parallel).await;
+        let (mut open, known) = claimed.unwrap();
+        assert!(known.iter().all(|known| matches!(known, Known::Nothing)));
+        let timeout = sqlx::query_scalar("SHOW lock_timeout");
+        let timeout: String = timeout.fetch_one(&mut *open.transaction).await.unwrap();
+        assert_eq!(timeout, expected);
+        let undo = sqlx::raw_sql("ROLLBACK TO SAVEPOINT evenkeel_claim");
+        let error = undo.execute(&mut *open.transaction).await.unwrap_err();
+        let code = error.as_database_error().and_then(|error| error.code());
+        assert_eq!(code.as_deref(), Some("3B001"), "{error}");
     }
 }
 

@@ -12,12 +12,19 @@ use rdkafka::producer::future_producer::FutureRecord;
 use sqlx::{PgPool, SqlitePool};
 
 /// Rows of a page: as many as evenkeel's relay holds by default.
-const PAGE_ROWS: i64 = 2_000;
+pub(in crate::workloads) const PAGE_ROWS: i64 = 2_000;
 
 const READ: &str = "SELECT sequence, aggregateid, payload, headers FROM evenkeel_outbox \
                     ORDER BY sequence LIMIT $1";
 
 const COUNT: &str = "SELECT count(*) FROM evenkeel_outbox";
+
+/// The properties of evenkeel's publisher that decide what a record costs.
+pub(in crate::workloads) const PRODUCER: [(&str, &str); 3] = [
+    ("enable.idempotence", "true"),
+    ("linger.ms", "2"),
+    ("compression.type", "lz4"),
+];
 
 /// A transaction of PostgreSQL may commit a lower number later, so the page is deleted by number.
 const DELETE_IN_POSTGRES: &str = "DELETE FROM evenkeel_outbox WHERE sequence = ANY($1)";
@@ -112,13 +119,8 @@ pub(in crate::workloads) async fn send_page<'a>(
 }
 
 /// A producer with the properties of evenkeel's publisher. Its buffer has room for a page.
-fn producer(spec: &Spec) -> anyhow::Result<FutureProducer> {
-    let config = spec.raw(&[
-        ("enable.idempotence", "true"),
-        ("linger.ms", "2"),
-        ("compression.type", "lz4"),
-    ]);
-    Ok(config.create()?)
+pub(in crate::workloads) fn producer(spec: &Spec) -> anyhow::Result<FutureProducer> {
+    Ok(spec.raw(&PRODUCER).create()?)
 }
 
 /// The headers of a row. They are texts, as those of every event.

@@ -16,13 +16,14 @@ import tools.jackson.databind.json.JsonMapper;
 class OrderListener {
     private final HandledEvents handled;
     private final Effects effects;
-    private final Outbox outbox;
+    private final WaitingRecords waiting;
     private final JsonMapper json;
 
-    OrderListener(HandledEvents handled, Effects effects, Outbox outbox, JsonMapper json) {
+    OrderListener(
+            HandledEvents handled, Effects effects, WaitingRecords waiting, JsonMapper json) {
         this.handled = handled;
         this.effects = effects;
-        this.outbox = outbox;
+        this.waiting = waiting;
         this.json = json;
     }
 
@@ -49,7 +50,7 @@ class OrderListener {
         Order order = json.readValue(record.value(), Order.class);
         effects.save(new Effect(order.key(), order.place(), order.total_cents()));
         byte[] payload = json.writeValueAsBytes(new EffectBooked(order.key(), order.place()));
-        outbox.save(new Waiting(id, record.key(), payload));
+        waiting.save(new Waiting(id, record.key(), payload));
     }
 
     private static String header(ConsumerRecord<?, ?> record, String name) {

@@ -29,24 +29,24 @@ class Relay {
 
     @Scheduled(fixedDelay = 50)
     void publish() {
-        List<Waiting> rows = outbox.findTop500ByOrderByNumber();
+        List<Outbox.Row> rows = outbox.page();
         while (!rows.isEmpty()) {
             List<CompletableFuture<?>> sent = new ArrayList<>(rows.size());
-            for (Waiting row : rows) {
+            for (Outbox.Row row : rows) {
                 sent.add(kafka.send(record(row)));
             }
             sent.forEach(CompletableFuture::join);
-            outbox.deleteAllByIdInBatch(rows.stream().map(row -> row.number).toList());
-            rows = outbox.findTop500ByOrderByNumber();
+            outbox.delete(rows);
+            rows = outbox.page();
         }
     }
 
-    private ProducerRecord<String, byte[]> record(Waiting row) {
+    private ProducerRecord<String, byte[]> record(Outbox.Row row) {
         ProducerRecord<String, byte[]> record =
-                new ProducerRecord<>(results, row.recordKey, row.payload);
+                new ProducerRecord<>(results, row.key(), row.payload());
         Map.of(
                         "ce_specversion", "1.0",
-                        "ce_id", row.eventId,
+                        "ce_id", row.eventId(),
                         "ce_source", "/bench/peers",
                         "ce_type", "bench.effect-booked.v1",
                         "content-type", "application/json")

@@ -1,6 +1,5 @@
 package evenkeel.peers;
 
-import java.util.List;
 import org.springframework.data.jpa.repository.JpaRepository;
 import org.springframework.data.jpa.repository.Modifying;
 import org.springframework.data.jpa.repository.Query;
@@ -22,6 +21,4 @@ interface HandledEvents extends Repository<Handled, String> {
 
 interface Effects extends JpaRepository<Effect, Long> {}
 
-interface Outbox extends JpaRepository<Waiting, Long> {
-    List<Waiting> findTop500ByOrderByNumber();
-}
+interface WaitingRecords extends JpaRepository<Waiting, Long> {}

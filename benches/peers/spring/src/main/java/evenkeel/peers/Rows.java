@@ -7,7 +7,9 @@ import jakarta.persistence.GenerationType;
 import jakarta.persistence.Id;
 import jakarta.persistence.Table;
 
-// The rows of the service, one entity a table.
+// The rows of the service, one entity a table. A transaction inserts one row into each table, so
+// there is nothing for Hibernate to batch, and an identity costs no more statements than a sequence
+// would: the number comes back with the insert.
 
 /** An event that was handled. */
 @Entity
