@@ -186,7 +186,7 @@ async fn poll(member: &Arc<BaseConsumer>, until_assigned: bool, stop: &Cancellat
     let (member, stop) = (Arc::clone(member), stop.clone());
     let poll = move || {
         let is_assigned = || member.assignment().is_ok_and(|list| list.count() > 0);
-        while !stop.is_cancelled() && !(until_assigned && is_assigned()) {
+        while !(stop.is_cancelled() || until_assigned && is_assigned()) {
             let _ = member.poll(Duration::from_millis(50));
         }
     };
