@@ -44,10 +44,21 @@ const REGISTER: &str = concat!(
     " + ?2) ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at"
 );
 
-/// Removes the registrations of other relays that have expired.
+/// Removes the registrations of other relays that have expired, or are from before the machine's clock
+/// was set back.
 const REMOVE_EXPIRED_RELAYS: &str = concat!(
-    "DELETE FROM evenkeel_outbox_relay WHERE id <> ?1 AND expires_at < ",
-    now!()
+    "DELETE FROM evenkeel_outbox_relay WHERE id <> ?1 AND (expires_at < ",
+    now!(),
+    " OR expires_at > ",
+    now!(),
+    " + ?2)"
+);
+
+/// Frees the slots of other relays that are leased since before the clock was set back.
+const FREE_OUTDATED_LEASES: &str = concat!(
+    "UPDATE evenkeel_outbox_lease SET owner = NULL, expires_at = NULL WHERE owner <> ?1 AND expires_at > ",
+    now!(),
+    " + ?2"
 );
 
 /// The registered relays, in binary order: all relays must agree on it.
@@ -189,10 +200,13 @@ impl Store for SqliteOutbox {
                     .bind(store::milliseconds(lease))
                     .execute(pool)
                     .await?;
-                sqlx::query(REMOVE_EXPIRED_RELAYS)
-                    .bind(relay)
-                    .execute(pool)
-                    .await?;
+                for statement in [REMOVE_EXPIRED_RELAYS, FREE_OUTDATED_LEASES] {
+                    sqlx::query(statement)
+                        .bind(relay)
+                        .bind(store::latest_end(lease))
+                        .execute(pool)
+                        .await?;
+                }
                 let leases = sqlx::query(LEASES).fetch_all(pool).await?;
                 let leased = |row: SqliteRow| {
                     Ok(SlotLease {
