@@ -49,10 +49,8 @@ macro_rules! is_usable_sql {
 const IS_USABLE: &str = is_usable_sql!();
 
 /// The same, after a reset of the session's settings.
-const IS_RESET_AND_USABLE: &str = concat!(
-    "RESET ALL; RESET SESSION AUTHORIZATION; ",
-    is_usable_sql!()
-);
+const IS_RESET_AND_USABLE: &str =
+    concat!("RESET ALL; RESET SESSION AUTHORIZATION; ", is_usable_sql!());
 
 /// The reset behind a pooler, where this client did not open the server connection: also sets what
 /// the driver sets when it connects.

@@ -397,10 +397,7 @@ async fn a_connection_that_can_only_read_is_replaced() {
         transaction.commit().await.ok()
     };
     let refused = handle(&inbox, "1").await.expect_err("it can only read");
-    assert!(
-        matches!(refused, InboxError::NotWritable(_)),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, InboxError::NotWritable(_)), "{refused:?}");
     assert_eq!(publish().await, None, "it can only read");
     set_read_only(&mut operator, &name, "off").await;
     let within = Duration::from_secs(20);
