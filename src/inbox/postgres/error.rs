@@ -13,7 +13,6 @@ use crate::inbox::InboxError;
 use crate::inbox::group_commit::Cause;
 use crate::inbox::shared::error::{Advice, Failure};
 use crate::postgres::is_outdated_plan;
-use sqlx::error::DatabaseError;
 use sqlx::postgres::PgDatabaseError;
 use std::error::Error;
 use std::fmt;
@@ -160,7 +159,7 @@ pub(super) fn cause(error: &(dyn Error + 'static), has_short_timeout: bool) -> O
 /// Whether the server refused a write because of this constraint.
 fn violates(error: &sqlx::Error, constraint: &str) -> bool {
     let error = error.as_database_error();
-    error.and_then(DatabaseError::constraint) == Some(constraint)
+    error.and_then(|error| error.constraint()) == Some(constraint)
 }
 
 /// Whether `error`, or an error it wraps, shows that a prepared statement is outdated.

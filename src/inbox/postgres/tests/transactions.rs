@@ -83,12 +83,12 @@ async fn a_handlers_own_savepoints_are_part_of_its_transaction() {
 #[tokio::test]
 async fn a_transaction_that_the_server_ended_fails_its_own_delivery() {
     let Some(url) = database().await else { return };
-    let url = format!("{url}?options=-c%20idle_in_transaction_session_timeout%3D200");
+    let url = format!("{url}?options=-c%20idle_in_transaction_session_timeout%3D1000");
     let inbox = open(&url).await;
     let mut claim = fresh(&inbox, "1").await;
     let mut transaction = transaction(&mut claim);
     write(&mut transaction, "1").await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
     drop(transaction);
     let error = complete(claim).await.expect_err("the server ended it");
     assert!(matches!(error, InboxError::Transaction { .. }), "{error:?}");
