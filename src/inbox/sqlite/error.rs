@@ -51,13 +51,13 @@ pub(super) fn failed(path: &str, doing: &'static str, error: sqlx::Error) -> Inb
     Failure::of(path, doing, &advice(&error), error)
 }
 
-/// The error of a store whose file is not the one at its path any more. What was written to it is on
-/// the disk only as long as the process runs; the process could not find it again.
+/// The error of a store whose file is not the one at its path any more: what is written to it exists
+/// as long as the process runs.
 pub(super) fn not_in_place(path: &str, doing: &'static str) -> InboxError {
     let advice = Advice::Mend(
-        "the file or FILE-wal was deleted, moved or replaced while it was open, and what is written \
-         to it would be lost; put it back, or stop the service and start it with the file that it \
-         is to have",
+        "the file or FILE-wal was deleted, moved or replaced while it was open, and what is \
+         written to it would be lost; put it back, or stop the service and start it with the file \
+         that it is to have",
     );
     let error = std::io::Error::other("the path leads to another file");
     Failure::of(path, doing, &advice, error)

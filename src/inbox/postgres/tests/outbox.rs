@@ -58,8 +58,8 @@ async fn events_of_a_manually_rolled_back_transaction_are_not_published() {
     assert_eq!(left, 0);
 }
 
-/// The server was replaced by a copy without the sequence's state while the service ran: the fault of
-/// no event.
+/// The server was replaced by a copy without the sequence's state while the service ran: the fault
+/// of no event.
 #[tokio::test]
 async fn events_wait_for_a_sequence_that_is_behind_the_rows() {
     let Some(url) = database().await else { return };
