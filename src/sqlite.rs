@@ -1,5 +1,5 @@
-//! SQLite for inbox and outbox: the form of its addresses, its result codes, and whether an open file
-//! is still in its place.
+//! SQLite for inbox and outbox: the form of its addresses, its result codes, and whether an open
+//! file is still in its place.
 //!
 //! The driver returns the extended code as text; its low byte is the primary one, which is stable.
 
@@ -76,9 +76,9 @@ fn class_of_code(error: &(dyn DatabaseError + 'static)) -> Option<Class> {
 /// How often it is checked whether the file is in its place.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Notices that an open file is not the one at its path any more: it was deleted, moved or replaced,
-/// or its WAL was. SQLite goes on with the open file, and all that is written to it is lost at the
-/// end of the process. A file that was overwritten in its place is not noticed.
+/// Notices that an open file is not the one at its path any more: it was deleted, moved or
+/// replaced, or its WAL was. SQLite goes on with the open file, and all that is written to it is
+/// lost at the end of the process. A file that was overwritten in its place is not noticed.
 pub(crate) struct FileWatch {
     path: PathBuf,
     seen: Mutex<Seen>,
@@ -114,8 +114,8 @@ impl FileWatch {
     }
 
     /// Whether the file is still in its place. Called in a transaction: both files exist then. The
-    /// first call of a connection decides which files they are. Asks the system once a second, while
-    /// the answer is yes.
+    /// first call of a connection decides which files they are. Asks the system once a second,
+    /// while the answer is yes.
     pub(crate) fn is_in_place(&self) -> bool {
         let mut seen = self.seen();
         let now = Instant::now();

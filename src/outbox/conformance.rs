@@ -472,8 +472,8 @@ async fn of_relays_that_leave_at_once_one_remains(store: &dyn Store) {
     }
 }
 
-/// A killed relay would otherwise keep its slots for as long as the clock was set back. A relay with
-/// a long lease of its own cannot tell that.
+/// A killed relay would otherwise keep its slots for as long as the clock was set back. A relay
+/// with a long lease of its own cannot tell that.
 async fn a_lease_from_before_the_clock_was_set_back_is_freed(store: &dyn Store) {
     let set_back = Duration::from_secs(5 * 3_600);
     register(store, "killed", set_back).await;

@@ -13,9 +13,9 @@ pub(crate) fn class_of(error: &(dyn Error + 'static)) -> Option<Class> {
     sql::class_of(error, class_of_code)
 }
 
-/// Whether a statement was prepared before a table that it reads was changed, so that it would return
-/// other columns. It fails on its connection until it is prepared again; the event did not cause it.
-/// The code alone does not tell: it means that the server lacks some feature.
+/// Whether a statement was prepared before a table that it reads was changed, so that it would
+/// return other columns. It fails on its connection until it is prepared again; the event did not
+/// cause it. The code alone does not tell: it means that the server lacks some feature.
 pub(crate) fn is_outdated_plan(error: &PgDatabaseError) -> bool {
     const FEATURE_NOT_SUPPORTED: &str = "0A000";
     error.code() == FEATURE_NOT_SUPPORTED && error.routine() == Some("RevalidateCachedQuery")

@@ -51,8 +51,8 @@ pub(super) fn failed(path: &str, doing: &'static str, error: sqlx::Error) -> Inb
     Failure::of(path, doing, &advice(&error), error)
 }
 
-/// The error of a store whose file is not the one at its path any more: what is written to it exists
-/// as long as the process runs.
+/// The error of a store whose file is not the one at its path any more: what is written to it
+/// exists as long as the process runs.
 pub(super) fn not_in_place(path: &str, doing: &'static str) -> InboxError {
     let advice = Advice::Mend(
         "the file or FILE-wal was deleted, moved or replaced while it was open, and what is \

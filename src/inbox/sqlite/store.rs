@@ -179,7 +179,8 @@ impl Store {
         error::failed(&self.path, doing, error)
     }
 
-    /// Writes what the handlers published, or waits until all statements that were sent are executed.
+    /// Writes what the handlers published, or waits until all statements that were sent are
+    /// executed.
     async fn write_staged(&self, held: &mut Held) -> Result<(), InboxError> {
         let Held {
             transaction,

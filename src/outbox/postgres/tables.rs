@@ -108,9 +108,9 @@ async fn check_sequence_cache(connection: &mut PgConnection) -> Result<(), Outbo
     }
 }
 
-/// Refuses a sequence behind the rows: new rows would be published before older ones of their key, or
-/// would not be written at all, because their number is taken. Logical replication copies rows but
-/// no sequences, and so does a restore of data alone.
+/// Refuses a sequence behind the rows: new rows would be published before older ones of their key,
+/// or would not be written at all, because their number is taken. Logical replication copies rows
+/// but no sequences, and so does a restore of data alone.
 async fn check_sequence_position(connection: &mut PgConnection) -> Result<(), OutboxError> {
     let failed = OutboxError::during("check its sequence");
     // Writing events needs no right to read the sequence: then it is not checked.

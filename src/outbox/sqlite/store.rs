@@ -44,8 +44,8 @@ const REGISTER: &str = concat!(
     " + ?2) ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at"
 );
 
-/// Removes the registrations of other relays that have expired, or are from before the machine's clock
-/// was set back.
+/// Removes the registrations of other relays that have expired, or are from before the machine's
+/// clock was set back.
 const REMOVE_EXPIRED_RELAYS: &str = concat!(
     "DELETE FROM evenkeel_outbox_relay WHERE id <> ?1 AND (expires_at < ",
     now!(),
@@ -100,7 +100,8 @@ const RELEASE_ALL: &str =
 const DEREGISTER: &str = "DELETE FROM evenkeel_outbox_relay WHERE id = ?1";
 
 /// Removes the registration of this relay, if another one is registered. Statements that write run
-/// one after the other, so of two relays that leave at once the second sees that the first has left.
+/// one after the other, so of two relays that leave at once the second sees that the first has
+/// left.
 const LEAVE_TO_ANOTHER: &str = concat!(
     "DELETE FROM evenkeel_outbox_relay WHERE id = ?1 AND EXISTS
          (SELECT 1 FROM evenkeel_outbox_relay WHERE id <> ?1 AND expires_at > ",
@@ -153,8 +154,8 @@ const IS_DRAINED: &str = "
     )";
 
 /// Counts up to the limit, and estimates beyond it: rows are deleted in about the order of their
-/// numbers. The extremes are separate queries: SQLite looks each up in the tree, but scans the whole
-/// table for both in one.
+/// numbers. The extremes are separate queries: SQLite looks each up in the tree, but scans the
+/// whole table for both in one.
 const BACKLOG: &str = concat!(
     "SELECT (SELECT count(*) FROM (SELECT 1 FROM evenkeel_outbox LIMIT ?1)) AS counted,
             coalesce((SELECT max(sequence) FROM evenkeel_outbox)
