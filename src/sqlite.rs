@@ -1,4 +1,5 @@
-//! SQLite for inbox and outbox: the form of its addresses, and its result codes.
+//! SQLite for inbox and outbox: the form of its addresses, its result codes, and whether an open
+//! file is still in its place.
 //!
 //! The driver returns the extended code as text; its low byte is the primary one, which is stable.
 
@@ -7,7 +8,9 @@ use crate::sql;
 use sqlx::error::DatabaseError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteError};
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The path in an address of the form `sqlite:PATH` or `sqlite://PATH`. It is taken as it is,
 /// without decoding.
@@ -80,6 +83,92 @@ fn class_of_code(error: &(dyn DatabaseError + 'static)) -> Option<Class> {
             | code::NOTADB
     );
     is_of_the_file.then_some(Class::Outage)
+}
+
+/// How often it is checked whether the file is in its place.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Notices that an open file is not the one at its path any more: it was deleted, moved or
+/// replaced, or its WAL was. SQLite goes on with the open file, and all that is written to it is
+/// lost at the end of the process. A file that was overwritten in its place is not noticed.
+pub(crate) struct FileWatch {
+    path: PathBuf,
+    seen: Mutex<Seen>,
+}
+
+/// The files of the open connections, as far as they are known.
+#[derive(Default)]
+struct Seen {
+    file: Option<FileId>,
+    wal: Option<(PathBuf, FileId)>,
+    /// When both were last in their place.
+    checked: Option<Instant>,
+}
+
+/// Device and inode.
+type FileId = (u64, u64);
+
+impl FileWatch {
+    /// Watches the file at this path, which need not exist yet.
+    pub(crate) fn new(path: &Path) -> Self {
+        Self {
+            // The process may change its directory.
+            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// A new connection was opened: the last one may have deleted the WAL at its end.
+    pub(crate) fn reconnected(&self) {
+        let mut seen = self.seen();
+        seen.wal = None;
+        seen.checked = None;
+    }
+
+    /// Whether the file is still in its place. Called in a transaction: both files exist then. The
+    /// first call of a connection decides which files they are. Asks the system once a second,
+    /// while the answer is yes.
+    pub(crate) fn is_in_place(&self) -> bool {
+        let mut seen = self.seen();
+        let now = Instant::now();
+        if seen.checked.is_some_and(|at| now - at < CHECK_INTERVAL) {
+            return true;
+        }
+        let file = file_id(&self.path);
+        if seen.file.is_none() {
+            seen.file = file;
+        }
+        if seen.wal.is_none() {
+            // SQLite puts it beside the file that a link leads to.
+            seen.wal = std::fs::canonicalize(&self.path).ok().and_then(|path| {
+                let mut wal = path.into_os_string();
+                wal.push("-wal");
+                Some((PathBuf::from(&wal), file_id(Path::new(&wal))?))
+            });
+        }
+        let has_wal = seen.wal.as_ref();
+        let has_wal = has_wal.is_none_or(|(path, wal)| file_id(path) == Some(*wal));
+        let is_in_place = has_wal && seen.file == file;
+        seen.checked = is_in_place.then_some(now);
+        is_in_place
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(unix)]
+fn file_id(path: &Path) -> Option<FileId> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// Other systems refuse to delete or replace an open file.
+#[cfg(not(unix))]
+fn file_id(_: &Path) -> Option<FileId> {
+    None
 }
 
 #[cfg(test)]

@@ -50,6 +50,7 @@ pub(crate) async fn check(store: &dyn Store, writer: &dyn Writer) {
         a_relay_that_deregisters_keeps_its_slots(store).await;
         a_relay_leaves_only_to_another_one_and_keeps_its_slots(store).await;
         of_relays_that_leave_at_once_one_remains(store).await;
+        a_lease_from_before_the_clock_was_set_back_is_freed(store).await;
     };
     tokio::time::timeout(SUITE_LIMIT, run)
         .await
@@ -468,5 +469,22 @@ async fn of_relays_that_leave_at_once_one_remains(store: &dyn Store) {
         for relay in relays {
             store.leave(relay).await.expect("left");
         }
+    }
+}
+
+/// A killed relay would otherwise keep its slots for as long as the clock was set back. A relay
+/// with a long lease of its own cannot tell that.
+async fn a_lease_from_before_the_clock_was_set_back_is_freed(store: &dyn Store) {
+    let set_back = Duration::from_secs(5 * 3_600);
+    register(store, "killed", set_back).await;
+    assert_eq!(lease(store, "killed", &[1], set_back).await, [1]);
+    let registered = register(store, "slow", LONG_LEASE).await;
+    assert_eq!((registered.relays.len(), registered.leases.len()), (2, 1));
+    let registered = register(store, "b", Duration::from_secs(15)).await;
+    assert_eq!(registered.relays, ["b", "slow"]);
+    assert!(registered.leases.is_empty(), "{registered:?}");
+    assert_eq!(lease(store, "b", &[1], LONG_LEASE).await, [1]);
+    for relay in ["b", "slow"] {
+        store.leave(relay).await.expect("left");
     }
 }

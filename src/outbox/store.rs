@@ -19,7 +19,8 @@ pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, OutboxError>>;
 /// are measured by the store's clock, so that the clocks of relays need not agree.
 pub(crate) trait Store: Send + Sync + 'static {
     /// Registers `relay` for the next `lease`. Returns all registered relays and the leases of the
-    /// slots.
+    /// slots. Those of others that end after [`latest_end`] are removed: the store's clock was set
+    /// back since they were made.
     fn register<'a>(&'a self, relay: &'a str, lease: Duration) -> Answer<'a, RelaysAndLeases>;
 
     /// Leases those of `slots` to `relay` that it has or that are free, from now on for `lease`.
@@ -182,6 +183,20 @@ impl Backlog {
 /// Milliseconds in the format of the stores' statements.
 pub(super) fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// So many of a relay's leases from now, the lease of another relay ends at the latest, also if its
+/// settings differ.
+const LEASES_MAX: u32 = 100;
+
+/// The same for a relay with a short lease.
+const LATEST_END_MIN: Duration = Duration::from_secs(3_600);
+
+/// How long from now a lease or a registration may end, in milliseconds, as a relay with this lease
+/// judges it. A later end would outlast its relay, if that was killed, by as much as the clock was
+/// set back.
+pub(super) fn latest_end(lease: Duration) -> i64 {
+    milliseconds(lease.saturating_mul(LEASES_MAX).max(LATEST_END_MIN))
 }
 
 /// A duration that a store computed; a negative one is zero.

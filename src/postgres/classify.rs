@@ -13,6 +13,14 @@ pub(crate) fn class_of(error: &(dyn Error + 'static)) -> Option<Class> {
     sql::class_of(error, class_of_code)
 }
 
+/// Whether a statement was prepared before a table that it reads was changed, so that it would
+/// return other columns. It fails on its connection until it is prepared again; the event did not
+/// cause it. The code alone does not tell: it means that the server lacks some feature.
+pub(crate) fn is_outdated_plan(error: &PgDatabaseError) -> bool {
+    const FEATURE_NOT_SUPPORTED: &str = "0A000";
+    error.code() == FEATURE_NOT_SUPPORTED && error.routine() == Some("RevalidateCachedQuery")
+}
+
 /// A deadlock or a serialisation failure (`40...`) may pass at once. A statement (57014) or a
 /// transaction (25P03, 25P04) that exceeded its time limit is a timeout: this event alone may cause
 /// it.
@@ -28,9 +36,11 @@ fn class_of_code(error: &(dyn DatabaseError + 'static)) -> Option<Class> {
     const READ_ONLY_SQL_TRANSACTION: &str = "25006";
     /// Connections, authorisation, resources, operator intervention, and system errors.
     const CLASSES: [&str; 5] = ["08", "28", "53", "57P", "58"];
-    error.try_downcast_ref::<PgDatabaseError>()?;
-    let code = error.code()?;
-    let code = &*code;
+    let error = error.try_downcast_ref::<PgDatabaseError>()?;
+    if is_outdated_plan(error) {
+        return Some(Class::Outage);
+    }
+    let code = error.code();
     if TIMEOUTS.contains(&code) {
         return Some(Class::Timeout);
     }

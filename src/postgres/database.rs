@@ -6,9 +6,11 @@
 //! never cancelled, and a returned connection of an own pool must answer that it has no open
 //! transaction.
 //!
-//! A server that became a replica still answers, and refuses every write. A connection to it would
-//! be used until its end, long after the address leads to the new primary: it must also answer that
-//! it may write.
+//! # Connections that can only read
+//! A failover may turn the server of an open connection into a replica without closing it, and an
+//! address that follows the primary may lead to the old one for a moment. Every write on such a
+//! connection fails for as long as the pool keeps it. A returned connection of an own pool must
+//! therefore answer that it can write too; otherwise the next caller gets a new one.
 //!
 //! # Poolers
 //! If server connections are assigned per transaction, each statement must be part of one, prepared
@@ -36,14 +38,19 @@ const BEGIN_POOLED: &str = "BEGIN; DEALLOCATE ALL";
 /// Resets the settings of the session.
 const RESET: &str = "RESET ALL; RESET SESSION AUTHORIZATION";
 
-/// True, except in a transaction that an earlier statement began, and on a server that refuses
-/// writes.
-const IS_FREE: &str = "SELECT now() = statement_timestamp() \
-                       AND current_setting('transaction_read_only') = 'off' AS is_free";
+/// False in a transaction that an earlier statement began, and where no transaction can write: on a
+/// replica, or by a setting of the server.
+macro_rules! is_usable_sql {
+    () => {
+        "SELECT now() = statement_timestamp() AND current_setting('transaction_read_only') = 'off' AS is_usable"
+    };
+}
+
+const IS_USABLE: &str = is_usable_sql!();
 
 /// The same, after a reset of the session's settings.
-const IS_RESET_AND_FREE: &str = "RESET ALL; RESET SESSION AUTHORIZATION; SELECT now() = statement_timestamp() \
-     AND current_setting('transaction_read_only') = 'off' AS is_free";
+const IS_RESET_AND_USABLE: &str =
+    concat!("RESET ALL; RESET SESSION AUTHORIZATION; ", is_usable_sql!());
 
 /// The reset behind a pooler, where this client did not open the server connection: also sets what
 /// the driver sets when it connects.
@@ -102,8 +109,8 @@ impl Database {
         };
         // A pooler would reset another connection than the one that was used.
         let question = match is_pooled || !settings.resets {
-            true => IS_FREE,
-            false => IS_RESET_AND_FREE,
+            true => IS_USABLE,
+            false => IS_RESET_AND_USABLE,
         };
         let pool = PgPoolOptions::new()
             .max_connections(settings.connections)
@@ -276,17 +283,17 @@ impl DerefMut for Session {
     }
 }
 
-/// Whether a returned connection can be used again: it answers, may write, and has no open
-/// transaction. A `BEGIN` whose answer was not read leaves a transaction that the driver does not know, in which every
-/// later statement would fail. The pool would also wait for an answer, but without a limit. A pooler
-/// treats a prepared query as two, so the query is not prepared.
+/// Whether a returned connection can be used again: it answers, can write, and no transaction is
+/// open on it. A `BEGIN` whose answer was not read leaves a transaction that the driver does not
+/// know, in which every later statement would fail. The pool would also wait for an answer, but
+/// without a limit. A pooler treats a prepared query as two, so the query is not prepared.
 async fn is_usable(
     connection: &mut PgConnection,
     question: &'static str,
 ) -> Result<bool, sqlx::Error> {
-    let is_free = sqlx::raw_sql(question).fetch_one(connection);
-    match tokio::time::timeout(ANSWER_LIMIT, is_free).await {
-        Ok(answered) => answered?.try_get("is_free"),
+    let is_usable = sqlx::raw_sql(question).fetch_one(connection);
+    match tokio::time::timeout(ANSWER_LIMIT, is_usable).await {
+        Ok(answered) => answered?.try_get("is_usable"),
         Err(_) => Err(sqlx::Error::Io(ErrorKind::TimedOut.into())),
     }
 }

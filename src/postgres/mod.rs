@@ -16,7 +16,7 @@ mod database;
 mod tests;
 
 pub(crate) use address::url_in;
-pub(crate) use classify::class_of;
+pub(crate) use classify::{class_of, is_outdated_plan};
 pub(crate) use database::{Database, PoolSettings, Session};
 
 use sqlx::PgConnection;

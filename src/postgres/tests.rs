@@ -1,6 +1,6 @@
 //! Inbox and outbox through a pooler that assigns server connections per transaction, over TLS, on
-//! a pool of the service, and on tables that another program created; and the isolation of
-//! handlers' settings.
+//! a pool of the service, on tables that another program created, and on a server that can only be
+//! read for a while; and the isolation of handlers' settings.
 
 use super::Migration;
 use crate::event::{Headers, OutgoingRecord};
@@ -11,12 +11,13 @@ use crate::inbox::{
 use crate::outbox::{
     OutboxStore, PostgresOutbox, PostgresOutboxSettings, conformance as outbox_conformance,
 };
-use crate::testing::{TestPgBouncer, TestPostgres, postgres, required};
+use crate::testing::{TestPgBouncer, TestPostgres, eventually, postgres, required};
 use futures_util::future::join_all;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 fn settings() -> PostgresSettings {
     PostgresSettings::new(EFFECTS)
@@ -357,4 +358,52 @@ async fn the_tables_can_be_created_by_another_program() {
     let outbox = PostgresOutbox::with_pool_and_settings(pool, &outbox_elsewhere).await;
     let outbox = outbox.expect("an outbox");
     inbox.with_outbox(outbox).expect("of one database");
+}
+
+/// Sets whether the database's new sessions can only read.
+async fn set_read_only(operator: &mut PgConnection, database: &str, value: &str) {
+    let set = format!("ALTER DATABASE \"{database}\" SET default_transaction_read_only = {value}");
+    let set = sqlx::raw_sql(AssertSqlSafe(set)).execute(operator).await;
+    set.expect("the setting changes");
+}
+
+/// After a failover an address leads to a server that can be written, but the connections to the
+/// old one may stay open. The setting concerns new connections only, like the address.
+#[tokio::test]
+async fn a_connection_that_can_only_read_is_replaced() {
+    let Some(server) = postgres().await else {
+        return;
+    };
+    let url = server.database().await.expect("an empty database");
+    let owner = PostgresInbox::open(&url, EFFECTS).await.expect("a store");
+    PostgresOutbox::open(&url).await.expect("the outbox opens");
+    let mut operator = owner.pool().acquire().await.expect("a connection");
+    let name: String = sqlx::query_scalar("SELECT current_database()")
+        .fetch_one(&mut *operator)
+        .await
+        .expect("a name");
+    set_read_only(&mut operator, &name, "on").await;
+    let elsewhere = settings().with_migration(Migration::Elsewhere);
+    let inbox = PostgresInbox::open_with(&url, &elsewhere).await;
+    let inbox = inbox.expect("nothing is written");
+    let outbox_elsewhere = PostgresOutboxSettings::default().with_migration(Migration::Elsewhere);
+    let outbox = PostgresOutbox::open_with(&url, &outbox_elsewhere).await;
+    let outbox = outbox.expect("nothing is written");
+    let publish = async || {
+        let mut transaction = outbox.pool().begin().await.ok()?;
+        let records = [reply()];
+        let published = outbox.publish_records(&mut transaction, &records).await;
+        published.ok()?;
+        transaction.commit().await.ok()
+    };
+    let refused = handle(&inbox, "1").await.expect_err("it can only read");
+    assert!(matches!(refused, InboxError::NotWritable(_)), "{refused:?}");
+    assert_eq!(publish().await, None, "it can only read");
+    set_read_only(&mut operator, &name, "off").await;
+    let within = Duration::from_secs(20);
+    eventually("the inbox is written", within, async || {
+        handle(&inbox, "1").await.ok()
+    })
+    .await;
+    eventually("the outbox is written", within, publish).await;
 }

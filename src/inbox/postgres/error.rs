@@ -12,6 +12,8 @@ use crate::failure::panics::caught;
 use crate::inbox::InboxError;
 use crate::inbox::group_commit::Cause;
 use crate::inbox::shared::error::{Advice, Failure};
+use crate::postgres::is_outdated_plan;
+use sqlx::postgres::PgDatabaseError;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
@@ -36,6 +38,15 @@ pub(super) fn misuse(error: &sqlx::Error) -> Option<InboxError> {
                      the handler returned success: return the error, or run statements that may \
                      fail under a savepoint (`Connection::begin`)"
                 .to_owned(),
+        }),
+        // A limit of the server closed the connection while the handler had the transaction. Every
+        // attempt of a handler that is too slow ends like that: it is no fault of the server.
+        "25P03" | "25P04" => Some(InboxError::Transaction {
+            reason: format!(
+                "the server ended it while the handler had it ({error}): await nothing but the \
+                 store between its statements, or raise the server's \
+                 idle_in_transaction_session_timeout or transaction_timeout for this role"
+            ),
         }),
         _ => None,
     }
@@ -89,6 +100,11 @@ fn advice(error: &sqlx::Error) -> Advice {
         return FAILED;
     };
     match code.as_str() {
+        "23505" if violates(error, "evenkeel_outbox_pkey") => Advice::Mend(
+            "the outbox's sequence is behind its rows, as after a failover by logical \
+             replication; start the service again: the error then names the statement that \
+             repairs it",
+        ),
         "53100" => Advice::Mend("the server's disk is full; free some space"),
         "42501" => Advice::Mend("the user lacks a permission; grant it the rights on the tables"),
         "42P01" | "42703" => Advice::Mend(
@@ -100,6 +116,10 @@ fn advice(error: &sqlx::Error) -> Advice {
             Advice::Mend("the server refuses this user or database; check the store's URL")
         }
         "40001" | "40P01" => Advice::TryAgain("it collided with another transaction"),
+        "57014" => Advice::Wait(
+            "a statement was cancelled, by an operator or because it took longer than the role's \
+             statement_timeout; find out what it waited for, or raise that limit",
+        ),
         "55P03" => Advice::Wait(
             "another transaction holds a lock; find it with `SELECT * FROM pg_stat_activity WHERE \
              wait_event_type = 'Lock'`",
@@ -134,6 +154,25 @@ pub(super) fn cause(error: &(dyn Error + 'static), has_short_timeout: bool) -> O
         "55P03" if has_short_timeout => Some(Cause::LockWait),
         _ => None,
     }
+}
+
+/// Whether the server refused a write because of this constraint.
+fn violates(error: &sqlx::Error, constraint: &str) -> bool {
+    let error = error.as_database_error();
+    error.and_then(|error| error.constraint()) == Some(constraint)
+}
+
+/// Whether `error`, or an error it wraps, shows that a prepared statement is outdated.
+pub(super) fn has_outdated_plan(error: &(dyn Error + 'static)) -> bool {
+    let is_outdated = |error: &(dyn Error + 'static)| {
+        let error = error.downcast_ref::<sqlx::Error>()?.as_database_error()?;
+        error
+            .try_downcast_ref::<PgDatabaseError>()
+            .map(is_outdated_plan)
+    };
+    // The chain of errors runs the service's own code.
+    let first = || causes(error).find_map(is_outdated);
+    matches!(caught("the error's own source", first), Ok(Some(true)))
 }
 
 /// The SQLSTATE of an error, if the server returned it.

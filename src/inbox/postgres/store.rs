@@ -371,7 +371,9 @@ impl GroupStore for Store {
                     statements::release_claims(&mut open.transaction, key).await
                 }
             };
-            undone.map_err(|error| self.ended("abandon", error))
+            undone.map_err(|error| self.ended("abandon", error))?;
+            let forgotten = open.forget_outdated_plans().await;
+            forgotten.map_err(|error| self.failed("abandon", error))
         };
         self.cancel_if_silent("abandon", work).await
     }
@@ -441,8 +443,10 @@ impl GroupStore for Store {
         self.cancel_if_silent("forget replies", work).await
     }
 
-    async fn roll_back(&self, open: Open) -> Result<(), InboxError> {
+    async fn roll_back(&self, mut open: Open) -> Result<(), InboxError> {
         let work = async {
+            let forgotten = open.forget_outdated_plans().await;
+            forgotten.map_err(|error| self.failed("abandon", error))?;
             let rolled_back = open.transaction.rollback().await;
             rolled_back.map_err(|error| self.failed("abandon", error))
         };
@@ -450,6 +454,11 @@ impl GroupStore for Store {
     }
 
     fn cause(open: Option<&Open>, error: &(dyn Error + 'static)) -> Option<Cause> {
+        if let Some(open) = open
+            && error::has_outdated_plan(error)
+        {
+            open.has_outdated_plan.store(true, Ordering::Relaxed);
+        }
         error::cause(error, open.is_some_and(|open| open.has_short_timeout))
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::inbox::group_commit::HandedOut;
 use crate::inbox::shared::staged_events::StagedEvents;
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::AtomicBool;
 
 /// An open transaction of the store. Dropping it rolls it back before the connection is used again.
 pub(super) struct Open {
@@ -15,6 +16,9 @@ pub(super) struct Open {
     /// Whether something was written since the last savepoint: a handler had it, or a claim was
     /// undone. Without that the savepoint serves the next turn too.
     pub(super) is_used: bool,
+    /// Whether a statement that a handler prepared on its connection fails until it is prepared
+    /// again.
+    pub(super) has_outdated_plan: AtomicBool,
     /// What its handlers published.
     pub(super) staged: StagedEvents,
 }
@@ -36,7 +40,17 @@ impl Open {
             is_single: false,
             has_short_timeout: false,
             is_used: false,
+            has_outdated_plan: AtomicBool::new(false),
             staged: StagedEvents::default(),
+        }
+    }
+
+    /// Forgets the prepared statements of the connection if one of them is outdated: the driver
+    /// would use it again.
+    pub(super) async fn forget_outdated_plans(&mut self) -> Result<(), sqlx::Error> {
+        match std::mem::take(self.has_outdated_plan.get_mut()) {
+            true => self.transaction.clear_cached_statements().await,
+            false => Ok(()),
         }
     }
 }

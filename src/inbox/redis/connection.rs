@@ -5,29 +5,60 @@
 //!
 //! Requests of all deliveries share one connection, which pipelines them. A broken connection fails
 //! its requests at once and is reopened by the next one; the callers retry, so no request is
-//! repeated here. The limit of a request also bounds its wait for the connection.
+//! repeated here. The limit of a request also bounds its wait for the connection. A connection to a
+//! server that became a replica does not break: it is replaced when the server refuses a request as
+//! a replica, because the address may lead to the new primary by then.
 
 use super::{RedisSettings, error};
 use crate::inbox::InboxError;
 use crate::inbox::shared::sent_replies::Sent;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
-use redis::{Client, Cmd, FromRedisValue, IntoConnectionInfo};
+use redis::{Client, Cmd, FromRedisValue, IntoConnectionInfo, RedisError};
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Bounds the requests that wait to be written; at the bound callers wait. As many as deliveries
 /// that may run at a time.
 const WAITING_MAX: usize = 1_024;
+
+/// The age at which a connection may be replaced: requests that a replica refuses together replace
+/// it once.
+const REPLACE_AFTER: Duration = Duration::from_secs(1);
 
 /// A Redis server and its settings.
 pub(super) struct Store {
     /// Host and port, for messages: the URL may contain a password.
     pub(super) address: String,
     pub(super) settings: RedisSettings,
-    /// Reopens itself. A clone is a handle on the same connection.
-    connection: ConnectionManager,
+    client: Client,
+    current: Mutex<Current>,
     /// Replies to delete.
     pub(super) sent: Sent,
+}
+
+/// The connection that requests use.
+struct Current {
+    /// Reopens itself if it breaks. A clone is a handle on the same connection.
+    connection: ConnectionManager,
+    since: Instant,
+}
+
+impl Current {
+    /// A connection that the first request opens.
+    fn new(client: &Client, settings: &RedisSettings) -> Result<Self, RedisError> {
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(settings.timeout))
+            .set_response_timeout(Some(settings.timeout))
+            // The callers retry, each with its own pauses.
+            .set_number_of_retries(0)
+            .set_pipeline_buffer_size(WAITING_MAX);
+        Ok(Self {
+            connection: ConnectionManager::new_lazy_with_config(client.clone(), config)?,
+            since: Instant::now(),
+        })
+    }
 }
 
 impl Store {
@@ -47,18 +78,13 @@ impl Store {
         let address = info.addr().to_string();
         let info = info.set_tcp_settings(tcp(settings));
         let failed = |error| error::failed(&address, "open", error);
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(settings.timeout))
-            .set_response_timeout(Some(settings.timeout))
-            // The callers retry, each with its own pauses.
-            .set_number_of_retries(0)
-            .set_pipeline_buffer_size(WAITING_MAX);
         let client = Client::open(info).map_err(failed)?;
-        let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(failed)?;
+        let current = Current::new(&client, settings).map_err(failed)?;
         let store = Self {
             address,
             settings: settings.clone(),
-            connection,
+            client,
+            current: Mutex::new(current),
             sent: Sent::default(),
         };
         store.check_server().await?;
@@ -92,14 +118,39 @@ impl Store {
         command: &Cmd,
     ) -> Result<T, InboxError> {
         let limit = self.settings.timeout;
-        let mut connection = self.connection.clone();
+        let mut connection = self.current().connection.clone();
         match tokio::time::timeout(limit, command.query_async(&mut connection)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if !error.is_timeout() => {
+                if error::is_of_replica(&error) {
+                    self.replace_connection();
+                }
                 Err(error::failed(&self.address, doing, error))
             }
             _ => Err(error::no_answer(&self.address, doing, limit)),
         }
+    }
+
+    /// Makes later requests use a new connection, for which the address is resolved again. Running
+    /// requests keep the old one.
+    fn replace_connection(&self) {
+        let mut current = self.current();
+        if current.since.elapsed() < REPLACE_AFTER {
+            return;
+        }
+        match Current::new(&self.client, &self.settings) {
+            Ok(replacement) => *current = replacement,
+            Err(error) => tracing::warn!(
+                address = self.address,
+                %error,
+                "cannot replace the connection to a replica of Redis"
+            ),
+        }
+    }
+
+    /// The connection. Never locked over an await.
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Checks that the server answers, and warns of settings that would forget deliveries too

@@ -30,6 +30,14 @@ pub(super) fn held(address: &str, waited: Duration) -> InboxError {
     ))
 }
 
+/// Whether the server refused because it is a replica. Before Redis 7 an error within a script has
+/// another code, and this one in its text.
+pub(super) fn is_of_replica(error: &RedisError) -> bool {
+    let is_in_script = |text: &str| text.contains("-READONLY ");
+    matches!(error.code(), Some("READONLY" | "MASTERDOWN"))
+        || error.detail().is_some_and(is_in_script)
+}
+
 /// What to do about an error: by the kind that the client found, then by the code with which the
 /// server's answer begins.
 fn advice(error: &RedisError) -> Advice {

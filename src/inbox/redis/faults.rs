@@ -1,11 +1,13 @@
 //! Faults of the server and of owners: waiting claims continue, and no completed delivery is
 //! handled again.
 
-use super::tests::{fresh, is_duplicate, key, refused, settings};
+use super::tests::{fresh, is_duplicate, key, refused, send, settings};
 use super::{RedisInbox, RedisSettings};
 use crate::inbox::{Claimed, Inbox, InboxError};
 use crate::testing::{TestRedis, eventually, redis, required};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tokio::net::{TcpListener, TcpStream};
 
 /// Long, because test machines are slow and a passing test does not wait for it.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -197,4 +199,50 @@ async fn a_handler_that_is_cut_off_gives_its_delivery_back() {
         .await
         .unwrap();
     claim.complete(Vec::new()).await.unwrap();
+}
+
+/// Host and port of a server.
+fn address(redis: &TestRedis) -> String {
+    let address = redis.url().strip_prefix("redis://");
+    address.unwrap().trim_end_matches('/').to_owned()
+}
+
+/// A failover after which an address leads to another server, while the old one is a replica and
+/// keeps its connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_to_a_replica_is_replaced() {
+    let Some((old, settings)) = start().await else {
+        return;
+    };
+    let Some(new) = required(TestRedis::start().await) else {
+        return;
+    };
+    let primary = Arc::new(Mutex::new(address(&old)));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}/", listener.local_addr().unwrap());
+    let leads_to = Arc::clone(&primary);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let server = leads_to.lock().unwrap().clone();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(server).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    let inbox = RedisInbox::open_with(&url, &settings).await.unwrap();
+    drop(fresh(&inbox, "before").await.complete(Vec::new()).await);
+    *primary.lock().unwrap() = address(&new);
+    let replica: String = send(old.url(), &["REPLICAOF", "127.0.0.1", "1"]).await;
+    assert_eq!(replica, "OK");
+    let error = refused(&inbox, "1").await;
+    assert!(matches!(error, InboxError::NotWritable(_)), "{error:?}");
+    let claimed = eventually("the new primary is written", WITHIN, || async {
+        match inbox.claim(&key("1")).await {
+            Ok(claimed) => Some(claimed),
+            Err(InboxError::NotWritable(_) | InboxError::Unavailable(_)) => None,
+            Err(error) => panic!("{error:?}"),
+        }
+    });
+    assert!(matches!(claimed.await, Claimed::Fresh(_)));
 }

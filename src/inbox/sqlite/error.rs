@@ -51,6 +51,18 @@ pub(super) fn failed(path: &str, doing: &'static str, error: sqlx::Error) -> Inb
     Failure::of(path, doing, &advice(&error), error)
 }
 
+/// The error of a store whose file is not the one at its path any more: what is written to it
+/// exists as long as the process runs.
+pub(super) fn not_in_place(path: &str, doing: &'static str) -> InboxError {
+    let advice = Advice::Mend(
+        "the file or FILE-wal was deleted, moved or replaced while it was open, and what is \
+         written to it would be lost; put it back, or stop the service and start it with the file \
+         that it is to have",
+    );
+    let error = std::io::Error::other("the path leads to another file");
+    Failure::of(path, doing, &advice, error)
+}
+
 /// What to do about an error. A code that is not listed counts as unavailable: the events wait, and
 /// nothing is dead-lettered for a fault of the store.
 fn advice(error: &sqlx::Error) -> Advice {

@@ -19,7 +19,10 @@ use std::time::Duration;
 /// Deliveries that are ready together share a transaction, each under a savepoint of its own, and
 /// processes take turns on the file. The effect that a handler writes through [`SqliteTx`] commits
 /// with the inbox row or not at all. A file belongs to one consumer group. It must be on a local
-/// disk: the WAL needs shared memory, which network file systems do not have.
+/// disk: the WAL needs shared memory, which network file systems do not have. If it (or its WAL) is
+/// deleted, moved or replaced while it is open, claims fail with
+/// [`InboxError::NotWritable`](crate::inbox::InboxError::NotWritable) within a second: what was
+/// written to it would be lost at the end of the process.
 ///
 /// # Examples
 /// ```no_run

@@ -19,14 +19,14 @@ use crate::inbox::shared::purge_watermark::PurgeWatermark;
 use crate::inbox::shared::sent_replies::Sent;
 use crate::inbox::{InboxError, InboxKey};
 use crate::outbox::{self, SqliteOutbox};
-use crate::sqlite::{for_writing, is_busy};
+use crate::sqlite::{FileWatch, for_writing, is_busy};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, SqlitePool};
 use std::any::Any;
 use std::error::Error;
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
@@ -57,6 +57,8 @@ pub(super) struct Store {
     pub(super) write_queue: WriteLockQueue,
     /// The hooks of the writer's connection.
     commit_guard: CommitGuard,
+    /// Whether the writer's file is still the one at the path.
+    file_watch: Arc<FileWatch>,
     /// Whether another process held the write lock for longer than the limit when it was last
     /// needed.
     pub(super) is_locked: AtomicBool,
@@ -83,12 +85,17 @@ impl Store {
             });
         let commit_guard = CommitGuard::default();
         let watching = commit_guard.clone();
+        let file_watch = Arc::new(FileWatch::new(path));
+        let connected = Arc::clone(&file_watch);
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
-            .after_connect(move |connection, _| Box::pin(watching.clone().watch(connection)))
+            .after_connect(move |connection, _| {
+                connected.reconnected();
+                Box::pin(watching.clone().watch(connection))
+            })
             // If SQLite or the handler ends a transaction without the driver, the driver's count of
             // open transactions is wrong: such a connection is replaced.
             .before_acquire(|connection, _| {
@@ -116,6 +123,7 @@ impl Store {
             readers,
             write_queue: WriteLockQueue::default(),
             commit_guard,
+            file_watch,
             is_locked: AtomicBool::new(false),
             lock_timeout: bounded(settings.lock_timeout),
             outbox: OnceLock::new(),
@@ -145,7 +153,14 @@ impl Store {
             match self.writer.begin_with(BEGIN).await {
                 Ok(transaction) => {
                     self.is_locked.store(false, Ordering::Relaxed);
-                    return Ok(Held::new(transaction, turn, &self.commit_guard));
+                    let held = Held::new(transaction, turn, &self.commit_guard);
+                    if self.file_watch.is_in_place() {
+                        return Ok(held);
+                    }
+                    held.roll_back()
+                        .await
+                        .map_err(|error| self.failed(doing, error))?;
+                    return Err(error::not_in_place(&self.path, doing));
                 }
                 Err(error) if is_busy(&error) && Instant::now() < deadline => {
                     tokio::time::sleep(LOCK_RETRY).await;
@@ -163,7 +178,8 @@ impl Store {
         error::failed(&self.path, doing, error)
     }
 
-    /// Writes what the handlers published, or waits until all statements that were sent are executed.
+    /// Writes what the handlers published, or waits until all statements that were sent are
+    /// executed.
     async fn write_staged(&self, held: &mut Held) -> Result<(), InboxError> {
         let Held {
             transaction,

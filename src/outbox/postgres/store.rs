@@ -17,10 +17,15 @@ use sqlx::postgres::PgRow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Registers a relay or extends its registration, and removes those that have expired.
+/// Registers a relay or extends its registration, and removes those that have expired. Also removes
+/// what others have from before the server's clock was set back.
 const REGISTER: &str = "
     WITH gone AS (
-        DELETE FROM evenkeel_outbox_relay WHERE expires_at < clock_timestamp() AND id <> $1
+        DELETE FROM evenkeel_outbox_relay
+        WHERE id <> $1 AND (expires_at < clock_timestamp() OR expires_at > clock_timestamp() + $3 * interval '1 millisecond')
+    ), freed AS (
+        UPDATE evenkeel_outbox_lease SET owner = NULL, expires_at = NULL
+        WHERE owner <> $1 AND expires_at > clock_timestamp() + $3 * interval '1 millisecond'
     )
     INSERT INTO evenkeel_outbox_relay (id, expires_at) VALUES ($1, clock_timestamp() + $2 * interval '1 millisecond')
     ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at";
@@ -143,6 +148,7 @@ impl Store for PostgresOutbox {
             sqlx::query(REGISTER)
                 .bind(relay)
                 .bind(store::milliseconds(lease))
+                .bind(store::latest_end(lease))
                 .execute(&mut *session)
                 .await
                 .map_err(&failed)?;

@@ -70,7 +70,8 @@ pub(crate) async fn prepare(
             migrate.execute(&mut *connection).await.map_err(&failed)?;
         }
     }
-    check_sequence_cache(connection).await
+    check_sequence_cache(connection).await?;
+    check_sequence_position(connection).await
 }
 
 /// The SQL that upgrades the outbox from this version to the newest one. The last statement sets
@@ -104,6 +105,42 @@ async fn check_sequence_cache(connection: &mut PgConnection) -> Result<(), Outbo
             ),
         }),
         _ => Ok(()),
+    }
+}
+
+/// Refuses a sequence behind the rows: new rows would be published before older ones of their key,
+/// or would not be written at all, because their number is taken. Logical replication copies rows
+/// but no sequences, and so does a restore of data alone.
+async fn check_sequence_position(connection: &mut PgConnection) -> Result<(), OutboxError> {
+    let failed = OutboxError::during("check its sequence");
+    // Writing events needs no right to read the sequence: then it is not checked.
+    let readable: Option<String> = sqlx::query_scalar(
+        "SELECT name FROM pg_get_serial_sequence('evenkeel_outbox', 'sequence') AS name
+         WHERE has_sequence_privilege(name, 'SELECT')",
+    )
+    .fetch_optional(&mut *connection)
+    .await
+    .map_err(&failed)?;
+    let Some(name) = readable else {
+        return Ok(());
+    };
+    // The server quotes the name where necessary.
+    let behind = format!(
+        "SELECT coalesce((SELECT max(sequence) FROM evenkeel_outbox) >= last_value + is_called::integer, false) FROM {name}"
+    );
+    let is_behind: bool = sqlx::query_scalar(AssertSqlSafe(behind))
+        .fetch_one(connection)
+        .await
+        .map_err(&failed)?;
+    match is_behind {
+        true => Err(OutboxError::Foreign {
+            reason: format!(
+                "has rows whose numbers its sequence has not reached, as after a failover by \
+                 logical replication, so that events of one key would be published out of order; \
+                 fix it with: SELECT setval('{name}', max(sequence)) FROM evenkeel_outbox"
+            ),
+        }),
+        false => Ok(()),
     }
 }
 

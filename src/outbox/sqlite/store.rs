@@ -44,10 +44,21 @@ const REGISTER: &str = concat!(
     " + ?2) ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at"
 );
 
-/// Removes the registrations of other relays that have expired.
+/// Removes the registrations of other relays that have expired, or are from before the machine's
+/// clock was set back.
 const REMOVE_EXPIRED_RELAYS: &str = concat!(
-    "DELETE FROM evenkeel_outbox_relay WHERE id <> ?1 AND expires_at < ",
-    now!()
+    "DELETE FROM evenkeel_outbox_relay WHERE id <> ?1 AND (expires_at < ",
+    now!(),
+    " OR expires_at > ",
+    now!(),
+    " + ?2)"
+);
+
+/// Frees the slots of other relays that are leased since before the clock was set back.
+const FREE_OUTDATED_LEASES: &str = concat!(
+    "UPDATE evenkeel_outbox_lease SET owner = NULL, expires_at = NULL WHERE owner <> ?1 AND expires_at > ",
+    now!(),
+    " + ?2"
 );
 
 /// The registered relays, in binary order: all relays must agree on it.
@@ -89,7 +100,8 @@ const RELEASE_ALL: &str =
 const DEREGISTER: &str = "DELETE FROM evenkeel_outbox_relay WHERE id = ?1";
 
 /// Removes the registration of this relay, if another one is registered. Statements that write run
-/// one after the other, so of two relays that leave at once the second sees that the first has left.
+/// one after the other, so of two relays that leave at once the second sees that the first has
+/// left.
 const LEAVE_TO_ANOTHER: &str = concat!(
     "DELETE FROM evenkeel_outbox_relay WHERE id = ?1 AND EXISTS
          (SELECT 1 FROM evenkeel_outbox_relay WHERE id <> ?1 AND expires_at > ",
@@ -143,8 +155,8 @@ const IS_DRAINED: &str = "
     )";
 
 /// Counts up to the limit, and estimates beyond it: rows are deleted in about the order of their
-/// numbers. The extremes are separate queries: SQLite looks each up in the tree, but scans the whole
-/// table for both in one.
+/// numbers. The extremes are separate queries: SQLite looks each up in the tree, but scans the
+/// whole table for both in one.
 const BACKLOG: &str = concat!(
     "SELECT (SELECT count(*) FROM (SELECT 1 FROM evenkeel_outbox LIMIT ?1 + 0)) AS counted,
             coalesce((SELECT max(sequence) FROM evenkeel_outbox)
@@ -190,10 +202,13 @@ impl Store for SqliteOutbox {
                     .bind(store::milliseconds(lease))
                     .execute(pool)
                     .await?;
-                sqlx::query(REMOVE_EXPIRED_RELAYS)
-                    .bind(relay)
-                    .execute(pool)
-                    .await?;
+                for statement in [REMOVE_EXPIRED_RELAYS, FREE_OUTDATED_LEASES] {
+                    sqlx::query(statement)
+                        .bind(relay)
+                        .bind(store::latest_end(lease))
+                        .execute(pool)
+                        .await?;
+                }
                 let leases = sqlx::query(LEASES).fetch_all(pool).await?;
                 let leased = |row: SqliteRow| {
                     Ok(SlotLease {

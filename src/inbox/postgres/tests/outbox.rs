@@ -58,6 +58,26 @@ async fn events_of_a_manually_rolled_back_transaction_are_not_published() {
     assert_eq!(left, 0);
 }
 
+/// The server was replaced by a copy without the sequence's state while the service ran: the fault
+/// of no event.
+#[tokio::test]
+async fn events_wait_for_a_sequence_that_is_behind_the_rows() {
+    let Some(url) = database().await else { return };
+    let outbox = PostgresOutbox::open(&url).await.unwrap();
+    let inbox = open(&url).await.with_outbox(outbox).unwrap();
+    let publish = async |id: &str| {
+        let published = vec![conformance::record(id)];
+        fresh(&inbox, id).await.complete(published).await.map(drop)
+    };
+    publish("1").await.unwrap();
+    let restart = "ALTER TABLE evenkeel_outbox ALTER COLUMN sequence RESTART WITH 1";
+    let restart = sqlx::raw_sql(restart).execute(inbox.pool()).await;
+    restart.unwrap();
+    let error = publish("2").await.expect_err("the number is taken");
+    assert!(matches!(error, InboxError::NotWritable(_)), "{error:?}");
+    assert!(error.to_string().contains("sequence is behind"), "{error}");
+}
+
 #[tokio::test]
 async fn the_outbox_of_another_database_is_refused() {
     let (Some(url), Some(other)) = (database().await, database().await) else {

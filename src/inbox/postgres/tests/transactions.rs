@@ -1,6 +1,7 @@
 //! What a handler may do with its transaction.
 
 use super::*;
+use crate::handler::{Class, HandlerError, default_classifier};
 
 #[tokio::test]
 async fn a_handlers_commit_is_refused_and_its_rollback_detected() {
@@ -75,4 +76,64 @@ async fn a_handlers_own_savepoints_are_part_of_its_transaction() {
     drop(transaction);
     complete(claim).await.unwrap();
     assert_eq!(count(&inbox, "1").await, 1);
+}
+
+/// An administrator may bound how long a transaction may wait for its client. A handler that always
+/// takes longer would otherwise be an outage without an end, for the whole group.
+#[tokio::test]
+async fn a_transaction_that_the_server_ended_fails_its_own_delivery() {
+    let Some(url) = database().await else { return };
+    let url = format!("{url}?options=-c%20idle_in_transaction_session_timeout%3D1000");
+    let inbox = open(&url).await;
+    let mut claim = fresh(&inbox, "1").await;
+    let mut transaction = transaction(&mut claim);
+    write(&mut transaction, "1").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    drop(transaction);
+    let error = complete(claim).await.expect_err("the server ended it");
+    assert!(matches!(error, InboxError::Transaction { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(
+        text.contains("idle_in_transaction_session_timeout"),
+        "{text}"
+    );
+    assert_eq!(count(&inbox, "1").await, 0);
+    complete(fresh(&inbox, "1").await).await.unwrap();
+}
+
+/// A migration may change a table while the connections have statements on it prepared. Each of the
+/// three connections fails once.
+#[tokio::test]
+async fn a_changed_table_fails_a_prepared_statement_once() {
+    let Some(url) = database().await else { return };
+    let settings = PostgresSettings::new(EFFECTS).with_connections(1);
+    let inbox = PostgresInbox::open_with(&url, &settings).await.unwrap();
+    let failure = async |id: String| {
+        let mut claim = fresh(&inbox, &id).await;
+        let mut transaction = transaction(&mut claim);
+        let read = sqlx::query("SELECT * FROM effects");
+        let read = read.fetch_all(&mut *transaction).await;
+        drop(transaction);
+        let Err(error) = read else {
+            complete(claim).await.unwrap();
+            return None;
+        };
+        let has_collided = claim.fail(&error).await.unwrap();
+        assert!(!has_collided, "no other transaction was in its way");
+        Some(HandlerError::from(error).class(&default_classifier()))
+    };
+    for n in 0..6 {
+        assert_eq!(failure(format!("before {n}")).await, None);
+    }
+    let idle = async || (inbox.pool().num_idle() > 0).then_some(());
+    crate::testing::eventually("a connection is idle", ANSWER_LIMIT, idle).await;
+    let mut owner = sqlx::PgConnection::connect(&url).await.unwrap();
+    let change = sqlx::raw_sql("ALTER TABLE effects ADD COLUMN note text");
+    change.execute(&mut owner).await.unwrap();
+    let mut failures = Vec::new();
+    for n in 0..30 {
+        failures.extend(failure(format!("after {n}")).await);
+    }
+    assert!((1..=3).contains(&failures.len()), "{failures:?}");
+    assert!(failures.iter().all(|class| *class == Class::Outage));
 }

@@ -126,3 +126,30 @@ async fn only_a_store_of_the_group_and_version_is_read() {
         assert_eq!(open("payments").await.is_ok(), is_readable, "{version}");
     }
 }
+
+/// SQLite would go on with a file that nobody can read, and the offsets would be committed.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_is_not_in_its_place_is_not_written() {
+    let file = File::new();
+    let inbox = file.open().await;
+    fresh(&inbox, "1").await.complete(Vec::new()).await.unwrap();
+    let wal = file.directory.path().join("store.db-wal");
+    let elsewhere = file.directory.path().join("moved");
+    for moved in [file.path(), wal] {
+        std::fs::rename(&moved, &elsewhere).unwrap();
+        let refused = async || match inbox.claim(&key("2")).await {
+            Err(error @ InboxError::NotWritable(_)) => Some(error.to_string()),
+            Err(error) => panic!("{error:?}"),
+            Ok(_) => None,
+        };
+        let within = Duration::from_secs(20);
+        let message = crate::testing::eventually("it is noticed", within, refused).await;
+        assert!(message.contains("moved or replaced"), "{message}");
+        std::fs::write(&moved, "another file").unwrap();
+        let refused = inbox.claim(&key("2")).await;
+        assert!(matches!(refused, Err(InboxError::NotWritable(_))));
+        std::fs::rename(&elsewhere, &moved).unwrap();
+        assert!(is_duplicate(&inbox, "1").await, "it is back");
+    }
+}

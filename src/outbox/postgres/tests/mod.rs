@@ -1,6 +1,8 @@
 //! PostgreSQL passes the suite, and its own cases: the order of transactions on a key, concurrent
 //! opening, and blocking transactions.
 
+mod sequence;
+
 use super::super::store::{Page, Store};
 use super::PostgresOutbox;
 use crate::event::{Headers, OutgoingRecord};
@@ -37,27 +39,6 @@ fn record(key: &str) -> OutgoingRecord {
         headers: Headers::new(),
         timestamp_ms: None,
     }
-}
-
-/// With cached numbers the second of two commits of a key would be published first.
-#[tokio::test]
-async fn a_sequence_that_gives_sessions_numbers_in_stock_is_refused() {
-    let Some(url) = database().await else { return };
-    let stock = async |numbers: u32| {
-        let outbox = PostgresOutbox::open(&url)
-            .await
-            .expect("numbers one by one");
-        let set = format!("ALTER TABLE evenkeel_outbox ALTER COLUMN sequence SET CACHE {numbers}");
-        let set = sqlx::raw_sql(sqlx::AssertSqlSafe(set));
-        set.execute(outbox.pool()).await.expect("it is set");
-        PostgresOutbox::open(&url).await
-    };
-    let refused = stock(50).await.expect_err("order would be lost");
-    let refused = refused.to_string();
-    assert!(
-        refused.contains("caches 50 numbers") && refused.contains("SET CACHE 1"),
-        "{refused}"
-    );
 }
 
 async fn keys(outbox: &PostgresOutbox) -> Vec<String> {
