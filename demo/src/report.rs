@@ -69,8 +69,12 @@ pub(crate) struct Report {
     /// Maximum lag of all services during the load, in seconds of work at the rate of that time.
     /// `None` if the load was too short to measure it.
     pub(crate) lag_max_seconds: Option<f64>,
-    /// Maximum age of the oldest number on display during the load, in milliseconds.
+    /// Maximum age of the oldest number on display during the load, in milliseconds: a lag, or a
+    /// count of effects.
     pub(crate) sample_age_max_ms: u64,
+    /// Maximum number of partitions that had no number yet during the load, counted in every group
+    /// that reads them. They have no age.
+    pub(crate) partitions_unknown_max: u64,
     /// Seed of orders and chaos.
     pub(crate) seed: u64,
     /// Seconds from the first order to the end of the audit.
@@ -134,6 +138,7 @@ impl Report {
         let Measured {
             lag_max_s,
             sample_age_max,
+            unknown_max,
         } = entries.measured;
         Self {
             kafka: entries.kafka,
@@ -156,6 +161,7 @@ impl Report {
             stops: toll.stops,
             lag_max_seconds: lag_max_s.map(|seconds| (seconds * 100.0).round() / 100.0),
             sample_age_max_ms: u64::try_from(sample_age_max.as_millis()).unwrap_or(u64::MAX),
+            partitions_unknown_max: unknown_max as u64,
             seed: entries.seed,
             seconds: entries.seconds,
             balanced,
@@ -205,6 +211,10 @@ impl Report {
         row(
             "oldest numbers on display, in ms".to_owned(),
             self.sample_age_max_ms,
+        );
+        row(
+            "partitions without a number".to_owned(),
+            self.partitions_unknown_max,
         );
         let lag = self.lag_max_seconds;
         text_row(
@@ -299,6 +309,7 @@ mod tests {
             measured: Measured {
                 lag_max_s: Some(1.2345),
                 sample_age_max: Duration::from_millis(1_357),
+                unknown_max: 3,
             },
             toll: Toll::default(),
             faults: Vec::new(),
@@ -355,6 +366,7 @@ mod tests {
             "kills",
             "lag_max_seconds",
             "sample_age_max_ms",
+            "partitions_unknown_max",
             "balanced",
         ] {
             assert!(report.get(name).is_some(), "{name}");
@@ -366,6 +378,7 @@ mod tests {
         let report = Report::new(entries());
         assert_eq!(report.lag_max_seconds, Some(1.23));
         assert_eq!(report.sample_age_max_ms, 1_357);
+        assert_eq!(report.partitions_unknown_max, 3);
         let text = report.human();
         let value = |name: &str| {
             let line = text.lines().find(|line| line.contains(name));
@@ -373,6 +386,7 @@ mod tests {
         };
         assert_eq!(value("maximum lag, in seconds of work"), Some("1.2"));
         assert_eq!(value("oldest numbers on display, in ms"), Some("1,357"));
+        assert_eq!(value("partitions without a number"), Some("3"));
         let mut short = entries();
         short.measured.lag_max_s = None;
         let text = Report::new(short).human();

@@ -39,6 +39,7 @@ async fn ten_seconds_on_the_mock_cluster_balance() {
     assert!(count("published") > count("acknowledged"), "{report:#}");
     assert!(report["lag_max_seconds"].is_number(), "{report:#}");
     assert!(count("sample_age_max_ms") > 0, "{report:#}");
+    assert_eq!(report["partitions_unknown_max"], 0, "{report:#}");
     let gateway = |name: &str| report["gateway"][name].as_u64().unwrap_or_default();
     assert!(gateway("answered") >= 100, "{report:#}");
     assert_eq!(

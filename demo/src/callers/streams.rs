@@ -20,8 +20,8 @@ const CUT_AFTER_MS: Range<u64> = 2_000..8_000;
 /// How long a stream may take to reach the end of the log. Its cursor moves past events that it
 /// does not deliver with each heartbeat, every 15 s.
 const END_WITHIN: Duration = Duration::from_secs(90);
-/// Interval between looks at the cursor at the end. Longer than a connection takes.
-const LOOK_INTERVAL: Duration = Duration::from_secs(3);
+/// Interval at which the cursor is compared with the end. Longer than a connection takes.
+const CURSOR_INTERVAL: Duration = Duration::from_secs(3);
 /// Faults of a stream that are named.
 const FAULTS_MAX: usize = 5;
 
@@ -181,7 +181,7 @@ impl Reader {
                 ));
                 return;
             }
-            if !self.read_for(LOOK_INTERVAL).await {
+            if !self.read_for(CURSOR_INTERVAL).await {
                 return;
             }
         }

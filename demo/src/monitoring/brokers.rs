@@ -1,28 +1,55 @@
 //! Requests for the groups' positions, by long-lived clients. Each is one request to each broker
-//! for all partitions.
+//! for all of its partitions.
 //!
-//! They are plain clients, one for each group, that join no group and commit nothing. The end of a
-//! run depends on these numbers, so they do not come from the library under audit.
+//! They are plain clients that join no group and commit nothing. One asks for topics and their
+//! offsets, and one for each group asks for its commits, so that no group waits for another. The
+//! end of a run depends on these numbers, so they do not come from the library under audit.
+//!
+//! A request for the offsets of several partitions is as slow as the slowest of them: the client
+//! first waits until it knows the leaders of all topics, for as long as the request may take. If a
+//! leader rejects one partition, as it does just after the topic was created, the whole request
+//! fails, and the client forgets the topic's leaders: the next request waits for them again.
+//! [`log_requests`](super::log_requests) decides which partitions share a request.
 
-use crate::cluster::Offsets;
 use crate::shop::services::{SERVICES, is_read_by};
 use anyhow::Context;
 use evenkeel::kafka::KafkaConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
-/// Time limit of a request. It is longer than a broker that works needs on a busy machine.
-const WITHIN: Duration = Duration::from_secs(10);
+/// Time limit of a request. A request that waits for a leader or a coordinator ends in time for the
+/// next one to have fresh numbers. It is longer than a broker that works needs on a busy machine.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-/// The clients, by service. All methods block, and may run at the same time.
-pub(crate) struct Brokers(BTreeMap<&'static str, BaseConsumer>);
+/// A partition: its topic and its number.
+pub(super) type Place = (String, i32);
+
+/// What is known of each partition of a request, or why it was refused. Partitions without an
+/// answer are left out.
+pub(super) type Answers<T> = BTreeMap<Place, KafkaResult<T>>;
+
+/// The offsets of a partition that has records from `first` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LogBounds {
+    pub(super) first: i64,
+    /// The offset after the last record.
+    pub(super) end: i64,
+}
+
+/// The clients. All methods block for at most [`ANSWER_WITHIN`], and may run at the same time.
+pub(super) struct Brokers {
+    topics: BaseConsumer,
+    /// By service.
+    groups: BTreeMap<&'static str, BaseConsumer>,
+}
 
 impl Brokers {
     /// Makes the clients. They connect with their first request.
-    pub(crate) fn new(kafka: &KafkaConfig) -> anyhow::Result<Self> {
-        let client = |group: &'static str| {
+    pub(super) fn new(kafka: &KafkaConfig) -> anyhow::Result<Self> {
+        let client = |group: &str| -> anyhow::Result<BaseConsumer> {
             let mut config = ClientConfig::new();
             config.set("bootstrap.servers", &kafka.brokers);
             for (name, value) in &kafka.properties {
@@ -32,77 +59,116 @@ impl Brokers {
                 .set("group.id", group)
                 .set("enable.auto.commit", "false")
                 .set("log_level", "0");
-            let client: BaseConsumer = config.create().context("cannot make a client")?;
-            anyhow::Ok((group, client))
+            config.create().context("cannot make a client")
         };
-        let services = SERVICES.iter().map(|(service, _)| client(service));
-        Ok(Self(services.collect::<anyhow::Result<_>>()?))
+        let groups = SERVICES.iter();
+        let groups = groups.map(|(service, _)| anyhow::Ok((*service, client(service)?)));
+        Ok(Self {
+            // It makes no use of its group.
+            topics: client("shop-demo-monitoring")?,
+            groups: groups.collect::<anyhow::Result<_>>()?,
+        })
     }
 
-    /// The partitions that the groups read, with their first offsets.
-    pub(crate) fn first_offsets(&self) -> anyhow::Result<Offsets> {
-        let metadata = self.any()?.fetch_metadata(None, WITHIN)?;
+    /// The partitions that the groups read. The client of the topics also learns their leaders
+    /// again, which it does not by itself for a partition that had none.
+    pub(super) fn partitions(&self) -> anyhow::Result<BTreeSet<Place>> {
+        let metadata = self.topics.fetch_metadata(None, ANSWER_WITHIN)?;
         let is_read = |topic: &str| SERVICES.iter().any(|(name, _)| is_read_by(name, topic));
-        let mut list = TopicPartitionList::new();
+        let mut places = BTreeSet::new();
         let topics = metadata.topics().iter();
         for topic in topics.filter(|topic| is_read(topic.name())) {
-            for partition in topic.partitions() {
-                list.add_partition(topic.name(), partition.id());
-            }
+            let numbers = topic.partitions().iter().map(|partition| partition.id());
+            places.extend(numbers.map(|number| (topic.name().to_owned(), number)));
         }
-        self.offsets(list, Offset::Beginning)
+        Ok(places)
     }
 
-    /// The end offsets of these partitions.
-    pub(crate) fn end_offsets(&self, partitions: &Offsets) -> anyhow::Result<Offsets> {
-        self.offsets(list(partitions.keys()), Offset::End)
+    /// The first and the end offsets of these partitions.
+    ///
+    /// # Errors
+    /// If one of the leaders rejects a partition or does not answer.
+    pub(super) fn log_bounds(&self, places: &[Place]) -> anyhow::Result<Answers<LogBounds>> {
+        let deadline = Instant::now() + ANSWER_WITHIN;
+        let firsts = self.offsets(places, Offset::Beginning, deadline)?;
+        let mut ends = self.offsets(places, Offset::End, deadline)?;
+        let bounds = firsts.into_iter().filter_map(|(place, first)| {
+            let end = ends.remove(&place)?;
+            let bounds = first.and_then(|first| end.map(|end| LogBounds { first, end }));
+            Some((place, bounds))
+        });
+        Ok(bounds.collect())
     }
 
-    /// The committed offsets of a service for those of the partitions that it reads. Partitions
-    /// without a commit are left out.
-    pub(crate) fn committed(&self, service: &str, partitions: &Offsets) -> anyhow::Result<Offsets> {
-        let client = self.0.get(service).context("it is no service")?;
-        let own = list(
-            partitions
-                .keys()
-                .filter(|(topic, _)| is_read_by(service, topic)),
-        );
-        let mut committed = Offsets::new();
-        for element in client.committed_offsets(own, WITHIN)?.elements() {
-            element.error()?;
-            if let Offset::Offset(offset) = element.offset() {
-                let place = (element.topic().to_owned(), element.partition());
-                committed.insert(place, offset);
-            }
-        }
-        Ok(committed)
+    /// The committed offsets of a service for those of the partitions that it reads. `None` for a
+    /// partition without a commit.
+    ///
+    /// # Errors
+    /// If the group's coordinator does not answer.
+    pub(super) fn committed(
+        &self,
+        service: &str,
+        places: &BTreeSet<Place>,
+    ) -> anyhow::Result<Answers<Option<i64>>> {
+        let client = self.groups.get(service).context("it is no service")?;
+        let own = places
+            .iter()
+            .filter(|(topic, _)| is_read_by(service, topic));
+        let answered = client.committed_offsets(list(own), ANSWER_WITHIN)?;
+        Ok(answers(&answered, |offset| Some(number(offset))))
     }
 
-    fn offsets(&self, mut list: TopicPartitionList, at: Offset) -> anyhow::Result<Offsets> {
-        let mut offsets = Offsets::new();
-        // The client rejects an empty list.
-        if list.count() == 0 {
-            return Ok(offsets);
-        }
+    fn offsets(
+        &self,
+        places: &[Place],
+        at: Offset,
+        deadline: Instant,
+    ) -> anyhow::Result<Answers<i64>> {
+        let mut list = list(places.iter());
         list.set_all_offsets(at)?;
-        for element in self.any()?.offsets_for_times(list, WITHIN)?.elements() {
-            element.error()?;
-            let place = (element.topic().to_owned(), element.partition());
-            offsets.insert(place, element.offset().to_raw().unwrap_or_default().max(0));
-        }
-        Ok(offsets)
-    }
-
-    /// The client of any group, for requests that concern none.
-    fn any(&self) -> anyhow::Result<&BaseConsumer> {
-        self.0.values().next().context("the shop has no service")
+        let within = deadline.saturating_duration_since(Instant::now());
+        let answered = self.topics.offsets_for_times(list, within)?;
+        Ok(answers(&answered, number))
     }
 }
 
-fn list<'a>(partitions: impl Iterator<Item = &'a (String, i32)>) -> TopicPartitionList {
+/// The reason for a failed request. `None` for one that had no answer in time: it is only late, as
+/// the age of its numbers tells, and it is sent again.
+pub(super) fn fault(error: &anyhow::Error) -> Option<String> {
+    let client = error.downcast_ref::<KafkaError>();
+    let is_late = matches!(
+        client.and_then(KafkaError::rdkafka_error_code),
+        Some(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::TimedOutQueue)
+    );
+    (!is_late).then(|| format!("{error:#}"))
+}
+
+fn list<'a>(places: impl Iterator<Item = &'a Place>) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
-    for (topic, partition) in partitions {
+    for (topic, partition) in places {
         list.add_partition(topic, *partition);
     }
     list
+}
+
+/// The offset of an answer. `None` for a symbolic one.
+fn number(offset: Offset) -> Option<i64> {
+    match offset {
+        Offset::Offset(number) => Some(number),
+        _ => None,
+    }
+}
+
+/// The answers by partition. Partitions for which `value` is `None` are left out.
+fn answers<T>(list: &TopicPartitionList, value: impl Fn(Offset) -> Option<T>) -> Answers<T> {
+    let elements = list.elements();
+    let answer = elements.iter().filter_map(|element| {
+        let place = (element.topic().to_owned(), element.partition());
+        let answer = match element.error() {
+            Ok(()) => Ok(value(element.offset())?),
+            Err(error) => Err(error),
+        };
+        Some((place, answer))
+    });
+    answer.collect()
 }

@@ -1,6 +1,6 @@
 //! How far a load met its aims: little lag, and numbers that are fresh each second. Pure.
 
-use super::latest::Look;
+use super::latest::Round;
 use super::rates::LAG_MAX_S;
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,12 @@ const BEHIND_MAX: Duration = Duration::from_secs(3);
 pub(crate) struct Measured {
     /// Maximum lag of all services, in seconds of work. `None` if the load was too short.
     pub(crate) lag_max_s: Option<f64>,
-    /// Maximum age of the oldest number on display.
+    /// Maximum age of the oldest number on display: a lag, or a count of effects. A partition that
+    /// has never answered has no number, and thus no age.
     pub(crate) sample_age_max: Duration,
+    /// Maximum number of partitions that had never answered, counted in every group that reads
+    /// them.
+    pub(crate) unknown_max: usize,
 }
 
 /// Measures a load.
@@ -39,16 +43,18 @@ impl LoadMeter {
         }
     }
 
-    /// Processes the latest look, new or not. Returns a warning, once, if the lag stays above its
+    /// Processes the latest round, new or not. Returns a warning, once, if the lag stays above its
     /// maximum.
-    pub(crate) fn observe(&mut self, now: Instant, look: &Look) -> Option<String> {
-        let age = now.saturating_duration_since(look.oldest());
+    pub(crate) fn observe(&mut self, now: Instant, round: &Round) -> Option<String> {
+        let age = now.saturating_duration_since(round.oldest());
         let Measured {
             lag_max_s,
             sample_age_max,
+            unknown_max,
         } = &mut self.measured;
         *sample_age_max = age.max(*sample_age_max);
-        let (at, lag) = (look.positions_at?, look.rates.lag.as_ref()?.all);
+        *unknown_max = round.sample.unknown().max(*unknown_max);
+        let (at, lag) = (round.positions_at?, round.rates.lag.as_ref()?.all);
         *lag_max_s = Some(lag_max_s.map_or(lag, |max| max.max(lag)));
         if lag <= LAG_MAX_S {
             self.behind_since = None;
@@ -72,21 +78,22 @@ impl LoadMeter {
 mod tests {
     use super::*;
     use crate::monitoring::rates::{LagSeconds, Rates};
-    use crate::monitoring::sample::Sample;
+    use crate::monitoring::sample::{Progress, Sample};
 
-    fn look(at: Instant, lag: Option<f64>) -> Look {
+    fn round(at: Instant, lag: Option<f64>) -> Round {
         let lag = lag.map(|all| LagSeconds {
             all,
             ..LagSeconds::default()
         });
-        Look {
-            began: at,
+        Round {
+            ended: at,
             sample: Sample::default(),
             rates: Rates {
                 published: 0.0,
                 lag,
             },
             read_at: [("payments", at)].into(),
+            gateway_read_at: at,
             positions_at: Some(at),
             faults: Vec::new(),
         }
@@ -97,9 +104,9 @@ mod tests {
         let (start, mut warnings) = (Instant::now(), Vec::new());
         for (second, lag) in (0..).zip(lags) {
             let at = start + Duration::from_secs(second);
-            // Looks are observed more often than they change.
+            // Rounds are observed more often than they end.
             for _ in 0..3 {
-                let warning = meter.observe(at, &look(at, Some(*lag)));
+                let warning = meter.observe(at, &round(at, Some(*lag)));
                 warnings.extend(warning.map(|line| (second, line)));
             }
         }
@@ -133,16 +140,23 @@ mod tests {
     }
 
     #[test]
-    fn the_age_is_measured_also_while_the_lag_is_unknown() {
+    fn age_and_unknown_partitions_are_measured_also_while_the_lag_is_unknown() {
         let mut meter = LoadMeter::new(false, false);
         let at = Instant::now();
-        for age_ms in [200, 1_400, 300] {
+        for (age_ms, unknown) in [(200, 3), (1_400, 12), (300, 0)] {
             let now = at + Duration::from_millis(age_ms);
-            assert_eq!(meter.observe(now, &look(at, None)), None);
+            let mut round = round(at, None);
+            let progress = Progress {
+                unknown,
+                ..Progress::default()
+            };
+            round.sample.services.insert("payments", progress);
+            assert_eq!(meter.observe(now, &round), None);
         }
         let expected = Measured {
             lag_max_s: None,
             sample_age_max: Duration::from_millis(1_400),
+            unknown_max: 12,
         };
         assert_eq!(meter.measured, expected);
     }

@@ -1,7 +1,7 @@
 //! The display during a run, on standard error: redrawn in place on a terminal, a plain line every
 //! few seconds elsewhere.
 
-use super::latest::Look;
+use super::latest::Round;
 use super::sample::Progress;
 use crate::report::grouped;
 use crate::supervisor::{Daemon, State};
@@ -14,14 +14,14 @@ const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
 /// Older numbers are displayed with their age.
 const FRESH: Duration = Duration::from_secs(2);
 /// Width of a row before the states of its daemons.
-const ROW_WIDTH: usize = 58;
+const ROW_WIDTH: usize = 59;
 
 /// The display.
 pub(crate) struct ProgressDisplay {
     bar: ProgressBar,
     started: Instant,
     plain_due: Instant,
-    /// The faults of the last look.
+    /// The faults of the last round.
     faults: Vec<String>,
 }
 
@@ -49,15 +49,15 @@ impl ProgressDisplay {
         }
     }
 
-    /// Displays a look and the states of the processes. A fault that lasts is written once.
-    pub(crate) fn show(&mut self, phase: &str, look: &Look, daemons: &[(&Daemon, bool)]) {
-        for fault in look.faults.iter().filter(|f| !self.faults.contains(f)) {
+    /// Displays a round and the states of the processes. A fault that lasts is written once.
+    pub(crate) fn show(&mut self, phase: &str, round: &Round, daemons: &[(&Daemon, bool)]) {
+        for fault in round.faults.iter().filter(|f| !self.faults.contains(f)) {
             self.say(&format!("no fresh numbers of {fault}"));
         }
-        self.faults.clone_from(&look.faults);
+        self.faults.clone_from(&round.faults);
         let now = Instant::now();
         if !self.bar.is_hidden() {
-            self.bar.set_message(block(phase, look, now, daemons));
+            self.bar.set_message(block(phase, round, now, daemons));
             self.bar.tick();
         } else if self.plain_due <= now {
             self.plain_due = now + PLAIN_INTERVAL;
@@ -67,9 +67,9 @@ impl ProgressDisplay {
                 .count();
             self.say(&format!(
                 "{phase}{}: {}, {} effects, {up} of {} daemons up",
-                age(now, look.oldest()),
-                traffic(look),
-                grouped(look.sample.effects()),
+                age(now, round.oldest()),
+                traffic(round),
+                grouped(round.sample.effects()),
                 daemons.len()
             ));
         }
@@ -86,12 +86,12 @@ pub(crate) fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-fn block(phase: &str, look: &Look, now: Instant, daemons: &[(&Daemon, bool)]) -> String {
-    let mut block = format!("{phase}: {}\n", traffic(look));
-    for (service, progress) in &look.sample.services {
-        let lag = look.rates.lag.as_ref();
+fn block(phase: &str, round: &Round, now: Instant, daemons: &[(&Daemon, bool)]) -> String {
+    let mut block = format!("{phase}: {}\n", traffic(round));
+    for (service, progress) in &round.sample.services {
+        let lag = round.rates.lag.as_ref();
         let seconds = lag.and_then(|lag| lag.services.get(service).copied());
-        let read_at = look.read_at.get(service).copied().unwrap_or(look.began);
+        let read_at = round.read_at.get(service).copied().unwrap_or(round.ended);
         block.push_str(&row(service, *progress, seconds));
         for (daemon, ready) in daemons
             .iter()
@@ -100,10 +100,11 @@ fn block(phase: &str, look: &Look, now: Instant, daemons: &[(&Daemon, bool)]) ->
             block.push_str(&format!("  {}", state(daemon, *ready)));
         }
         block.push_str(&age(now, read_at));
+        block.push_str(&unknown(progress.unknown));
         block.push('\n');
     }
     // The gateways have no group.
-    let is_other = |daemon: &Daemon| !look.sample.services.contains_key(daemon.service);
+    let is_other = |daemon: &Daemon| !round.sample.services.contains_key(daemon.service);
     let others: Vec<_> = daemons
         .iter()
         .filter(|(daemon, _)| is_other(daemon))
@@ -119,24 +120,43 @@ fn block(phase: &str, look: &Look, now: Instant, daemons: &[(&Daemon, bool)]) ->
 }
 
 /// The rate of events, and the lag of all services.
-fn traffic(look: &Look) -> String {
-    let lag = look.rates.lag.as_ref().map(|lag| lag.all);
+fn traffic(round: &Round) -> String {
+    let lag = round.rates.lag.as_ref().map(|lag| lag.all);
     let seconds = lag.map(|lag| format!(" ({lag:.1} s of work)"));
     let seconds = seconds.unwrap_or_default();
+    let sample = &round.sample;
+    let (_, known) = sample.known();
     format!(
-        "{:.0}/s published, lag {}{seconds}",
-        look.rates.published,
-        look.sample.lag()
+        "{:.0}/s published, lag {}{seconds}{}",
+        round.rates.published,
+        lag_of(sample.lag(), known),
+        unknown(sample.unknown())
     )
+}
+
+/// A lag that is the sum of this many partitions.
+fn lag_of(lag: i64, known: usize) -> String {
+    match known {
+        0 => "unknown".to_owned(),
+        _ => lag.to_string(),
+    }
+}
+
+/// The partitions that a lag lacks.
+fn unknown(partitions: usize) -> String {
+    match partitions {
+        0 => String::new(),
+        _ => format!(" and that of {partitions} partitions that have not answered yet"),
+    }
 }
 
 /// The row of a service before the states of its daemons.
 fn row(service: &str, progress: Progress, lag_seconds: Option<f64>) -> String {
     let seconds = lag_seconds.map(|lag| format!("({lag:.1} s)"));
     let seconds = seconds.unwrap_or_default();
-    let Progress { lag, effects, .. } = progress;
-    let effects = grouped(effects);
-    format!("  {service:<14} {effects:>10} effects  lag {lag:>6} {seconds:>10}  ")
+    let effects = grouped(progress.effects);
+    let lag = lag_of(progress.lag, progress.known);
+    format!("  {service:<14} {effects:>10} effects  lag {lag:>7} {seconds:>10}  ")
 }
 
 /// The age of numbers that are not fresh.
@@ -164,14 +184,16 @@ mod tests {
     use crate::monitoring::rates::{LagSeconds, Rates};
     use crate::monitoring::sample::Sample;
 
-    fn look(now: Instant, lag: Option<LagSeconds>) -> Look {
+    fn round(now: Instant, lag: Option<LagSeconds>) -> Round {
         let progress = |lag| Progress {
             lag,
             settled: 1,
             effects: 1_234,
+            known: 12,
+            unknown: 0,
         };
-        Look {
-            began: now,
+        Round {
+            ended: now,
             sample: Sample {
                 services: [("payments", progress(120)), ("shipping", progress(30))].into(),
                 ..Sample::default()
@@ -185,6 +207,7 @@ mod tests {
                 ("shipping", now - Duration::from_secs(3)),
             ]
             .into(),
+            gateway_read_at: now,
             positions_at: Some(now),
             faults: Vec::new(),
         }
@@ -197,24 +220,47 @@ mod tests {
             services: [("payments", 0.44), ("shipping", 1.25)].into(),
             all: 0.5,
         };
-        let text = block("placing orders", &look(now, Some(lag)), now, &[]);
+        let text = block("placing orders", &round(now, Some(lag)), now, &[]);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[0],
             "placing orders: 302/s published, lag 150 (0.5 s of work)"
         );
-        assert!(lines[1].contains("lag    120    (0.4 s)"), "{text}");
-        let text = block("placing orders", &look(now, None), now, &[]);
+        assert!(lines[1].contains("lag     120    (0.4 s)"), "{text}");
+        let text = block("placing orders", &round(now, None), now, &[]);
         assert!(text.starts_with("placing orders: 302/s published, lag 150\n"));
     }
 
     #[test]
     fn only_numbers_that_are_old_have_an_age() {
         let now = Instant::now();
-        let text = block("draining", &look(now, None), now, &[]);
+        let text = block("draining", &round(now, None), now, &[]);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].starts_with("  payments") && !lines[1].contains("ago"));
         assert!(lines[2].ends_with(" (as of 3 s ago)"), "{text}");
+    }
+
+    #[test]
+    fn a_lag_that_was_never_read_is_unknown_and_not_zero() {
+        let now = Instant::now();
+        let mut round = round(now, None);
+        let payments = round.sample.services.get_mut("payments");
+        payments.expect("its progress").unknown = 3;
+        let unread = Progress {
+            unknown: 12,
+            ..Progress::default()
+        };
+        round.sample.services.insert("shipping", unread);
+        let text = block("placing orders", &round, now, &[]);
+        let lines: Vec<&str> = text.lines().collect();
+        let rest =
+            |partitions| format!(" and that of {partitions} partitions that have not answered yet");
+        let first = format!("placing orders: 302/s published, lag 120{}", rest(15));
+        assert_eq!(lines[0], first);
+        assert!(lines[1].contains("lag     120 ") && lines[1].ends_with(&rest(3)));
+        assert!(lines[2].contains("lag unknown ") && lines[2].ends_with(&rest(12)));
+        round.sample = Sample::default();
+        assert!(traffic(&round).ends_with("lag unknown"), "{text}");
     }
 
     #[test]

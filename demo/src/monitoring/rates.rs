@@ -43,10 +43,16 @@ pub(crate) struct LagSeconds {
 pub(crate) struct History(VecDeque<(Instant, Sample)>);
 
 impl History {
-    /// Adds a sample whose positions were read at this time. Ignores one that is not newer.
+    /// Adds a sample whose positions were read at this time. Ignores one that is not newer. Starts
+    /// again if it is of other partitions: their records would count as published and settled now.
     pub(crate) fn add(&mut self, at: Instant, sample: &Sample) {
-        if self.0.back().is_some_and(|(last, _)| *last >= at) {
-            return;
+        if let Some((last, before)) = self.0.back() {
+            if *last >= at {
+                return;
+            }
+            if before.known() != sample.known() {
+                self.0.clear();
+            }
         }
         self.0.push_back((at, sample.clone()));
         let is_old = |(then, _): &(Instant, Sample)| at.duration_since(*then) >= WINDOW;
@@ -94,7 +100,7 @@ mod tests {
         Progress {
             lag,
             settled,
-            effects: 0,
+            ..Progress::default()
         }
     }
 
@@ -148,6 +154,22 @@ mod tests {
         }
         let lag = history.rates().lag.expect("the window is full");
         assert_eq!(lag.services["payments"], 2.0);
+    }
+
+    #[test]
+    fn records_of_a_partition_that_answers_late_are_not_counted_as_new() {
+        let start = Instant::now();
+        let mut history = History::default();
+        let mut add = |second: u64, known: usize, published| {
+            let mut sample = sample([5, 5], [0, 0], published);
+            sample.logs = known;
+            history.add(start + Duration::from_secs(second), &sample);
+            history.rates().published
+        };
+        assert_eq!(add(0, 1, 100), 0.0);
+        assert_eq!(add(1, 1, 110), 10.0);
+        assert_eq!(add(2, 2, 9_000), 0.0);
+        assert_eq!(add(3, 2, 9_020), 20.0);
     }
 
     #[test]

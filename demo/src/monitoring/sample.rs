@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 /// The progress of one service.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
-    /// Number of records that it has not settled, parked or not.
+    /// Number of records that it has not settled, parked or not, as far as known.
     pub(crate) lag: i64,
     /// Number of records that it has settled.
     pub(crate) settled: i64,
     /// Number of effects.
     pub(crate) effects: u64,
+    /// Number of partitions that `lag` and `settled` are of.
+    pub(crate) known: usize,
+    /// Number of its other partitions. They have never answered, so their lag is unknown.
+    pub(crate) unknown: usize,
 }
 
 impl Progress {
@@ -21,6 +25,7 @@ impl Progress {
         let next = committed.unwrap_or(first).clamp(first, end);
         self.lag += end - next;
         self.settled += next;
+        self.known += 1;
     }
 }
 
@@ -32,12 +37,27 @@ pub(crate) struct Sample {
     pub(crate) published: i64,
     /// Sum of the end offsets of all topics that the groups read, retry topics among them.
     pub(crate) end: i64,
+    /// Number of partitions that these sums are of.
+    pub(crate) logs: usize,
     /// Whether a service or a gateway has committed events that are not published yet.
     pub(crate) is_unpublished: bool,
 }
 
 impl Sample {
-    /// Number of records that some group has not settled, parked or not.
+    /// The numbers of partitions that the sums are of: of logs, and of positions in all groups.
+    /// Sums of two samples can be compared only if these are equal.
+    pub(crate) fn known(&self) -> (usize, usize) {
+        let known = self.services.values().map(|progress| progress.known);
+        (self.logs, known.sum())
+    }
+
+    /// Number of partitions that have never answered, counted in every group that reads them.
+    pub(crate) fn unknown(&self) -> usize {
+        let unknown = self.services.values().map(|progress| progress.unknown);
+        unknown.sum()
+    }
+
+    /// Number of records that some group has not settled, parked or not, as far as known.
     pub(crate) fn lag(&self) -> i64 {
         self.services.values().map(|progress| progress.lag).sum()
     }
@@ -71,6 +91,7 @@ mod tests {
         ] {
             let mut progress = Progress::default();
             progress.add(first, end, committed);
+            assert_eq!(progress.known, 1);
             assert_eq!(progress.lag, lag, "{first} {end} {committed:?}");
             assert_eq!(progress.settled + lag, end.max(first));
         }

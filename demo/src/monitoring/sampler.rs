@@ -1,186 +1,209 @@
 //! Takes a sample once per second, in rounds of all parts, on a thread of its own.
 //!
-//! A round awaits each part for a limited time. A part that is late does not delay the others: it
-//! keeps its last numbers until the answer comes, in a later round.
-//!
-//! The end of the drain relies on the order of the reads. Stores are read before the end offsets,
-//! so that an event that left an outbox by then is on its topic. Committed and end offsets are read
-//! at the same time; two looks tell more than one (`run/drain.rs`).
+//! A round requests every part and awaits the answers for a limited time. A part that is late does
+//! not delay the others: it keeps its last numbers until the answer comes, in a later round. Parts
+//! have no order within a round; the end of the drain does not rely on one (`run/drain.rs`).
 
-use super::brokers::Brokers;
-use super::latest::{Latest, Look, Reading};
+use super::brokers::{Answers, Brokers, Place, fault};
+use super::latest::{Latest, Reading, Round, keep};
+use super::log_requests::{LogAnswer, LogRequests};
+use super::rates::History;
 use super::readiness::ready_of;
 use super::request::Request;
-use super::store::StoreProbe;
-use crate::cluster::Offsets;
+use super::store::{StoreProbe, StoreState};
 use crate::shop::services::{GATEWAY, SERVICES};
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use evenkeel::kafka::KafkaConfig;
+use rdkafka::error::KafkaError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 
 /// Interval between two rounds.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Interval at which new topics and deleted records are noticed. The services create their topics
-/// when they start, before the first sample.
+/// Interval at which new topics are noticed. The services create theirs when they start, before the
+/// first sample.
 const PARTITIONS_INTERVAL: Duration = Duration::from_secs(10);
-/// How long a round awaits the stores.
-const STORES_WITHIN: Duration = Duration::from_millis(500);
-/// How long a round awaits stores and brokers once everything is to be read at one time. A read
-/// that takes longer than a round would otherwise never be of the round that asks for the others.
-const WHOLE_WITHIN: Duration = Duration::from_secs(10);
-/// How long a round awaits the brokers.
-const BROKERS_WITHIN: Duration = Duration::from_secs(1);
+/// How long a round awaits answers. It is less than the interval, so that a late part delays the
+/// others by less.
+const ROUND_WITHIN: Duration = Duration::from_millis(700);
 
 /// Reads all parts. Its clients and connections live as long as it does.
 pub(crate) struct Sampler {
     brokers: Arc<Brokers>,
-    stores: Vec<StoreProbe>,
     latest: Latest,
-    partitions: Request<Offsets>,
-    /// When the partitions of `latest` were asked for.
+    partitions: Request<BTreeSet<Place>>,
+    /// When the partitions were requested last, with success.
     partitions_at: Option<Instant>,
-    committed: BTreeMap<&'static str, Request<Offsets>>,
-    ends: Request<Offsets>,
-    /// Whether rounds wait for [`WHOLE_WITHIN`].
-    reads_whole: Arc<AtomicBool>,
+    committed: BTreeMap<&'static str, Request<Answers<Option<i64>>>>,
+    logs: LogRequests,
+    stores: Vec<Store>,
+}
+
+/// The store of a service, or of the gateways.
+struct Store {
+    service: &'static str,
+    probe: Arc<Mutex<StoreProbe>>,
+    request: Request<StoreState>,
 }
 
 impl Sampler {
     /// A sampler of the groups and of the stores in `directory`. Reads nothing yet.
     pub(crate) fn new(kafka: &KafkaConfig, directory: &Path) -> anyhow::Result<Self> {
         let services = || SERVICES.iter().map(|(service, _)| *service);
-        let stores = services().chain([GATEWAY]);
+        let store = |service| Store {
+            service,
+            probe: Arc::new(Mutex::new(StoreProbe::new(directory, service))),
+            request: Request::default(),
+        };
         Ok(Self {
             brokers: Arc::new(Brokers::new(kafka)?),
-            stores: stores
-                .map(|service| StoreProbe::new(directory, service))
-                .collect(),
             latest: Latest::new(Instant::now()),
             partitions: Request::default(),
             partitions_at: None,
             committed: services()
                 .map(|service| (service, Request::default()))
                 .collect(),
-            ends: Request::default(),
-            reads_whole: Arc::default(),
+            logs: LogRequests::default(),
+            stores: services().chain([GATEWAY]).map(store).collect(),
         })
     }
 
     /// Runs rounds until nobody watches.
-    async fn run(mut self, looks: watch::Sender<Look>) {
-        let mut ticks = ticks();
+    async fn run(mut self, rounds: watch::Sender<Round>) {
+        let (mut ticks, mut history) = (ticks(), History::default());
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                () = looks.closed() => return,
+                () = rounds.closed() => return,
             }
-            looks.send_replace(self.round().await);
-        }
-    }
-
-    /// How long this round awaits what usually takes less than `usual`.
-    fn within(&self, usual: Duration) -> Duration {
-        match self.reads_whole.load(Ordering::Relaxed) {
-            true => WHOLE_WITHIN,
-            false => usual,
-        }
-    }
-
-    async fn round(&mut self) -> Look {
-        let (began, mut faults) = (Instant::now(), Vec::new());
-        self.read_stores(&mut faults).await;
-        self.refresh_partitions(&mut faults).await;
-        if !self.latest.first.is_empty() {
-            self.read_positions(&mut faults).await;
-        }
-        self.latest.look(began, faults)
-    }
-
-    /// Reads all stores at the same time.
-    async fn read_stores(&mut self, faults: &mut Vec<String>) {
-        let (mut reads, within) = (JoinSet::new(), self.within(STORES_WITHIN));
-        for mut probe in self.stores.drain(..) {
-            reads.spawn(async move {
-                let at = Instant::now();
-                let read = tokio::time::timeout(within, probe.read()).await;
-                let late = |_| anyhow!("no answer within {} ms", within.as_millis());
-                (probe, at, read.map_err(late).flatten())
-            });
-        }
-        for (probe, at, state) in reads.join_all().await {
-            match state {
-                Ok(value) => {
-                    let reading = Reading { at, value };
-                    self.latest.stores.insert(probe.service, reading);
-                }
-                Err(error) => faults.push(format!("the store of {}: {error:#}", probe.service)),
+            let mut round = self.round().await;
+            if let Some(at) = round.positions_at {
+                history.add(at, &round.sample);
             }
-            self.stores.push(probe);
+            round.rates = history.rates();
+            rounds.send_replace(round);
         }
     }
 
-    /// Refreshes the partitions when they are due. Only the first request is awaited.
-    async fn refresh_partitions(&mut self, faults: &mut Vec<String>) {
-        let now = Instant::now();
-        let due = |at: Instant| now.duration_since(at) >= PARTITIONS_INTERVAL;
-        if self.partitions_at.is_none_or(due) {
+    /// Runs a round. It has no rates. Partitions that it lists are read in the next one.
+    pub(crate) async fn round(&mut self) -> Round {
+        // The late answers of earlier rounds.
+        self.receive(Instant::now()).await;
+        self.send();
+        self.receive(Instant::now() + ROUND_WITHIN).await;
+        self.latest.merge(Instant::now())
+    }
+
+    /// Sends the requests of a round, except those that are still under way.
+    fn send(&mut self) {
+        // While a partition is refused its leader may have changed, so all are listed again.
+        let is_due = |at: Instant| at.elapsed() >= PARTITIONS_INTERVAL;
+        if !self.latest.is_sound() || self.partitions_at.is_none_or(is_due) {
             let brokers = Arc::clone(&self.brokers);
-            self.partitions.send(move || brokers.first_offsets());
+            self.partitions.send_blocking(move || brokers.partitions());
         }
-        let until = match self.partitions_at {
-            None => now + BROKERS_WITHIN,
-            Some(_) => now,
-        };
-        match self.partitions.answer(until).await {
-            Some((at, Ok(first))) => {
-                self.latest.first = Arc::new(first);
-                self.partitions_at = Some(at);
+        let partitions = &self.latest.partitions;
+        if !partitions.is_empty() {
+            for (service, request) in &mut self.committed {
+                let (brokers, partitions) = (Arc::clone(&self.brokers), Arc::clone(partitions));
+                let service = *service;
+                request.send_blocking(move || brokers.committed(service, &partitions));
             }
-            Some((_, Err(error))) => faults.push(format!("the topics: {error:#}")),
-            None => {}
+            self.logs.send(&self.brokers, partitions);
+        }
+        for Store { probe, request, .. } in &mut self.stores {
+            let probe = Arc::clone(probe);
+            request.send(async move { probe.lock_owned().await.read().await });
         }
     }
 
-    /// Reads committed offsets of all groups and end offsets at the same time.
-    async fn read_positions(&mut self, faults: &mut Vec<String>) {
-        for (service, request) in &mut self.committed {
-            let (brokers, first) = (Arc::clone(&self.brokers), Arc::clone(&self.latest.first));
-            let service = *service;
-            request.send(move || brokers.committed(service, &first));
+    /// Keeps the answers that have come by `until`.
+    async fn receive(&mut self, until: Instant) {
+        let latest = &mut self.latest;
+        if let Some((at, answer)) = self.partitions.answer(until).await {
+            let listed = answer.map(|listed| {
+                Arc::make_mut(&mut latest.partitions).extend(listed);
+                self.partitions_at = Some(at);
+            });
+            latest.set_fault(
+                "the list of topics".to_owned(),
+                listed.err().as_ref().and_then(fault),
+            );
         }
-        let (brokers, first) = (Arc::clone(&self.brokers), Arc::clone(&self.latest.first));
-        self.ends.send(move || brokers.end_offsets(&first));
-        let until = Instant::now() + self.within(BROKERS_WITHIN);
         for (service, request) in &mut self.committed {
-            match request.answer(until).await {
-                Some((at, Ok(value))) => {
-                    let reading = Reading { at, value };
-                    self.latest.committed.insert(*service, reading);
-                }
-                Some((_, Err(error))) => faults.push(format!("the group {service}: {error:#}")),
-                None => {}
+            if let Some((at, answer)) = request.answer(until).await {
+                let readings = latest.committed.entry(*service).or_default();
+                let refused = match answer {
+                    Ok(answers) => first_refusal(&keep(readings, at, answers)),
+                    Err(error) => fault(&error),
+                };
+                latest.set_fault(format!("the group {service}"), refused);
             }
         }
-        match self.ends.answer(until).await {
-            Some((at, Ok(value))) => self.latest.ends = Some(Reading { at, value }),
-            Some((_, Err(error))) => faults.push(format!("the topics' ends: {error:#}")),
-            None => {}
+        for answer in self.logs.answers(until).await {
+            keep_logs(latest, answer);
+        }
+        for Store {
+            service, request, ..
+        } in &mut self.stores
+        {
+            if let Some((at, answer)) = request.answer(until).await {
+                let state = answer.map(|value| {
+                    latest.stores.insert(*service, Reading { at, value });
+                });
+                latest.set_fault(
+                    format!("the store of {service}"),
+                    state.err().as_ref().and_then(fault),
+                );
+            }
         }
     }
 }
 
+/// Keeps the answer to a request for offsets.
+fn keep_logs(latest: &mut Latest, received: LogAnswer) {
+    let LogAnswer {
+        topics,
+        sent,
+        answer,
+    } = received;
+    let part = |topic: &str| format!("the topic {topic}");
+    match answer {
+        Ok(answers) => {
+            for topic in &topics {
+                latest.set_fault(part(topic), None);
+            }
+            for ((topic, partition), error) in keep(&mut latest.logs, sent, answers) {
+                let fault = format!("partition {partition}: {error}");
+                latest.set_fault(part(&topic), Some(fault));
+            }
+        }
+        // Each topic has a request of its own now, which fails too if the fault lasts.
+        Err(_) if topics.len() > 1 => {}
+        Err(error) => {
+            let fault = fault(&error);
+            for topic in &topics {
+                latest.set_fault(part(topic), fault.clone());
+            }
+        }
+    }
+}
+
+/// Why the first of the partitions was refused.
+fn first_refusal(refused: &[(Place, KafkaError)]) -> Option<String> {
+    let ((topic, partition), error) = refused.first()?;
+    Some(format!("{topic}/{partition}: {error}"))
+}
+
 /// Takes samples in the background until it is dropped.
 pub(crate) struct Watch {
-    latest: watch::Receiver<Look>,
+    latest: watch::Receiver<Round>,
     ready: watch::Receiver<BTreeSet<u16>>,
-    reads_whole: Arc<AtomicBool>,
 }
 
 impl Watch {
@@ -189,49 +212,53 @@ impl Watch {
     ///
     /// # Errors
     /// If the thread cannot be started, or ends.
-    pub(crate) async fn start(mut sampler: Sampler, admin_ports: Vec<u16>) -> anyhow::Result<Self> {
-        let first = sampler.latest.look(Instant::now(), Vec::new());
-        let reads_whole = Arc::clone(&sampler.reads_whole);
-        let (looks, latest) = watch::channel(first);
+    pub(crate) async fn start(sampler: Sampler, admin_ports: Vec<u16>) -> anyhow::Result<Self> {
+        let thread = thread::Builder::new().name("demo-sampler".to_owned());
+        Self::start_on(thread, sampler, admin_ports).await
+    }
+
+    async fn start_on(
+        thread: thread::Builder,
+        sampler: Sampler,
+        admin_ports: Vec<u16>,
+    ) -> anyhow::Result<Self> {
+        let (rounds, latest) = watch::channel(sampler.latest.merge(Instant::now()));
         let (readiness, ready) = watch::channel(BTreeSet::new());
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let sample = move || {
+        // The runtime is made on its thread: it must not be dropped here, in another runtime.
+        let sample = move || -> std::io::Result<()> {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             runtime.block_on(async {
-                tokio::join!(sampler.run(looks), probe(&admin_ports, readiness))
+                tokio::join!(sampler.run(rounds), probe(&admin_ports, readiness))
             });
             // Does not wait for requests to brokers.
             runtime.shutdown_background();
+            Ok(())
         };
-        std::thread::Builder::new()
-            .name("demo-sampler".to_owned())
-            .spawn(sample)?;
-        let mut watch = Self {
-            latest,
-            ready,
-            reads_whole,
+        let thread = thread
+            .spawn(sample)
+            .context("cannot start the sampler's thread")?;
+        let mut watch = Self { latest, ready };
+        let Err(ended) = watch.next().await else {
+            return Ok(watch);
         };
-        watch.next().await?;
-        Ok(watch)
+        match thread.join() {
+            Ok(Err(error)) => Err(error).context("cannot start the sampler's runtime"),
+            _ => Err(ended),
+        }
     }
 
-    /// Has the rounds wait for slow stores and brokers from now on, so that all parts of a look are
-    /// of one round.
-    pub(crate) fn read_whole(&self) {
-        self.reads_whole.store(true, Ordering::Relaxed);
-    }
-
-    /// The latest look.
-    pub(crate) fn latest(&self) -> Look {
+    /// The latest round.
+    pub(crate) fn latest(&self) -> Round {
         self.latest.borrow().clone()
     }
 
-    /// Waits for the next look.
+    /// Waits for the end of the next round.
     ///
     /// # Errors
     /// If the sampler's thread has ended.
-    pub(crate) async fn next(&mut self) -> anyhow::Result<Look> {
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Round> {
         let changed = self.latest.changed().await;
         changed.context("the sampler has ended")?;
         Ok(self.latest.borrow_and_update().clone())
@@ -243,7 +270,7 @@ impl Watch {
     }
 }
 
-/// Asks all daemons once per second until nobody watches. Apart from the rounds, which a frozen
+/// Probes all daemons once per second until nobody watches. Apart from the rounds, which a frozen
 /// daemon must not delay.
 async fn probe(admin_ports: &[u16], ready: watch::Sender<BTreeSet<u16>>) {
     let mut ticks = ticks();
@@ -269,7 +296,9 @@ mod tests {
     use crate::monitoring::sample::Progress;
     use evenkeel::testing::{KafkaKind, TestKafka};
     use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
+    use rdkafka::types::RDKafkaRespErr;
     use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
     /// Longer than any step takes on a busy machine.
@@ -296,10 +325,39 @@ mod tests {
         committed.expect("it is committed");
     }
 
+    /// A topic that every service reads.
+    fn read_by_all() -> &'static str {
+        SERVICES[0].1[0].0
+    }
+
+    fn progress(settled: i64, known: usize) -> Progress {
+        Progress {
+            lag: 5 - settled,
+            settled,
+            known,
+            ..Progress::default()
+        }
+    }
+
+    /// Runs rounds until one is as expected.
+    async fn round_until(sampler: &mut Sampler, is_expected: impl Fn(&Round) -> bool) -> Round {
+        let rounds = async {
+            loop {
+                let round = sampler.round().await;
+                if is_expected(&round) {
+                    return round;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let round = tokio::time::timeout(LONG, rounds).await;
+        round.expect("in time")
+    }
+
     #[tokio::test]
     async fn positions_are_read_although_stores_are_missing() {
         let kafka = TestKafka::start(KafkaKind::Mock).await.expect("a cluster");
-        let (topic, _) = SERVICES[0].1[0];
+        let topic = read_by_all();
         let retry_topic = format!("retry.payments.{topic}");
         for name in [topic, retry_topic.as_str()] {
             let created = kafka.create_topic(name, 1).await;
@@ -308,26 +366,98 @@ mod tests {
         write(&kafka.config(), topic, "payments");
         let directory = tempfile::tempdir().expect("a temporary folder is created");
         let sampler = Sampler::new(&kafka.config(), directory.path()).expect("the clients");
-        let looked = tokio::time::timeout(LONG, async {
+        let started = Instant::now();
+        let sampled = tokio::time::timeout(LONG, async {
             let mut watch = Watch::start(sampler, Vec::new()).await?;
-            let mut look = watch.latest();
-            while look.positions_at.is_none() {
-                look = watch.next().await?;
+            let mut round = watch.latest();
+            while !round.is_known() {
+                round = watch.next().await?;
             }
-            anyhow::Ok(look)
+            anyhow::Ok(round)
         });
-        let look = looked.await.expect("in time").expect("no error");
-        let progress = |settled| Progress {
-            lag: 5 - settled,
-            settled,
-            effects: 0,
-        };
-        assert_eq!(look.sample.services["payments"], progress(2));
-        assert_eq!(look.sample.services["inventory"], progress(0));
-        assert_eq!((look.sample.published, look.sample.end), (5, 5));
+        let round = sampled.await.expect("in time").expect("no error");
+        assert_eq!(round.sample.services["payments"], progress(2, 2));
+        assert_eq!(round.sample.services["inventory"], progress(0, 1));
+        assert_eq!((round.sample.published, round.sample.end), (5, 5));
         let is_store = |fault: &&String| fault.starts_with("the store of ");
-        let stores = look.faults.iter().filter(is_store).count();
-        assert_eq!(stores, SERVICES.len() + 1, "{:?}", look.faults);
-        assert!(!look.is_complete());
+        let stores = round.faults.iter().filter(is_store).count();
+        assert_eq!(stores, SERVICES.len() + 1, "{:?}", round.faults);
+        assert!(!round.is_read_after(started));
+    }
+
+    /// A cluster with a topic that every service reads and a retry topic of payments, of two
+    /// partitions each. Five records are in the former, of which payments has settled two.
+    fn cluster(
+        retry_topic: &str,
+    ) -> (
+        MockCluster<'static, DefaultProducerContext>,
+        Sampler,
+        tempfile::TempDir,
+    ) {
+        let cluster = MockCluster::new(1).expect("a cluster");
+        for name in [read_by_all(), retry_topic] {
+            cluster.create_topic(name, 2, 1).expect("a new topic");
+        }
+        let kafka = KafkaConfig::new(cluster.bootstrap_servers());
+        write(&kafka, read_by_all(), "payments");
+        let directory = tempfile::tempdir().expect("a temporary folder is created");
+        let sampler = Sampler::new(&kafka, directory.path()).expect("the clients");
+        (cluster, sampler, directory)
+    }
+
+    #[tokio::test]
+    async fn a_topic_whose_leaders_are_unknown_delays_no_other_and_is_no_zero() {
+        let retry_topic = format!("retry.payments.{}", read_by_all());
+        let (cluster, mut sampler, _directory) = cluster(&retry_topic);
+        let answer_with = |error| cluster.topic_error(&retry_topic, error).expect("a topic");
+        answer_with(RDKafkaRespErr::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE);
+        let is_sampled = |round: &Round| round.positions_at.is_some();
+        let round = round_until(&mut sampler, is_sampled).await;
+        let expected = Progress {
+            unknown: 2,
+            ..progress(2, 2)
+        };
+        assert_eq!(round.sample.services["payments"], expected);
+        assert_eq!(round.sample.services["inventory"], progress(0, 2));
+        // The topic that answers is read again while the other one does not.
+        let later = round.ended;
+        let is_fresh = |round: &Round| round.positions_at > Some(later);
+        let round = round_until(&mut sampler, is_fresh).await;
+        assert_eq!(round.sample.services["payments"], expected);
+        answer_with(RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR);
+        let round = round_until(&mut sampler, Round::is_known).await;
+        assert_eq!(round.sample.services["payments"], progress(2, 4));
+    }
+
+    #[tokio::test]
+    async fn a_partition_without_a_leader_delays_no_other_of_its_topic() {
+        let retry_topic = format!("retry.payments.{}", read_by_all());
+        let (cluster, mut sampler, _directory) = cluster(&retry_topic);
+        let lead_by = |broker| cluster.partition_leader(read_by_all(), 1, broker);
+        lead_by(None).expect("a partition");
+        let is_sampled = |round: &Round| {
+            let payments = round.sample.services["payments"];
+            (payments.known, payments.unknown) == (3, 1)
+        };
+        let round = round_until(&mut sampler, is_sampled).await;
+        let fault = format!("the topic {}: partition 1: ", read_by_all());
+        let is_named = round.faults.iter().any(|line| line.starts_with(&fault));
+        assert!(is_named, "{:?}", round.faults);
+        lead_by(Some(1)).expect("a partition");
+        let round = round_until(&mut sampler, Round::is_known).await;
+        assert_eq!(round.sample.services["payments"], progress(2, 4));
+        assert!(!round.faults.iter().any(|line| line.starts_with(&fault)));
+    }
+
+    #[tokio::test]
+    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    async fn a_thread_that_cannot_be_started_is_an_error() {
+        let directory = tempfile::tempdir().expect("a temporary folder is created");
+        let kafka = KafkaConfig::new("127.0.0.1:1");
+        let sampler = Sampler::new(&kafka, directory.path()).expect("the clients");
+        let thread = thread::Builder::new().stack_size(usize::MAX / 16);
+        let started = Watch::start_on(thread, sampler, Vec::new()).await;
+        let error = started.err().expect("an error");
+        assert_eq!(error.to_string(), "cannot start the sampler's thread");
     }
 }

@@ -46,8 +46,7 @@ impl StoreProbe {
     }
 
     /// Reads the state by one query, which reads the end of an index and holds no transaction
-    /// afterwards: it does not delay the daemons. If it fails or is cancelled, the next read uses a
-    /// new connection.
+    /// afterwards: it does not delay the daemons. If it fails, the next read uses a new connection.
     pub(crate) async fn read(&mut self) -> anyhow::Result<StoreState> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,

@@ -2,9 +2,9 @@
 //! publish meanwhile.
 
 use super::load::show;
-use crate::monitoring::latest::Look;
+use crate::monitoring::latest::Round;
 use crate::monitoring::progress::ProgressDisplay;
-use crate::monitoring::sample::Sample;
+use crate::monitoring::sample::{Progress, Sample};
 use crate::monitoring::sampler::Watch;
 use crate::supervisor::Supervisor;
 use std::time::{Duration, Instant};
@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const STILL_MAX: Duration = Duration::from_secs(90);
 /// The drain fails after this time, even with progress.
 const DRAIN_MAX: Duration = Duration::from_secs(3_600);
+/// Number of quiet samples that prove the end: see [`Quiet`].
+const SAMPLES: u32 = 3;
 
 /// Waits until the groups are drained. Returns the problem if they are not by the deadline.
 pub(super) async fn until_drained(
@@ -22,10 +24,10 @@ pub(super) async fn until_drained(
     display: &mut ProgressDisplay,
 ) -> anyhow::Result<Vec<String>> {
     let started = Instant::now();
-    watch.read_whole();
     let mut moved = started;
     let mut last: Option<Sample> = None;
-    let mut before: Option<Sample> = None;
+    // The last orders may be newer than an earlier sample.
+    let mut quiet = Quiet::since(started);
     loop {
         for line in supervisor.tick().await? {
             display.say(&line);
@@ -33,20 +35,17 @@ pub(super) async fn until_drained(
         let Ok(next) = tokio::time::timeout(Duration::from_millis(100), watch.next()).await else {
             continue;
         };
-        let look = next?;
-        if last.as_ref() != Some(&look.sample) {
+        let round = next?;
+        if last.as_ref() != Some(&round.sample) {
             moved = Instant::now();
-            last = Some(look.sample.clone());
+            last = Some(round.sample.clone());
         }
-        if counts(&look, started) {
-            if drained(before.as_ref(), &look.sample) {
-                display.say(&format!(
-                    "drained after {:.1} s",
-                    started.elapsed().as_secs_f64()
-                ));
-                return Ok(Vec::new());
-            }
-            before = Some(look.sample);
+        if quiet.is_proven_by(&round) {
+            display.say(&format!(
+                "drained after {:.1} s",
+                started.elapsed().as_secs_f64()
+            ));
+            return Ok(Vec::new());
         }
         show("draining", supervisor, watch, display);
         if moved.elapsed() > STILL_MAX || started.elapsed() > DRAIN_MAX {
@@ -55,27 +54,67 @@ pub(super) async fn until_drained(
     }
 }
 
-/// Whether a look tells the state of the drain: all of its numbers are of one round, and that began
-/// after the drain did, as the last orders may be newer than an earlier one.
-fn counts(look: &Look, started: Instant) -> bool {
-    look.is_complete() && look.began >= started
+/// Decides when the groups are drained. Pure.
+///
+/// The parts of a sample are not of one time, and late parts may be of different rounds. So a
+/// sample counts only if each of its parts was requested after the end of the one that counted
+/// before it. Three in a row without lag, without unpublished events, and with the same end offsets
+/// prove the end, whatever the order of the reads within each:
+///
+/// 1. The end offsets are the same from the first sample to the last. When the first one ends,
+///    every group has settled all records before them. No handler runs from then on.
+/// 2. So no event is added to an outbox after the first sample. The second one finds every outbox
+///    empty: when it ends, all events are on their topics.
+/// 3. So the end offsets of the third sample are behind all events, and they are those up to which
+///    the groups had settled everything.
+struct Quiet {
+    /// Parts that were requested earlier do not count.
+    since: Instant,
+    /// The end offsets of the last sample that counted.
+    end: i64,
+    /// Number of quiet samples in a row, with the same end offsets.
+    samples: u32,
 }
 
-/// Two looks without lag, with the same end offsets, and without unpublished events. Between them
-/// the groups had settled all records: nothing was written from the first to the second. One look
-/// is not sufficient: its positions are not of one time, and the group that was read last may have
-/// published records for the one that was read first.
-fn drained(before: Option<&Sample>, sample: &Sample) -> bool {
-    let is_done = |sample: &Sample| sample.lag() == 0 && !sample.is_unpublished;
-    before.is_some_and(|before| is_done(before) && is_done(sample) && before.end == sample.end)
+impl Quiet {
+    fn since(started: Instant) -> Self {
+        Self {
+            since: started,
+            end: 0,
+            samples: 0,
+        }
+    }
+
+    /// Whether the groups are drained, with this round.
+    fn is_proven_by(&mut self, round: &Round) -> bool {
+        let sample = &round.sample;
+        if !round.is_read_after(self.since) {
+            return false;
+        }
+        let is_quiet = sample.lag() == 0 && !sample.is_unpublished;
+        self.samples = match is_quiet {
+            true if sample.end == self.end => self.samples + 1,
+            true => 1,
+            false => 0,
+        };
+        (self.since, self.end) = (round.ended, sample.end);
+        self.samples >= SAMPLES
+    }
 }
 
 fn given_up(last: Option<&Sample>, waited: Duration) -> String {
+    let unknown = |partitions: usize| match partitions {
+        0 => String::new(),
+        _ => format!(" and {partitions} partitions that never answered"),
+    };
     let lags: Vec<String> = last
         .iter()
         .flat_map(|sample| &sample.services)
-        .filter(|(_, progress)| progress.lag > 0)
-        .map(|(service, progress)| format!("{service} {}", progress.lag))
+        .filter(|(_, progress)| progress.lag > 0 || progress.unknown > 0)
+        .map(|(service, progress)| {
+            let Progress { lag, .. } = progress;
+            format!("{service} {lag}{}", unknown(progress.unknown))
+        })
         .collect();
     format!(
         "not drained after {} s, lag: {}",
@@ -88,13 +127,14 @@ fn given_up(last: Option<&Sample>, waited: Duration) -> String {
 mod tests {
     use super::*;
     use crate::monitoring::rates::Rates;
-    use crate::monitoring::sample::Progress;
 
     fn sample(lag: i64, end: i64) -> Sample {
         let progress = Progress {
             lag,
             settled: 7,
             effects: 5,
+            known: 1,
+            unknown: 0,
         };
         Sample {
             services: [("payments", progress)].into(),
@@ -103,42 +143,97 @@ mod tests {
         }
     }
 
-    #[test]
-    fn one_look_without_lag_is_not_enough() {
-        assert!(!drained(None, &sample(0, 10)));
-        assert!(!drained(Some(&sample(1, 10)), &sample(0, 10)));
-        assert!(!drained(Some(&sample(0, 9)), &sample(0, 10)));
-        assert!(!drained(Some(&sample(0, 10)), &sample(2, 10)));
-        assert!(drained(Some(&sample(0, 10)), &sample(0, 10)));
-        let unpublished = Sample {
-            is_unpublished: true,
-            ..sample(0, 10)
-        };
-        assert!(!drained(Some(&sample(0, 10)), &unpublished));
-        assert!(!drained(Some(&unpublished), &sample(0, 10)));
+    /// Rounds of one second each, all parts of which are read within it.
+    struct Rounds(Instant);
+
+    impl Rounds {
+        fn next(&mut self, sample: Sample) -> Round {
+            let began = self.0;
+            self.0 += Duration::from_secs(1);
+            Round {
+                ended: self.0,
+                sample,
+                rates: Rates::default(),
+                read_at: [("payments", began)].into(),
+                gateway_read_at: began,
+                positions_at: Some(began),
+                faults: Vec::new(),
+            }
+        }
+    }
+
+    /// The number of rounds with these samples after which the groups are drained.
+    fn drained_after(samples: Vec<Sample>) -> Option<usize> {
+        let started = Instant::now();
+        let (mut quiet, mut rounds) = (Quiet::since(started), Rounds(started));
+        let mut samples = samples.into_iter();
+        let last = samples.position(|sample| quiet.is_proven_by(&rounds.next(sample)));
+        last.map(|last| last + 1)
     }
 
     #[test]
-    fn a_late_part_or_an_earlier_look_does_not_count() {
-        let started = Instant::now();
-        let later = started + Duration::from_secs(1);
-        let look = |began, read_at| Look {
-            began,
-            sample: sample(0, 10),
-            rates: Rates::default(),
-            read_at: [("payments", read_at)].into(),
-            positions_at: Some(read_at),
-            faults: Vec::new(),
+    fn three_quiet_samples_in_a_row_with_the_same_ends_prove_the_end() {
+        let quiet = || sample(0, 10);
+        let unpublished = || Sample {
+            is_unpublished: true,
+            ..quiet()
         };
-        assert!(counts(&look(started, started), started));
-        assert!(counts(&look(started, later), started));
-        assert!(!counts(&look(later, started), started));
-        assert!(!counts(&look(started, later), later));
+        let unknown = || {
+            let mut unknown = quiet();
+            let progress = Progress {
+                unknown: 1,
+                ..unknown.services["payments"]
+            };
+            unknown.services.insert("payments", progress);
+            unknown
+        };
+        assert_eq!(drained_after(vec![quiet(), quiet()]), None);
+        let check = |first: Vec<Sample>| {
+            let rounds = first.len() + 3;
+            let rest = [quiet(), quiet(), quiet(), quiet()];
+            let samples = first.into_iter().chain(rest).collect();
+            assert_eq!(drained_after(samples), Some(rounds));
+        };
+        check(vec![]);
+        check(vec![quiet(), sample(1, 10)]);
+        check(vec![quiet(), quiet(), sample(0, 9)]);
+        check(vec![quiet(), quiet(), unpublished()]);
+        check(vec![unpublished(), unpublished(), unpublished()]);
+        check(vec![unknown(), unknown(), unknown()]);
+    }
+
+    #[test]
+    fn a_part_of_an_earlier_sample_does_not_count() {
+        let started = Instant::now();
+        let parts: [fn(&mut Round, Instant); 2] = [
+            |round, at| round.gateway_read_at = at,
+            |round, at| round.read_at = [("payments", at)].into(),
+        ];
+        for set_read_at in parts {
+            let (mut quiet, mut rounds) = (Quiet::since(started), Rounds(started));
+            let mut before = started - Duration::from_millis(1);
+            for _ in 0..2 {
+                // The first sample of two has a part that was requested for the one before.
+                let mut late = rounds.next(sample(0, 10));
+                set_read_at(&mut late, before);
+                assert!(!quiet.is_proven_by(&late));
+                let whole = rounds.next(sample(0, 10));
+                assert!(!quiet.is_proven_by(&whole));
+                before = whole.ended - Duration::from_millis(1);
+            }
+            let third = rounds.next(sample(0, 10));
+            assert!(quiet.is_proven_by(&third));
+        }
     }
 
     #[test]
     fn giving_up_names_the_groups_that_lag() {
-        let line = given_up(Some(&sample(3, 10)), Duration::from_secs(91));
+        let mut sample = sample(3, 10);
+        let line = given_up(Some(&sample), Duration::from_secs(91));
         assert_eq!(line, "not drained after 91 s, lag: payments 3");
+        let payments = sample.services.get_mut("payments");
+        payments.expect("its progress").unknown = 2;
+        let line = given_up(Some(&sample), Duration::from_secs(91));
+        assert!(line.ends_with("payments 3 and 2 partitions that never answered"));
     }
 }

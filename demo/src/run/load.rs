@@ -145,10 +145,10 @@ impl Load<'_> {
         pace: &mut RateControl,
         adjusted: &mut Option<Instant>,
     ) -> anyhow::Result<()> {
-        let look = self.watch.latest();
-        if let Some(at) = look.positions_at
+        let round = self.watch.latest();
+        if let Some(at) = round.positions_at
             && adjusted.replace(at) != Some(at)
-            && let Some((rate, line)) = pace.look(at, &look.sample)
+            && let Some((rate, line)) = pace.observe(at, &round.sample)
         {
             let (rate, http) = parts_of(rate);
             self.shop.set_rate(rate)?;
@@ -159,7 +159,7 @@ impl Load<'_> {
     }
 }
 
-/// Displays the latest look with the states of the daemons.
+/// Displays the latest round with the states of the daemons.
 pub(super) fn show(
     phase: &str,
     supervisor: &Supervisor,

@@ -30,6 +30,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Time limit for the daemons to become ready, and for a producer command to end after its work.
 const START_MAX: Duration = Duration::from_secs(60);
+/// How long the load waits for the first sample. Brokers reject requests for a topic that was just
+/// created for a moment; on a slow disk, for seconds.
+const FIRST_SAMPLE_MAX: Duration = Duration::from_secs(15);
 /// Time limit for the daemons to stop: their drain timeout plus a margin.
 const STOP_MAX: Duration = Duration::from_secs(35);
 
@@ -89,11 +92,12 @@ async fn phases(args: &Args) -> anyhow::Result<Report> {
         took.as_secs_f64(),
         shop.logs().display()
     ));
+    let mut sampler = Sampler::new(&cluster.config, files.path())?;
+    until_sampled(&mut sampler, &mut supervisor, &display).await?;
 
     let started = Instant::now();
     let callers = Callers::start(shop.gateway_urls(), &from, seed)?;
     produce(&shop.stock(args)?, &mut supervisor).await?;
-    let sampler = Sampler::new(&cluster.config, files.path())?;
     let admin_ports = supervisor.daemons.iter().map(|daemon| daemon.admin_port);
     let mut watch = Watch::start(sampler, admin_ports.collect()).await?;
     let (_, http_rate) = load::parts_of(args.rate);
@@ -213,6 +217,35 @@ async fn until_ready(supervisor: &mut Supervisor) -> anyhow::Result<Duration> {
                 late.program.name,
                 START_MAX.as_secs()
             );
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits until the lag of every group is known: the clients of the sampler are connected then, and
+/// the brokers answer for all topics that the services have created. Otherwise the load would begin
+/// while they are busy with new topics, and its first numbers would be old.
+async fn until_sampled(
+    sampler: &mut Sampler,
+    supervisor: &mut Supervisor,
+    display: &ProgressDisplay,
+) -> anyhow::Result<()> {
+    let started = Instant::now();
+    loop {
+        for line in supervisor.tick().await? {
+            display.say(&line);
+        }
+        let round = sampler.round().await;
+        if round.is_known() {
+            return Ok(());
+        }
+        if started.elapsed() > FIRST_SAMPLE_MAX {
+            display.say(&format!(
+                "{} partitions have not answered after {} s; starting without their lag",
+                round.sample.unknown(),
+                FIRST_SAMPLE_MAX.as_secs()
+            ));
+            return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -7,14 +7,15 @@ use crate::monitoring::rates::{LAG_MAX_S, seconds_of_work};
 use crate::monitoring::sample::Sample;
 use std::time::{Duration, Instant};
 
-/// Number of consecutive looks above the maximum before the rate is lowered. A rebalance at the
+/// Number of consecutive samples above the maximum before the rate is lowered. A rebalance at the
 /// start is shorter.
-const LOOKS: u32 = 3;
+const SAMPLES: u32 = 3;
 /// How long a lower rate has to reduce the lag before it is lowered again.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The next rate as a share of the handled rate. Below 1, so that the lag is reduced too.
 const SHARE: f64 = 0.7;
-/// Minimum of the next rate as a share of the current one, because a single look may be an outlier.
+/// Minimum of the next rate as a share of the current one, because a single sample may be an
+/// outlier.
 const SHARE_MIN: f64 = 0.5;
 /// The minimum rate.
 const RATE_MIN: u32 = 5;
@@ -40,15 +41,19 @@ impl RateControl {
 
     /// Processes a sample whose positions, read at `now`, are new. Returns the new rate and a
     /// message if the rate must be lowered.
-    pub(super) fn look(&mut self, now: Instant, sample: &Sample) -> Option<(u32, String)> {
+    pub(super) fn observe(&mut self, now: Instant, sample: &Sample) -> Option<(u32, String)> {
         let (then, before) = self.before.replace((now, sample.clone()))?;
+        if before.known() != sample.known() {
+            // The records of a partition that had not answered are not the work of this second.
+            return None;
+        }
         let seconds = now.duration_since(then).as_secs_f64().max(0.001);
         let handled = (sample.settled() - before.settled()).max(0) as f64 / seconds;
         let come = handled + (sample.lag() - before.lag()) as f64 / seconds;
         let waits = seconds_of_work(sample.lag(), handled);
         let is_behind = waits > LAG_MAX_S;
         self.behind = if is_behind { self.behind + 1 } else { 0 };
-        if self.quiet_until.is_some_and(|until| now < until) || self.behind < LOOKS {
+        if self.quiet_until.is_some_and(|until| now < until) || self.behind < SAMPLES {
             return None;
         }
         // The handled share of orders and their follow-up events.
@@ -79,6 +84,8 @@ mod tests {
             lag,
             settled,
             effects: 5,
+            known: 1,
+            unknown: 0,
         };
         Sample {
             services: [("payments", progress)].into(),
@@ -97,7 +104,7 @@ mod tests {
             let handled = lag.min(capacity);
             (lag, settled) = (lag - handled, settled + handled);
             let now = start + Duration::from_secs(second);
-            if let Some((lower, line)) = pace.look(now, &sample(lag, settled)) {
+            if let Some((lower, line)) = pace.observe(now, &sample(lag, settled)) {
                 rate = lower;
                 said.push(line);
             }
