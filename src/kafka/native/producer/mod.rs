@@ -38,7 +38,7 @@ const ANY_PARTITION: i32 = -1;
 /// A producer client. What a record carries is an `Arc<T>`.
 pub(crate) struct ProducerClient<C: ClientContext, T> {
     queue: NonNull<sys::rd_kafka_queue_t>,
-    // The client calls the partitioner until its end, so it is dropped before it.
+    // Fields drop in order: the client, which calls the partitioner until its end, comes first.
     client: Client<C>,
     _partitioner: Option<Arc<dyn Send + Sync>>,
     carried: PhantomData<Arc<T>>,
