@@ -96,8 +96,8 @@ impl Buffer {
     }
 
     /// Settles records of a topic that the client had accepted: delivered or failed. Empties the
-    /// burst, and adds to `released` what is left to do. Returns whether the topic's refused records
-    /// are to be taken from its route.
+    /// burst, and adds to `released` what is left to do. Returns whether the topic's refused
+    /// records are to be taken from its route.
     pub(super) fn settle(&self, topic: &Topic, burst: &mut Burst, released: &mut Released) -> bool {
         let leaving = burst.settled.len() + std::mem::take(&mut burst.kept);
         let (mut tally, mut bytes) = (Tally::default(), 0);

@@ -11,8 +11,9 @@ use std::ffi::{CStr, c_void};
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
-/// A message that librdkafka lends, or an error in place of one: check [`Message::error`] first. Its
-/// borrow of the list, or of the delivery reports, keeps it from being used after they are freed.
+/// A message that librdkafka lends, or an error in place of one: check [`Message::error`] first.
+/// Its borrow of the list, or of the delivery reports, keeps it from being used after they are
+/// freed.
 #[derive(Clone, Copy)]
 pub(crate) struct Message<'a> {
     pointer: NonNull<sys::rd_kafka_message_t>,

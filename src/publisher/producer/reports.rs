@@ -33,9 +33,9 @@ pub(in crate::publisher) trait SendAlone: Send + Sync {
 /// The context of one producer.
 pub(in crate::publisher) struct Reports {
     pub(in crate::publisher) buffer: Arc<Buffer>,
-    /// Sends the records of refused batches, as long as the publisher lives: a producer's thread must
-    /// not keep the producer for single records alive. None for a producer whose batches are single
-    /// records.
+    /// Sends the records of refused batches, as long as the publisher lives: a producer's thread
+    /// must not keep the producer for single records alive. None for a producer whose batches are
+    /// single records.
     pub(in crate::publisher) alone: Option<Weak<dyn SendAlone>>,
     /// The most bytes of a batch. A larger record is in a batch of its own.
     pub(in crate::publisher) batch_bytes: usize,

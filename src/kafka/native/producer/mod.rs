@@ -246,8 +246,8 @@ impl<C: ClientContext, T: Send + Sync> ProducerTopic<C, T> {
         let carried = Arc::into_raw(carried);
         // SAFETY: client and topic are alive, and belong together. Each argument has the type that
         // librdkafka reads for the name before it: a topic, an `int32_t`, an `int`, a pointer with
-        // a size for value and key, a pointer, an `int64_t` and a list of headers. Key and value are
-        // copied before the call returns, so that they are not written to.
+        // a size for value and key, a pointer, an `int64_t` and a list of headers. Key and value
+        // are copied before the call returns, so that they are not written to.
         let error = unsafe {
             rd_kafka_producev(
                 self.producer.client.native_ptr(),
