@@ -6,18 +6,22 @@
 //! A record is counted before the client has it and counted off before its receipt resolves. So
 //! [`Buffer::flush`] never returns too early, and a caller that holds all receipts may end the
 //! publisher at once.
+//!
+//! Reports come in bursts, and their accounting is paid once a burst. Otherwise the threads that
+//! report and those that enqueue would pass the same counters from core to core at each record.
 
 use super::buffer_limit::BufferLimit;
-use super::counters::Published;
-use super::delivery::{Delivery, Outcome};
+use super::counters::Tally;
+use super::delivery::{Delivery, Outcome, Topic};
 use super::error::{Failure, Unsent, classify};
 use crate::kafka::error::error_log;
 use crate::telemetry::Metric;
 use metrics::{Gauge, gauge};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -27,23 +31,42 @@ const CONNECTION_ERROR_AGE_MAX: Duration = Duration::from_secs(60);
 /// The pending records of one publisher, over all of its producers.
 pub(super) struct Buffer {
     pub(super) room: BufferLimit,
-    pending: AtomicUsize,
+    /// The number of records that were ever enqueued.
+    enqueued: AtomicU64,
+    /// The number of those that are settled.
+    settled: AtomicU64,
     /// Notified when no record is pending.
     idle: Notify,
     bytes: Gauge,
-    published: Mutex<Published>,
     connection_error: Mutex<Option<(Instant, String)>>,
     fatal: Mutex<Option<String>>,
+}
+
+/// Records of one topic that are settled together.
+#[derive(Default)]
+pub(super) struct Burst {
+    pub(super) settled: Vec<(Arc<Delivery>, Outcome)>,
+    /// The number of refused records that the topic's route keeps, to send them again.
+    pub(super) kept: usize,
+}
+
+/// The rest of the work for settled records, when the client has freed them: see
+/// [`Buffer::release`].
+#[derive(Default)]
+#[must_use = "callers wait for the room and the receipts of settled records"]
+pub(super) struct Released {
+    charges: usize,
+    wakers: Vec<Waker>,
 }
 
 impl Buffer {
     pub(super) fn new(bytes_max: usize, records_max: usize) -> Self {
         Self {
             room: BufferLimit::new(u32::try_from(bytes_max).unwrap_or(u32::MAX), records_max),
-            pending: AtomicUsize::new(0),
+            enqueued: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
             idle: Notify::new(),
             bytes: gauge!(Metric::PublisherBufferBytes.name()),
-            published: Mutex::new(Published::default()),
             connection_error: Mutex::new(None),
             fatal: Mutex::new(None),
         }
@@ -51,40 +74,91 @@ impl Buffer {
 
     /// The number of records that are enqueued and not settled.
     pub(super) fn pending(&self) -> usize {
-        self.pending.load(Ordering::SeqCst)
+        // In this order the difference is never negative, as a record is settled after it was
+        // enqueued.
+        let settled = self.settled.load(Ordering::SeqCst);
+        let enqueued = self.enqueued.load(Ordering::SeqCst);
+        (enqueued - settled) as usize
     }
 
-    /// Counts a record that is about to be passed to the client.
-    pub(super) fn enqueued(&self, bytes: usize) {
-        self.pending.fetch_add(1, Ordering::SeqCst);
+    /// Counts a record that is about to be passed to the client. Returns its number.
+    pub(super) fn enqueued(&self, bytes: usize) -> u64 {
         self.bytes.increment(bytes as f64);
+        self.enqueued.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// Removes a record from the accounting. Returns whether it was the last one.
-    fn remove_from_counts(&self, bytes: usize) -> bool {
+    /// Removes records from the accounting. Returns whether they were the last ones.
+    fn remove_from_counts(&self, records: usize, bytes: usize) -> bool {
         self.bytes.decrement(bytes as f64);
-        self.pending.fetch_sub(1, Ordering::SeqCst) == 1
+        let records = records as u64;
+        let settled = self.settled.fetch_add(records, Ordering::SeqCst) + records;
+        self.enqueued.load(Ordering::SeqCst) == settled
     }
 
-    /// Settles a record that the client had accepted: delivered or failed.
-    pub(super) fn settle(&self, delivery: &Delivery, outcome: Outcome) {
-        self.count(&delivery.topic, outcome.as_ref().err());
-        self.room.leave(delivery.charge);
-        // The accounting comes before the receipt: the caller that holds the receipt may end the
-        // publisher at once.
-        let last = self.remove_from_counts(delivery.bytes);
-        delivery.settle(outcome);
-        if last {
+    /// Settles records of a topic that the client had accepted: delivered or failed. Empties the
+    /// burst, and adds to `released` what is left to do. Returns whether the topic's refused
+    /// records are to be taken from its route.
+    pub(super) fn settle(&self, topic: &Topic, burst: &mut Burst, released: &mut Released) -> bool {
+        let leaving = burst.settled.len() + std::mem::take(&mut burst.kept);
+        let (mut tally, mut bytes) = (Tally::default(), 0);
+        for (delivery, outcome) in &burst.settled {
+            tally.add(outcome.as_ref().err());
+            bytes += delivery.bytes;
+            released.charges += delivery.charge as usize;
+        }
+        topic.published.count(&tally);
+        // The accounting comes before the receipts: a caller that holds one may end the publisher
+        // at once, or enqueue the next record as the only one in flight.
+        let are_last = self.remove_from_counts(burst.settled.len(), bytes);
+        let must_take_refused = topic.route.leave(leaving);
+        for (delivery, outcome) in burst.settled.drain(..) {
+            let Some(waker) = delivery.settle(outcome) else {
+                continue;
+            };
+            let last = released.wakers.last();
+            if !last.is_some_and(|last| last.will_wake(&waker)) {
+                released.wakers.push(waker);
+            }
+        }
+        if are_last {
             self.idle.notify_waiters();
+        }
+        must_take_refused
+    }
+
+    /// Returns the room of settled records, and wakes the tasks that await their receipts. Comes
+    /// after the client has freed the records: a bound of memory counts what is not freed, and a
+    /// caller that enqueues meanwhile would wait for the client's and the allocator's locks.
+    pub(super) fn release(&self, released: Released) {
+        self.room.leave(released.charges);
+        for waker in released.wakers {
+            waker.wake();
         }
     }
 
-    /// Settles a record that the client did not accept. Its entry releases its room.
-    pub(super) fn settle_rejected(&self, delivery: &Delivery, failure: &Failure) {
-        if self.remove_from_counts(delivery.bytes) {
+    /// Settles and releases one record that the client had accepted, and that it has freed. Returns
+    /// the same as [`Buffer::settle`].
+    pub(super) fn settle_one(&self, delivery: &Arc<Delivery>, outcome: Outcome) -> bool {
+        let mut burst = Burst {
+            settled: vec![(Arc::clone(delivery), outcome)],
+            kept: 0,
+        };
+        let mut released = Released::default();
+        let must_take_refused = self.settle(&delivery.topic, &mut burst, &mut released);
+        self.release(released);
+        must_take_refused
+    }
+
+    /// Settles a record that the client did not accept. Its reservation returns its room. Returns
+    /// the same as [`Buffer::settle`].
+    pub(super) fn settle_rejected(&self, delivery: &Delivery, failure: &Failure) -> bool {
+        let mut tally = Tally::default();
+        tally.add(Some(failure));
+        delivery.topic.published.count(&tally);
+        if self.remove_from_counts(1, delivery.bytes) {
             self.idle.notify_waiters();
         }
-        self.count(&delivery.topic, Some(failure));
+        delivery.topic.route.leave(1)
     }
 
     /// Waits until no record is pending. The client's own flush would block a thread meanwhile.
@@ -131,13 +205,6 @@ impl Buffer {
             }
             _ => reason,
         }
-    }
-
-    fn count(&self, topic: &str, failure: Option<&Failure>) {
-        self.published
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .count(topic, failure);
     }
 
     /// Handles an error of a producer that belongs to no record.

@@ -91,9 +91,9 @@ impl BufferLimit {
         }
     }
 
-    /// Returns the room of a delivered or failed record.
-    pub(super) fn leave(&self, charge: u32) {
-        self.permits.add_permits(charge as usize);
+    /// Returns the room of delivered or failed records: the sum of their charges.
+    pub(super) fn leave(&self, charges: usize) {
+        self.permits.add_permits(charges);
     }
 
     fn charge(&self, bytes: usize) -> u32 {

@@ -1,21 +1,23 @@
-//! Counts published records by topic and result.
+//! Counts a topic's published records by result.
 
 use super::error::Failure;
 use crate::telemetry::Metric;
-use foldhash::fast::RandomState;
 use metrics::{Counter, counter};
-use std::collections::HashMap;
 
-/// Counters by topic. Each is looked up in the recorder once and kept: a lookup by labels costs
-/// more than the rest of a delivery report.
+/// The results, as the metric's label names them.
+const RESULTS: [&str; 3] = ["ok", "refused", "unknown"];
+
+/// The counters of a topic. They are looked up in the recorder once and kept: a lookup by labels
+/// costs more than the rest of a delivery report.
+pub(super) struct TopicCounters([Counter; 3]);
+
+/// Results that are counted together.
 #[derive(Default)]
-pub(super) struct Published {
-    by_topic: HashMap<String, [Counter; 3], RandomState>,
-}
+pub(super) struct Tally([u64; 3]);
 
-impl Published {
-    /// Counts one record that was delivered or failed.
-    pub(super) fn count(&mut self, topic: &str, failure: Option<&Failure>) {
+impl Tally {
+    /// Adds one record that was delivered or failed.
+    pub(super) fn add(&mut self, failure: Option<&Failure>) {
         let result = match failure {
             None => 0,
             Some(
@@ -27,14 +29,23 @@ impl Published {
             ) => 1,
             Some(Failure::Unknown(_) | Failure::Fatal(_)) => 2,
         };
-        if let Some(counters) = self.by_topic.get(topic) {
-            counters[result].increment(1);
-            return;
-        }
-        let counters = ["ok", "refused", "unknown"].map(|result| {
+        self.0[result] += 1;
+    }
+}
+
+impl TopicCounters {
+    pub(super) fn new(topic: &str) -> Self {
+        Self(RESULTS.map(|result| {
             counter!(Metric::Published.name(), "topic" => topic.to_owned(), "result" => result)
-        });
-        counters[result].increment(1);
-        self.by_topic.insert(topic.to_owned(), counters);
+        }))
+    }
+
+    /// Counts a burst of records.
+    pub(super) fn count(&self, tally: &Tally) {
+        for (counter, records) in self.0.iter().zip(tally.0) {
+            if records > 0 {
+                counter.increment(records);
+            }
+        }
     }
 }

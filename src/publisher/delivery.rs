@@ -6,11 +6,12 @@
 //! A slot is settled once, by a producer's thread, or by the caller if the client did not accept
 //! the record. A receipt may be polled again after it has resolved: the outcome stays in the slot.
 
+use super::counters::TopicCounters;
 use super::error::{Failure, PublishError};
 use super::route::{RefusedRecord, TopicRoute};
 use super::span;
+use crate::kafka::native::MessageHeaders;
 use bytes::Bytes;
-use rdkafka::message::OwnedHeaders;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::future::Future;
 use std::pin::Pin;
@@ -43,20 +44,37 @@ impl Receipt {
     }
 }
 
-/// The route of one topic's records, which keeps refused ones as [`Resend`].
-pub(super) type Route = TopicRoute<Resend>;
+/// A topic that a publisher sends to. Its records share it.
+pub(super) struct Topic {
+    pub(super) name: String,
+    /// The route of its records, which keeps refused ones as [`Resend`].
+    pub(super) route: TopicRoute<Resend>,
+    pub(super) published: TopicCounters,
+}
+
+impl Topic {
+    /// Creates the topic of a client that batches, or of one that sends each record alone anyway.
+    pub(super) fn new(name: &str, batches: bool) -> Self {
+        Self {
+            name: name.to_owned(),
+            route: TopicRoute::new(batches),
+            published: TopicCounters::new(name),
+        }
+    }
+}
 
 /// Partition and offset, or the failure.
 pub(super) type Outcome = Result<(i32, i64), Failure>;
 
 /// An enqueued record that is not settled.
 pub(super) struct Delivery {
-    pub(super) topic: String,
+    pub(super) topic: Arc<Topic>,
     /// The room that it is charged in the buffer, in bytes.
     pub(super) charge: u32,
     /// Its size in bytes.
     pub(super) bytes: usize,
-    pub(super) route: Arc<Route>,
+    /// The timestamp that its caller has set: the report of a failed record has none.
+    pub(super) timestamp_ms: Option<i64>,
     /// Its number in the order in which the publisher sends.
     pub(super) sequence: u64,
     slot: Mutex<Slot>,
@@ -70,30 +88,29 @@ enum Slot {
 
 impl Delivery {
     pub(super) fn new(
-        topic: String,
+        topic: Arc<Topic>,
         charge: u32,
         bytes: usize,
-        route: Arc<Route>,
+        timestamp_ms: Option<i64>,
         sequence: u64,
     ) -> Self {
         Self {
             topic,
             charge,
             bytes,
-            route,
+            timestamp_ms,
             sequence,
             slot: Mutex::new(Slot::Open(None)),
         }
     }
 
-    /// Fills the slot and wakes the task that awaits the receipt.
-    pub(super) fn settle(&self, outcome: Outcome) {
-        let previous = {
-            let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *slot, Slot::Settled(outcome))
-        };
-        if let Slot::Open(Some(waker)) = previous {
-            waker.wake();
+    /// Fills the slot. Returns the waker of the task that awaits the receipt, if one does.
+    #[must_use = "the task that awaits the receipt must be woken"]
+    pub(super) fn settle(&self, outcome: Outcome) -> Option<Waker> {
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(&mut *slot, Slot::Settled(outcome)) {
+            Slot::Open(waker) => waker,
+            Slot::Settled(_) => None,
         }
     }
 
@@ -123,13 +140,15 @@ impl Delivery {
 #[must_use = "only an awaited receipt shows whether the record is published"]
 pub struct PendingReceipt {
     pub(super) delivery: Arc<Delivery>,
+    /// The topic's name as the record had it, until the receipt has it: no copy is needed.
+    pub(super) topic: Option<String>,
     pub(super) span: Span,
 }
 
 impl std::fmt::Debug for PendingReceipt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PendingReceipt")
-            .field("topic", &self.delivery.topic)
+            .field("topic", &self.delivery.topic.name)
             .finish_non_exhaustive()
     }
 }
@@ -143,26 +162,26 @@ impl Future for PendingReceipt {
             return Poll::Pending;
         };
         span::end(&this.span, outcome.as_ref());
+        let name = &this.delivery.topic.name;
         Poll::Ready(match outcome {
             Ok((partition, offset)) => Ok(Receipt {
-                topic: this.delivery.topic.clone(),
+                topic: this.topic.take().unwrap_or_else(|| name.clone()),
                 partition,
                 offset,
             }),
-            Err(failure) => Err(failure.into_error(&this.delivery.topic)),
+            Err(failure) => Err(failure.into_error(name)),
         })
     }
 }
 
-/// A record whose batch was refused, with copies of its parts: the client frees its own after the
-/// report.
+/// A record whose batch was refused, with copies of its key and value: the client frees its own
+/// after the report.
 pub(super) struct Resend {
     pub(super) delivery: Arc<Delivery>,
     pub(super) partition: i32,
     pub(super) key: Option<Bytes>,
     pub(super) value: Option<Bytes>,
-    pub(super) headers: Option<OwnedHeaders>,
-    pub(super) timestamp_ms: Option<i64>,
+    pub(super) headers: MessageHeaders,
     /// The brokers' error for its batch.
     pub(super) code: Code,
 }

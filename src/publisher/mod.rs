@@ -22,8 +22,10 @@
 //! 2. It waits for room in the buffer (`buffer_limit.rs`), first come, first served.
 //! 3. It enters the route of its topic (`route.rs`), which decides how it is batched.
 //! 4. One of librdkafka's producers sends it (`producer/`).
-//! 5. The producer's own thread reports the delivery (`producer/reports.rs`), which fills the
-//!    receipt's slot (`delivery.rs`), counts the result (`counters.rs`) and frees the room.
+//! 5. The producer's own thread takes the reports of a batch (`producer/reports.rs`). The records
+//!    leave the accounting (`buffer.rs`, `counters.rs`), and their receipts' slots are filled
+//!    (`delivery.rs`). When the client has freed them, their room is returned, and each task that
+//!    awaits a receipt is woken.
 //!
 //! # Invariants
 //! - Records of a key are written in the order in which they were enqueued, also through clones of

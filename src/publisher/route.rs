@@ -208,9 +208,15 @@ impl<R: RefusedRecord> TopicRoute<R> {
         Err(not_admitted)
     }
 
-    /// Notes that a record is settled. Returns whether [`Self::take_refused`] must be called.
-    pub(super) fn leave(&self) -> bool {
-        self.in_flight.fetch_sub(1, SeqCst) == 1 && self.state.load(SeqCst) == CLOSED
+    /// Notes that records are settled. Returns whether [`Self::take_refused`] must be called.
+    pub(super) fn leave(&self, records: usize) -> bool {
+        self.in_flight.fetch_sub(records, SeqCst) == records && self.is_closed()
+    }
+
+    /// Whether no record is admitted, so that each written one is noted by
+    /// [`Self::record_written`].
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.load(SeqCst) == CLOSED
     }
 
     /// Keeps a record whose batch was refused, and closes the route. It stays in flight until
@@ -224,7 +230,7 @@ impl<R: RefusedRecord> TopicRoute<R> {
 
     /// Notes that a record was written.
     pub(super) fn record_written(&self, partition: i32, key: Option<&[u8]>, sequence: u64) {
-        if self.state.load(SeqCst) != CLOSED {
+        if !self.is_closed() {
             return;
         }
         let Some(key) = key else { return };
@@ -236,7 +242,7 @@ impl<R: RefusedRecord> TopicRoute<R> {
 
     /// Notes that a refused record was accepted alone.
     pub(super) fn record_accepted_alone(&self) {
-        if self.state.load(SeqCst) == CLOSED {
+        if self.is_closed() {
             self.closing().was_accepted_alone = true;
         }
     }
@@ -246,7 +252,7 @@ impl<R: RefusedRecord> TopicRoute<R> {
     /// none, the route opens.
     pub(super) fn take_refused(&self) -> Vec<(R, bool)> {
         let mut closing = self.closing();
-        if self.state.load(SeqCst) != CLOSED || self.in_flight.load(SeqCst) > 0 {
+        if !self.is_closed() || self.in_flight.load(SeqCst) > 0 {
             return Vec::new();
         }
         if closing.refused.is_empty() {

@@ -6,7 +6,8 @@
 //! first, the queue is destroyed and a late answer is dropped with it.
 
 use super::offsets::{Committed, copied};
-use super::{error_code, sys};
+use super::raw::{error_code, rd_kafka_event_error};
+use super::sys;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
@@ -374,8 +375,5 @@ pub(crate) fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Optio
 
 unsafe extern "C" {
     /// As in the bindings, except for the type of the result, which may be a broker's code.
-    fn rd_kafka_event_error(event: *mut sys::rd_kafka_event_t) -> c_int;
-
-    /// As above.
     fn rd_kafka_error_code(error: *const sys::rd_kafka_error_t) -> c_int;
 }

@@ -4,11 +4,10 @@
 //! other languages write any bytes. The bindings accept text only, and would panic on others. A
 //! record with such a header has to pass through a retry or dead-letter topic unchanged.
 
-use super::bytes;
+use super::raw::bytes;
 use crate::event::Headers;
 use rdkafka::bindings as sys;
 use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::message::{BorrowedHeaders, OwnedHeaders};
 use rdkafka::types::RDKafkaRespErr;
 use std::ffi::{CStr, c_char};
 use std::ptr::{self, NonNull};
@@ -19,6 +18,9 @@ const NAME_BYTES_MAX: usize = 1 << 30;
 /// The headers of a message, if it has any.
 pub(crate) struct MessageHeaders(Option<NonNull<sys::rd_kafka_headers_t>>);
 
+// SAFETY: the list is owned here alone, and librdkafka lets any thread read and destroy it.
+unsafe impl Send for MessageHeaders {}
+
 impl MessageHeaders {
     /// No headers.
     pub(crate) const NONE: Self = Self(None);
@@ -26,6 +28,11 @@ impl MessageHeaders {
     /// Takes ownership of a list that was detached from its message.
     pub(super) fn of(list: Option<NonNull<sys::rd_kafka_headers_t>>) -> Self {
         Self(list)
+    }
+
+    /// The list, or null for none. It stays owned here: a caller that passes it on forgets `self`.
+    pub(super) fn as_ptr(&self) -> *mut sys::rd_kafka_headers_t {
+        self.0.map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
     /// The headers in order.
@@ -110,12 +117,14 @@ unsafe fn name_bytes<'a>(name: *const c_char) -> &'a [u8] {
 }
 
 /// The client's form of headers, with the same order, repeated names and absent values. A received
-/// name may be any bytes, and the safe interface accepts only text.
-pub(crate) fn native_headers(headers: &Headers) -> Result<OwnedHeaders, RDKafkaErrorCode> {
-    let native = OwnedHeaders::new_with_capacity(headers.iter().count());
-    let list = ptr::from_ref::<BorrowedHeaders>(native.as_borrowed())
-        .cast::<sys::rd_kafka_headers_t>()
-        .cast_mut();
+/// name may be any bytes, and the safe interface accepts only text. No headers cost no allocation.
+pub(crate) fn native_headers(headers: &Headers) -> Result<MessageHeaders, RDKafkaErrorCode> {
+    if headers.is_empty() {
+        return Ok(MessageHeaders::NONE);
+    }
+    // SAFETY: the call never returns null. The list is owned here.
+    let list = unsafe { NonNull::new_unchecked(sys::rd_kafka_headers_new(headers.iter().count())) };
+    let native = MessageHeaders(Some(list));
     for (name, value) in headers.iter() {
         // A null pointer is an absent value. The pointer of an empty slice is not null.
         let (pointer, length) =
@@ -124,7 +133,7 @@ pub(crate) fn native_headers(headers: &Headers) -> Result<OwnedHeaders, RDKafkaE
         // uses it. Name and value are copied before the call returns.
         let error = unsafe {
             sys::rd_kafka_header_add(
-                list,
+                list.as_ptr(),
                 name.as_ptr().cast(),
                 name.len() as isize,
                 pointer.cast(),

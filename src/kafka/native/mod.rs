@@ -1,6 +1,6 @@
-//! Partition queues forwarded to a queue of our own, committed offsets with metadata and leader
-//! epochs, topic ids, tokens, and headers with names of any bytes. This file and its folder are the
-//! only module with unsafe code.
+//! Partition queues forwarded to a queue of our own, delivery reports in bursts, committed offsets
+//! with metadata and leader epochs, topic ids, tokens, and headers with names of any bytes. This
+//! file and its folder are the only module with unsafe code.
 //!
 //! rust-rdkafka has no safe interface for these librdkafka calls. Every function below keeps these
 //! rules:
@@ -24,7 +24,9 @@
 //! | file | content |
 //! |---|---|
 //! | `mod.rs` | forwarded queues and the messages taken from them |
+//! | `message.rs` | a message that librdkafka lends |
 //! | `message_headers.rs` | headers with names of any bytes |
+//! | `producer/` | a producer with kept topics, and its delivery reports in bursts |
 //! | `offsets.rs` | commits and committed offsets, with metadata and leader epochs (KIP-320) |
 //! | `topic_ids.rs` | ids that tell a topic from a recreated one (KIP-516) |
 //! | `groups.rs` | descriptions (KIP-848) and committed offsets of any group, and membership |
@@ -36,8 +38,10 @@
 mod events;
 pub(crate) mod groups;
 mod login;
+mod message;
 mod message_headers;
 mod offsets;
+mod producer;
 mod raw;
 mod reconnect;
 mod topic_ids;
@@ -45,21 +49,19 @@ mod topic_ids;
 pub(crate) use events::{discard_events, queued_events};
 pub(crate) use groups::{is_member, member_id};
 pub(crate) use login::{Login, logged_in};
+pub(crate) use message::Message;
 pub(crate) use message_headers::{MessageHeaders, native_headers};
 pub(crate) use offsets::{
     Committed, ToCommit, begin_at, cached_watermarks, commit, committed, set_leader_epoch,
 };
+pub(crate) use producer::{DeliveryReports, ProducerClient, ProducerTopic, ToProduce};
 pub(crate) use reconnect::Watched;
 pub(crate) use topic_ids::{TopicId, topic_ids};
 
-use super::reader::TimestampKind;
-use raw::{bytes, error_code};
 use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::types::RDKafkaRespErr;
-use std::ffi::{CStr, CString};
-use std::marker::PhantomData;
+use std::ffi::CString;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::Duration;
@@ -296,10 +298,8 @@ impl Messages {
 
     /// The message at `index`, valid until they are cleared.
     pub(crate) fn get(&self, index: usize) -> Message<'_> {
-        Message {
-            pointer: self.pointers[index],
-            messages: PhantomData,
-        }
+        // SAFETY: the message is destroyed only when the list, borrowed here, is cleared.
+        unsafe { Message::lent(self.pointers[index]) }
     }
 
     /// Appends a message.
@@ -338,10 +338,8 @@ unsafe impl Send for OneMessage {}
 impl OneMessage {
     /// The message, valid as long as this one.
     pub(crate) fn get(&self) -> Message<'_> {
-        Message {
-            pointer: self.0,
-            messages: PhantomData,
-        }
+        // SAFETY: the message is destroyed only when `self`, borrowed here, is dropped.
+        unsafe { Message::lent(self.0) }
     }
 }
 
@@ -349,129 +347,6 @@ impl Drop for OneMessage {
     fn drop(&mut self) {
         // SAFETY: the message is owned here alone: it was taken out of its list.
         unsafe { sys::rd_kafka_message_destroy(self.0.as_ptr()) }
-    }
-}
-
-/// A message that librdkafka lends, or an error in place of one: check [`Message::error`] first.
-/// Its borrow of the list keeps it from being used after the list is cleared.
-#[derive(Clone, Copy)]
-pub(crate) struct Message<'a> {
-    pointer: NonNull<sys::rd_kafka_message_t>,
-    messages: PhantomData<&'a Messages>,
-}
-
-impl<'a> Message<'a> {
-    fn native(self) -> &'a sys::rd_kafka_message_t {
-        // SAFETY: librdkafka returned the pointer, and it is destroyed only when its `Messages`,
-        // borrowed for `'a`, are cleared.
-        unsafe { self.pointer.as_ref() }
-    }
-
-    /// The error in place of a record, such as the end of a partition.
-    pub(crate) fn error(&self) -> Option<RDKafkaErrorCode> {
-        // SAFETY: the message is valid, and C wrote an integer there.
-        error_code(unsafe {
-            ptr::addr_of!((*self.pointer.as_ptr()).err)
-                .cast::<i32>()
-                .read()
-        })
-    }
-
-    /// The client's text of the error.
-    pub(crate) fn error_text(&self) -> String {
-        // SAFETY: the message is valid. The result is null, or a C string that lives as long as the
-        // message.
-        unsafe {
-            let text = sys::rd_kafka_message_errstr(self.native());
-            match text.is_null() {
-                true => String::new(),
-                false => CStr::from_ptr(text).to_string_lossy().into_owned(),
-            }
-        }
-    }
-
-    /// A number that is equal for messages of one topic that were taken together. Compares topics
-    /// without reading their names.
-    pub(crate) fn topic_handle(&self) -> usize {
-        self.native().rkt as usize
-    }
-
-    /// The topic's name. None for an error that belongs to no topic.
-    pub(crate) fn topic(&self) -> Option<&'a str> {
-        if self.native().rkt.is_null() {
-            return None;
-        }
-        // SAFETY: the message holds a reference to its topic, whose name is a C string.
-        unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(self.native().rkt)) }
-            .to_str()
-            .ok()
-    }
-
-    /// The number of the partition.
-    pub(crate) fn partition(&self) -> i32 {
-        self.native().partition
-    }
-
-    /// The offset of the record. For an error, the offset that it is about, if it has one.
-    pub(crate) fn offset(&self) -> i64 {
-        self.native().offset
-    }
-
-    /// Milliseconds since the epoch. Negative if the record has no timestamp.
-    pub(crate) fn timestamp_ms(&self) -> i64 {
-        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
-        // SAFETY: the message is valid and `kind` outlives the call.
-        unsafe { sys::rd_kafka_message_timestamp(self.native(), &mut kind) }
-    }
-
-    /// The leader epoch under which the record was appended (KIP-320). None if the brokers do not
-    /// return it.
-    pub(crate) fn leader_epoch(&self) -> Option<i32> {
-        // SAFETY: the message is valid.
-        let epoch = unsafe { sys::rd_kafka_message_leader_epoch(self.native()) };
-        (epoch >= 0).then_some(epoch)
-    }
-
-    /// Who set the timestamp.
-    pub(crate) fn timestamp_kind(&self) -> TimestampKind {
-        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
-        // SAFETY: the message is valid and `kind` outlives the call.
-        unsafe { sys::rd_kafka_message_timestamp(self.native(), &mut kind) };
-        match kind {
-            sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE => {
-                TimestampKind::Absent
-            }
-            sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_CREATE_TIME => TimestampKind::Create,
-            sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME => {
-                TimestampKind::LogAppend
-            }
-        }
-    }
-
-    /// The key. None if the record has none, which differs from an empty key.
-    pub(crate) fn key(&self) -> Option<&'a [u8]> {
-        // SAFETY: librdkafka's key pointer and length describe one buffer that lives as long as the
-        // message.
-        unsafe { bytes(self.native().key, self.native().key_len) }
-    }
-
-    /// The value. None is a tombstone. For an error, its text.
-    pub(crate) fn value(&self) -> Option<&'a [u8]> {
-        // SAFETY: the same as for the key.
-        unsafe { bytes(self.native().payload, self.native().len) }
-    }
-
-    /// The headers, parsed by each call and owned by the caller. librdkafka allocates for each of
-    /// them. If they are dropped before those of the next message are taken, their memory is
-    /// reused, whereas the headers of a whole burst would not fit into the allocator's caches.
-    pub(crate) fn take_headers(self) -> MessageHeaders {
-        let mut list = ptr::null_mut();
-        // SAFETY: the message is valid, and only this thread has it, so it may be changed. The
-        // returned list is owned here.
-        let error =
-            unsafe { sys::rd_kafka_message_detach_headers(self.pointer.as_ptr(), &mut list) };
-        let is_there = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
-        MessageHeaders::of(is_there.then(|| NonNull::new(list)).flatten())
     }
 }
 

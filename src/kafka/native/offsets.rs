@@ -6,7 +6,7 @@
 //! a consumer notices that the log was truncated below its committed offset, for example after an
 //! unclean leader election, and continues where the logs diverge.
 
-use super::{bytes, error_code};
+use super::raw::{bytes, error_code};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;

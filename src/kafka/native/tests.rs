@@ -1,6 +1,7 @@
 //! The unsafe module against librdkafka's mock cluster. CI also runs these tests under a memory
 //! checker.
 
+use super::raw::error_code;
 use super::*;
 use crate::event::{Headers, OutgoingRecord};
 use crate::kafka::KafkaConfig;
@@ -8,6 +9,7 @@ use crate::publisher::{Publisher, PublisherSettings};
 use rdkafka::consumer::DefaultConsumerContext;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 const TOPIC: &str = "queue";

@@ -7,24 +7,24 @@
 //! can two records share a batch.
 
 use super::partitioner::OwnPartitioner;
+use super::polled_producer::SendingTopic;
 use super::reports::{Reports, SendAlone};
 use super::single_sender::{NativeProducer, SingleSender, create};
 use crate::event::OutgoingRecord;
 use crate::kafka::admin::Admin;
-use crate::kafka::native::native_headers;
+use crate::kafka::native::{ToProduce, native_headers};
 use crate::kafka::{ConfigError, KafkaConfig, is_topic_name};
 use crate::publisher::buffer::Buffer;
 use crate::publisher::buffer_limit::Reservation;
-use crate::publisher::delivery::{Delivery, PendingReceipt, Route};
+use crate::publisher::delivery::{Delivery, PendingReceipt, Topic};
 use crate::publisher::error::{PublishError, Unsent, classify};
 use crate::publisher::route::SendMode;
 use crate::publisher::{PublisherSettings, span};
 use foldhash::fast::RandomState;
 use rdkafka::ClientConfig;
-use rdkafka::producer::BaseRecord;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 use tracing::Span;
@@ -47,12 +47,17 @@ pub(in crate::publisher) struct Client {
     partitioner: OwnPartitioner,
     /// The most bytes of a batch. None if each record is a batch of its own.
     batch_bytes: Option<usize>,
-    routes: RwLock<HashMap<String, Arc<Route>, RandomState>>,
-    /// Numbers the records in the order in which they are passed to the client.
-    sequence: AtomicU64,
+    destinations: RwLock<HashMap<String, Arc<Destination>, RandomState>>,
     buffer: Arc<Buffer>,
     /// Whether records that are lost at its end are no reason for an error in the log.
     pub(in crate::publisher) may_lose_records: AtomicBool,
+}
+
+/// A topic that records were sent to. Kept as long as the publisher.
+struct Destination {
+    topic: Arc<Topic>,
+    /// For records in batches of the usual size.
+    batched: Arc<SendingTopic>,
 }
 
 impl Client {
@@ -83,18 +88,16 @@ impl Client {
             buffer: Arc::clone(&buffer),
             alone: batches.then(|| weak(&alone)),
             batch_bytes,
-            partitioner: partitioner.clone(),
         };
         Ok(Self {
+            batched: create(&config, &kafka.brokers, reports, &partitioner)?,
             partitioner,
-            batched: create(&config, &kafka.brokers, reports)?,
             smaller: Mutex::default(),
             alone,
             kafka: kafka.clone(),
             batch_bytes: batches.then_some(batch_bytes),
-            routes: RwLock::default(),
+            destinations: RwLock::default(),
             may_lose_records: AtomicBool::new(false),
-            sequence: AtomicU64::new(0),
             buffer,
         })
     }
@@ -107,42 +110,54 @@ impl Client {
         record: OutgoingRecord,
         span: Span,
     ) -> Result<PendingReceipt, PublishError> {
-        if !is_topic_name(&record.topic) {
-            // The client would accept it and wait for the brokers' answer.
-            let failure = classify(Code::InvalidTopic, 0);
-            return Err(failure.into_error(&record.topic));
-        }
+        let destination = match self.destination(&record.topic) {
+            Ok(destination) => destination,
+            Err(code) => return Err(classify(code, 0).into_error(&record.topic)),
+        };
         let bytes = size(&record);
         let reservation = self.buffer.room.enter(bytes).await;
-        let route = self.route(&record.topic);
-        if let Some(mode) = route.enter() {
-            return self.send(record, bytes, reservation, Arc::clone(&route), mode, span);
+        let topic = &destination.topic;
+        if let Some(mode) = topic.route.enter() {
+            return self.send(record, bytes, reservation, &destination, mode, span);
         }
-        let queued = route.queue().await;
+        let queued = topic.route.queue().await;
         loop {
             if let Some(mode) = queued.enter().await {
-                return self.send(record, bytes, reservation, Arc::clone(&route), mode, span);
+                return self.send(record, bytes, reservation, &destination, mode, span);
             }
-            let limit = self.limit(&record.topic).await;
+            let limit = self.limit(&topic.name).await;
             let mode = limit
                 .zip(self.batch_bytes)
                 .map(|(limit, max)| SendMode::for_limit(limit, max));
-            if route.set_batch_limit(mode) {
-                self.alone.resend(&route);
+            if topic.route.set_batch_limit(mode) {
+                self.alone.resend(topic);
             }
         }
     }
 
-    /// The route of a topic, created at its first record. Routes are kept as long as the publisher.
-    fn route(&self, topic: &str) -> Arc<Route> {
-        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(route) = routes.get(topic) {
-            return Arc::clone(route);
+    /// The destination of a topic, created at its first record.
+    fn destination(&self, topic: &str) -> Result<Arc<Destination>, Code> {
+        let destinations = self.destinations.read();
+        let destinations = destinations.unwrap_or_else(PoisonError::into_inner);
+        if let Some(destination) = destinations.get(topic) {
+            return Ok(Arc::clone(destination));
         }
-        drop(routes);
-        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
-        let route = routes.entry(topic.to_owned());
-        Arc::clone(route.or_insert_with(|| Arc::new(Route::new(self.batch_bytes.is_some()))))
+        drop(destinations);
+        if !is_topic_name(topic) {
+            // The client would accept it and wait for the brokers' answer.
+            return Err(Code::InvalidTopic);
+        }
+        let destinations = self.destinations.write();
+        let mut destinations = destinations.unwrap_or_else(PoisonError::into_inner);
+        if let Some(destination) = destinations.get(topic) {
+            return Ok(Arc::clone(destination));
+        }
+        let destination = Arc::new(Destination {
+            topic: Arc::new(Topic::new(topic, self.batch_bytes.is_some())),
+            batched: self.batched.producer.topic(topic)?,
+        });
+        destinations.insert(topic.to_owned(), Arc::clone(&destination));
+        Ok(destination)
     }
 
     /// The most bytes of a batch that a topic accepts. None if the brokers do not answer in time.
@@ -165,58 +180,65 @@ impl Client {
         record: OutgoingRecord,
         bytes: usize,
         reservation: Reservation<'_>,
-        route: Arc<Route>,
+        destination: &Destination,
         mode: SendMode,
         span: Span,
     ) -> Result<PendingReceipt, PublishError> {
-        let buffer = &self.buffer;
-        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-        let delivery = Delivery::new(
-            record.topic,
+        let (buffer, topic) = (&self.buffer, &destination.topic);
+        // Counted before the client has the record: its report may come before `produce` returns.
+        let sequence = buffer.enqueued(bytes);
+        let delivery = Arc::new(Delivery::new(
+            Arc::clone(topic),
             reservation.charge(),
             bytes,
-            Arc::clone(&route),
+            record.timestamp_ms,
             sequence,
-        );
-        let delivery = Arc::new(delivery);
-        let mut native =
-            BaseRecord::<[u8], [u8], _>::with_opaque_to(&delivery.topic, Arc::clone(&delivery));
-        native.partition = record.partition;
-        native.key = record.key.as_deref();
-        native.payload = record.value.as_deref();
-        native.timestamp = record.timestamp_ms;
-        // Counted before the client has the record: its report may come before `send` returns.
-        buffer.enqueued(bytes);
-        let sent = match native_headers(&record.headers) {
-            Ok(headers) => {
-                native.headers = (!record.headers.is_empty()).then_some(headers);
-                self.pass_to_producer(mode, native)
-            }
-            Err(code) => Err(code),
-        };
+        ));
+        let sent = native_headers(&record.headers).and_then(|headers| {
+            let to_produce = ToProduce {
+                partition: record.partition,
+                key: record.key.as_deref(),
+                value: record.value.as_deref(),
+                headers,
+                timestamp_ms: record.timestamp_ms,
+            };
+            self.produce(mode, destination, to_produce, Arc::clone(&delivery))
+        });
         let Err(code) = sent else {
             reservation.keep();
-            return Ok(PendingReceipt { delivery, span });
+            return Ok(PendingReceipt {
+                delivery,
+                topic: Some(record.topic),
+                span,
+            });
         };
         let failure = buffer.failure(code, &delivery);
-        buffer.settle_rejected(&delivery, &failure);
-        if route.leave() {
-            self.alone.resend(&route);
+        if buffer.settle_rejected(&delivery, &failure) {
+            self.alone.resend(topic);
         }
         span::end(&span, Err(&failure));
-        Err(failure.into_error(&delivery.topic))
+        Err(failure.into_error(&topic.name))
     }
 
     /// Passes a record to the producer of this mode. Does not block.
-    fn pass_to_producer(
+    fn produce(
         &self,
         mode: SendMode,
-        record: BaseRecord<'_, [u8], [u8], Arc<Delivery>>,
+        destination: &Destination,
+        record: ToProduce<'_>,
+        delivery: Arc<Delivery>,
     ) -> Result<(), Code> {
+        let name = &destination.topic.name;
         match mode {
-            SendMode::Batched => self.batched.producer.send(record),
-            SendMode::Alone => self.alone.producer()?.producer.send(record),
-            SendMode::Smaller(bytes) => self.producer_for_batches_of(bytes)?.producer.send(record),
+            SendMode::Batched => destination.batched.produce(record, delivery),
+            SendMode::Alone => {
+                let topic = self.alone.producer()?.producer.topic(name)?;
+                topic.produce(record, delivery)
+            }
+            SendMode::Smaller(bytes) => {
+                let producer = self.producer_for_batches_of(bytes)?;
+                producer.producer.topic(name)?.produce(record, delivery)
+            }
         }
     }
 
@@ -232,11 +254,9 @@ impl Client {
             buffer: Arc::clone(&self.buffer),
             alone: Some(weak(&self.alone)),
             batch_bytes: bytes,
-            partitioner: self.partitioner.clone(),
         };
-        let producer =
-            create(&config, &self.kafka.brokers, reports).map_err(|_| Code::InvalidArgument)?;
-        let producer = Arc::new(producer);
+        let producer = create(&config, &self.kafka.brokers, reports, &self.partitioner);
+        let producer = Arc::new(producer.map_err(|_| Code::InvalidArgument)?);
         smaller.insert(bytes, Arc::clone(&producer));
         Ok(producer)
     }

@@ -8,12 +8,11 @@ use super::partitioner::OwnPartitioner;
 use super::polled_producer::PolledProducer;
 use super::reports::{Reports, SendAlone};
 use crate::kafka::ConfigError;
-use crate::kafka::native::{Login, Watched};
+use crate::kafka::native::{Login, ToProduce, Watched};
 use crate::publisher::buffer::Buffer;
-use crate::publisher::delivery::{Resend, Route};
+use crate::publisher::delivery::{Resend, Topic};
 use crate::publisher::route::overtaken_failure;
 use rdkafka::ClientConfig;
-use rdkafka::producer::BaseRecord;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::sync::{Arc, OnceLock};
 
@@ -35,12 +34,11 @@ pub(in crate::publisher) struct SingleSender {
 }
 
 impl SendAlone for SingleSender {
-    fn resend(&self, route: &Arc<Route>) {
-        let refused = route.take_refused();
+    fn resend(&self, topic: &Topic) {
+        let refused = topic.route.take_refused();
         if let Some((record, _)) = refused.first() {
-            let topic = &record.delivery.topic;
             tracing::info!(
-                topic,
+                topic = topic.name,
                 records = refused.len(),
                 reason = %record.code,
                 "the brokers refused batches of records; each record is sent alone"
@@ -56,10 +54,9 @@ impl SendAlone for SingleSender {
                     Err(code) => self.buffer.failure(code, &delivery),
                 }
             };
-            self.buffer.settle(&delivery, Err(failure));
-            if route.leave() {
+            if self.buffer.settle_one(&delivery, Err(failure)) {
                 // The last one was settled: the route opens.
-                drop(route.take_refused());
+                drop(topic.route.take_refused());
             }
         }
     }
@@ -74,9 +71,9 @@ impl SingleSender {
             buffer: Arc::clone(&self.buffer),
             alone: None,
             batch_bytes: 0,
-            partitioner: self.partitioner.clone(),
         };
-        let producer = create(&self.config, &self.brokers, reports).map_err(|error| {
+        let producer = create(&self.config, &self.brokers, reports, &self.partitioner);
+        let producer = producer.map_err(|error| {
             tracing::error!(%error, "cannot create the producer for single records");
             Code::InvalidArgument
         })?;
@@ -85,24 +82,18 @@ impl SingleSender {
 
     /// Passes one record to the producer, with the partition that it had before.
     fn send(&self, record: Resend) -> Result<(), Code> {
-        let producer = self.producer()?;
-        let Resend {
-            delivery,
-            partition,
-            key,
-            value,
-            headers,
-            timestamp_ms,
-            ..
-        } = record;
-        let opaque = Arc::clone(&delivery);
-        let mut native = BaseRecord::<[u8], [u8], _>::with_opaque_to(&delivery.topic, opaque);
-        native.partition = Some(partition);
-        native.key = key.as_deref();
-        native.payload = value.as_deref();
-        native.headers = headers;
-        native.timestamp = timestamp_ms;
-        producer.producer.send(native)
+        let topic = self
+            .producer()?
+            .producer
+            .topic(&record.delivery.topic.name)?;
+        let to_produce = ToProduce {
+            partition: Some(record.partition),
+            key: record.key.as_deref(),
+            value: record.value.as_deref(),
+            headers: record.headers,
+            timestamp_ms: record.delivery.timestamp_ms,
+        };
+        topic.produce(to_produce, Arc::clone(&record.delivery))
     }
 }
 
@@ -111,8 +102,10 @@ pub(in crate::publisher) fn create(
     config: &ClientConfig,
     brokers: &str,
     reports: Reports,
+    partitioner: &OwnPartitioner,
 ) -> Result<NativeProducer, ConfigError> {
-    let producer = PolledProducer::new(config, reports).map_err(ConfigError::from_client)?;
+    let producer = PolledProducer::new(config, reports, partitioner);
+    let producer = producer.map_err(ConfigError::from_client)?;
     Ok(NativeProducer {
         _watched: Watched::new(producer.client(), brokers, None),
         _login: Login::new(producer.client(), config),

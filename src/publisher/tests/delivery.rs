@@ -2,20 +2,6 @@
 
 use super::*;
 use crate::kafka::admin::Admin;
-use crate::kafka::reader::{LogRecord, Reader, Reading, Start};
-
-/// Reads one record of a partition back.
-fn read_back(cluster: &Cluster, receipt: &Receipt) -> LogRecord {
-    let reading = Reading {
-        topics: vec![receipt.topic.clone()],
-        partitions: vec![receipt.partition],
-        start: Start::Offset(receipt.offset),
-        end: None,
-    };
-    let kafka = KafkaConfig::new(cluster.bootstrap_servers());
-    let mut reader = Reader::open(&kafka, &reading, LONG).expect("reader");
-    reader.next(LONG).expect("no error").expect("a record")
-}
 
 #[tokio::test]
 async fn a_receipt_says_where_the_record_is() {

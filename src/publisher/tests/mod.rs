@@ -1,5 +1,6 @@
 //! The publisher against librdkafka's mock cluster.
 
+mod bursts;
 mod delivery;
 mod failures;
 mod order;
@@ -7,6 +8,7 @@ mod refusals;
 
 use super::*;
 use crate::event::Headers;
+use crate::kafka::reader::{LogRecord, Reader, Reading, Start};
 use bytes::Bytes;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
@@ -52,6 +54,19 @@ fn record(topic: &str, key: &str, value: impl Into<Bytes>) -> OutgoingRecord {
         headers: Headers::new(),
         timestamp_ms: None,
     }
+}
+
+/// Reads one record of a partition back.
+fn read_back(cluster: &Cluster, receipt: &Receipt) -> LogRecord {
+    let reading = Reading {
+        topics: vec![receipt.topic.clone()],
+        partitions: vec![receipt.partition],
+        start: Start::Offset(receipt.offset),
+        end: None,
+    };
+    let kafka = KafkaConfig::new(cluster.bootstrap_servers());
+    let mut reader = Reader::open(&kafka, &reading, LONG).expect("reader");
+    reader.next(LONG).expect("no error").expect("a record")
 }
 
 /// Longer than any step takes on a busy machine.

@@ -1,9 +1,10 @@
 //! Batches that the brokers refuse as a whole.
 
 use super::*;
-use crate::publisher::delivery::{Resend, Route};
+use crate::kafka::native::MessageHeaders;
+use crate::publisher::delivery::{Delivery, Resend, Topic};
 use crate::publisher::error::Failure;
-use crate::publisher::route::SendMode;
+use crate::publisher::route::{SendMode, TopicRoute};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaErrorCode as Code, RDKafkaRespErr};
 use std::sync::Arc;
 
@@ -81,42 +82,56 @@ async fn a_record_that_is_refused_alone_too_is_too_large() {
     next.expect("published");
 }
 
-fn refused(route: &Arc<Route>, key: Option<&str>, sequence: u64) -> Resend {
-    let topic = "topic".to_owned();
+#[tokio::test]
+async fn a_record_that_is_sent_again_is_the_same() {
+    let cluster = cluster();
+    let topic = topic(&cluster, 3);
+    let publisher = publisher(&cluster, &[]);
+    let too_large = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[too_large]);
+    let mut sent = record(&topic, "k", "v");
+    sent.timestamp_ms = Some(1_700_000_000_123);
+    sent.headers.push("twice", Some(b"1"));
+    sent.headers.push("twice", None);
+    let receipt = publisher.publish_record(sent.clone()).await;
+    let read = read_back(&cluster, &receipt.expect("published alone"));
+    assert_eq!(read.key.as_deref(), sent.key.as_deref());
+    assert_eq!(read.value.as_deref(), sent.value.as_deref());
+    assert_eq!(read.timestamp_ms, sent.timestamp_ms);
+    assert!(read.headers == sent.headers, "{:?}", read.headers);
+}
+
+fn refused(topic: &Arc<Topic>, key: Option<&str>, sequence: u64) -> Resend {
+    let delivery = Delivery::new(Arc::clone(topic), 1, 1, None, sequence);
     Resend {
-        delivery: Arc::new(super::super::delivery::Delivery::new(
-            topic,
-            1,
-            1,
-            Arc::clone(route),
-            sequence,
-        )),
+        delivery: Arc::new(delivery),
         partition: 0,
         key: key.map(|key| Bytes::copy_from_slice(key.as_bytes())),
         value: None,
-        headers: None,
-        timestamp_ms: None,
+        headers: MessageHeaders::NONE,
         code: Code::MessageSizeTooLarge,
     }
 }
 
 #[test]
 fn a_record_whose_key_was_overtaken_is_not_sent_again() {
-    let route = Arc::new(Route::new(false));
+    let topic = Arc::new(Topic::new("topic", false));
+    let route = &topic.route;
     for _ in 0..6 {
         assert_eq!(route.enter(), Some(SendMode::Batched));
     }
-    let is_last = |route: &Route| route.leave();
+    let is_last = |records| route.leave(records);
     for (key, sequence) in [(Some("b"), 2), (Some("a"), 1), (None, 0)] {
-        route.refuse(refused(&route, key, sequence), true);
-        assert!(!is_last(&route));
+        route.refuse(refused(&topic, key, sequence), true);
+        assert!(route.is_closed());
+        assert!(!is_last(1));
     }
     assert_eq!(route.enter(), None, "nothing is handed over meanwhile");
     for (key, sequence) in [(Some("a"), 3), (Some("b"), 1), (None, 9)] {
         route.record_written(0, key.map(str::as_bytes), sequence);
     }
     assert!(route.take_refused().is_empty(), "some are in flight");
-    assert!(!is_last(&route) && !is_last(&route) && is_last(&route));
+    assert!(!is_last(1) && is_last(2));
     let judged = route.take_refused();
     let judged: Vec<(u64, bool)> = judged
         .iter()
@@ -127,14 +142,14 @@ fn a_record_whose_key_was_overtaken_is_not_sent_again() {
         super::super::route::overtaken_failure(),
         Failure::Refused(_)
     ));
-    assert!(!is_last(&route) && !is_last(&route) && is_last(&route));
+    assert!(!is_last(2) && is_last(1));
     assert!(route.take_refused().is_empty());
     assert_eq!(route.enter(), Some(SendMode::Batched), "it is open again");
 }
 
 #[tokio::test]
 async fn several_records_wait_for_what_the_topic_takes() {
-    let route = Route::new(true);
+    let route: TopicRoute<Resend> = TopicRoute::new(true);
     assert_eq!(route.enter(), Some(SendMode::Batched), "the first is alone");
     assert_eq!(route.enter(), None);
     let queued = route.queue().await;
@@ -143,7 +158,7 @@ async fn several_records_wait_for_what_the_topic_takes() {
     assert!(route.take_refused().is_empty());
     let entered = tokio::time::timeout(Duration::from_millis(20), queued.enter()).await;
     assert!(entered.is_err(), "the first is in flight on another client");
-    assert!(route.leave());
+    assert!(route.leave(1));
     assert!(route.take_refused().is_empty());
     assert_eq!(queued.enter().await, Some(SendMode::Smaller(16_384)));
     drop(queued);
