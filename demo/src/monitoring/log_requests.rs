@@ -99,11 +99,18 @@ mod tests {
         let [a0, a1, b, c] = places.clone();
         check(
             &[],
-            &[&[a0.clone(), a1.clone()], &[b.clone()], &[c.clone()]],
+            &[
+                &[a0.clone(), a1.clone()],
+                std::slice::from_ref(&b),
+                std::slice::from_ref(&c),
+            ],
         );
         check(
             &["a", "c"],
-            &[&[a0.clone(), a1.clone(), c.clone()], &[b.clone()]],
+            &[
+                &[a0.clone(), a1.clone(), c.clone()],
+                std::slice::from_ref(&b),
+            ],
         );
         check(&["a", "b", "c"], &[&[a0, a1, b, c]]);
     }
