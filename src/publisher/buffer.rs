@@ -136,8 +136,8 @@ impl Buffer {
         }
     }
 
-    /// Settles and releases one record that the client had accepted, and that it has freed. Returns
-    /// the same as [`Buffer::settle`].
+    /// Settles and releases one record that the client had accepted, and that it has freed or is
+    /// about to free. Returns the same as [`Buffer::settle`].
     pub(super) fn settle_one(&self, delivery: &Arc<Delivery>, outcome: Outcome) -> bool {
         let mut burst = Burst {
             settled: vec![(Arc::clone(delivery), outcome)],
@@ -187,6 +187,10 @@ impl Buffer {
         let fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
         match (failure, fatal.as_ref()) {
             (Failure::Unknown(_) | Failure::Fatal(_), Some(fatal)) => Failure::Fatal(fatal.clone()),
+            // The client gives up what it has not sent, and the publisher has not ended.
+            (Failure::Refused(_), Some(fatal)) if code == Code::PurgeQueue => {
+                Failure::Refused(format!("the producer failed before it was sent: {fatal}"))
+            }
             (Failure::Unknown(reason), None) => Failure::Unknown(self.with_connection(reason)),
             (known, _) => known,
         }

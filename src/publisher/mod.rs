@@ -67,8 +67,9 @@ use tracing::{Instrument, Span};
 /// Its methods may be called from any task. They block no thread. Create one publisher for a
 /// process and clone it: events of one key keep their order within one publisher only.
 ///
-/// Dropping the last clone waits up to half a second for the client to end. Flush first: records
-/// that are still in the buffer are lost, and the loss is logged.
+/// Dropping the last clone waits up to half a second for the reports of the records that it gives
+/// up; the client ends in the background. Flush first: records that are still in the buffer are
+/// lost, and the loss is logged.
 ///
 /// ```no_run
 /// use evenkeel::event::{Event, EventType};

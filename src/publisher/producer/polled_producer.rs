@@ -14,15 +14,15 @@ use rdkafka::client::Client;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long one poll takes. Reports are served as they arrive, within a poll. The thread ends up to
-/// this time after its producer was dropped.
+/// this time after the last user of its client.
 const POLL: Duration = Duration::from_millis(500);
-/// How long a drop waits for the reports of what it purges.
+/// How long a drop waits for the reports of what it purges, and for how long the thread then serves
+/// a client that reports nothing.
 const PURGE_WITHIN: Duration = Duration::from_millis(500);
 /// The same for one poll: another thread may serve the last report meanwhile.
 const PURGE_POLL: Duration = Duration::from_millis(10);
@@ -33,11 +33,13 @@ type ReportingClient = ProducerClient<Reports, Delivery>;
 pub(super) type SendingTopic = ProducerTopic<Reports, Delivery>;
 
 /// A producer whose reports are served until it is dropped. What was not sent then is reported as
-/// purged.
+/// purged: by the drop, and after half a second by the thread.
+///
+/// The thread uses the client last, and ends it. That may take seconds, for example while the
+/// client looks up the name of a host, and a caller that drops a publisher must not wait for it.
 pub(in crate::publisher) struct PolledProducer {
     topics: Mutex<HashMap<String, Arc<SendingTopic>, RandomState>>,
     client: Arc<ReportingClient>,
-    is_dropped: Arc<AtomicBool>,
 }
 
 impl PolledProducer {
@@ -49,23 +51,15 @@ impl PolledProducer {
     ) -> KafkaResult<Self> {
         let client = ProducerClient::new(config, reports, partitioner.get().cloned())?;
         let client = Arc::new(client);
-        let is_dropped = Arc::new(AtomicBool::new(false));
-        let (polled, ends) = (Arc::clone(&client), Arc::clone(&is_dropped));
-        let poll = move || {
-            while !ends.load(Ordering::Acquire) {
-                serve(&polled, POLL);
-            }
-            serve_rest(&polled);
-        };
+        let served = Arc::clone(&client);
         let thread = thread::Builder::new().name("evenkeel-reports".to_owned());
-        let spawned = thread.spawn(poll);
+        let spawned = thread.spawn(move || serve_until_unused(&served));
         spawned.map_err(|error| {
             KafkaError::ClientCreation(format!("no thread for the delivery reports: {error}"))
         })?;
         Ok(Self {
             topics: Mutex::default(),
             client,
-            is_dropped,
         })
     }
 
@@ -85,36 +79,78 @@ impl PolledProducer {
     }
 }
 
-/// Serves one event, after waiting for it.
-fn serve(client: &ReportingClient, timeout: Duration) {
-    let Some(mut reports) = client.poll(timeout) else {
-        return;
-    };
-    let context = client.client().context();
-    let released = context.settle(&mut reports);
-    // The client frees the records. Whoever waits for them comes afterwards.
-    drop(reports);
-    context.buffer.release(released);
-}
-
-/// Serves the reports of a producer that is dropped.
-fn serve_rest(client: &ReportingClient) {
-    let until = Instant::now() + PURGE_WITHIN;
+/// Serves a client until only the calling thread uses it, and then the reports of what is left.
+fn serve_until_unused(client: &Arc<ReportingClient>) {
+    while Arc::strong_count(client) > 1 {
+        serve(client, POLL);
+    }
+    // The drop has not waited for the client's threads.
+    if let Err(error) = client.purge_and_wait() {
+        tracing::debug!(%error, "the records of a dropped producer cannot be purged");
+    }
+    let mut reported_at = Instant::now();
     while client.unserved() > 0 {
-        if Instant::now() >= until {
+        if serve(client, PURGE_POLL) {
+            reported_at = Instant::now();
+        } else if reported_at.elapsed() >= PURGE_WITHIN {
             tracing::debug!("some records of a dropped producer were not reported");
             return;
         }
-        serve(client, PURGE_POLL);
     }
+}
+
+/// Serves one event, after waiting for it. Returns whether it had reports.
+fn serve(client: &ReportingClient, timeout: Duration) -> bool {
+    let Some(mut reports) = client.poll(timeout) else {
+        return false;
+    };
+    let context = client.client().context();
+    let released = context.settle(&mut reports);
+    // The client frees the records before their room is returned, and tasks are woken.
+    drop(reports);
+    context.buffer.release(released);
+    true
 }
 
 impl Drop for PolledProducer {
     fn drop(&mut self) {
-        self.is_dropped.store(true, Ordering::Release);
         if let Err(error) = self.client.purge() {
             tracing::debug!(%error, "the records of a dropped producer cannot be purged");
         }
-        serve_rest(&self.client);
+        let until = Instant::now() + PURGE_WITHIN;
+        while self.client.unserved() > 0 && Instant::now() < until {
+            serve(&self.client, PURGE_POLL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publisher::buffer::Buffer;
+
+    #[test]
+    fn a_client_ends_after_its_last_user() {
+        let mut config = ClientConfig::new();
+        // Nothing listens on port 1.
+        config.set("bootstrap.servers", "127.0.0.1:1");
+        let reports = Reports {
+            buffer: Arc::new(Buffer::new(1, 1)),
+            alone: None,
+            batch_bytes: 0,
+        };
+        let producer = PolledProducer::new(&config, reports, &OwnPartitioner::default());
+        let producer = producer.expect("the settings are valid");
+        let topic = producer.topic("topic").expect("a topic");
+        let client = Arc::downgrade(&producer.client);
+        drop(producer);
+        thread::sleep(2 * POLL);
+        assert_eq!(client.strong_count(), 2, "the topic, and the thread");
+        drop(topic);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while client.strong_count() > 0 {
+            assert!(Instant::now() < deadline, "the thread does not end");
+            thread::sleep(PURGE_POLL);
+        }
     }
 }

@@ -87,8 +87,8 @@ impl Reports {
         let mut collected: Option<Collected> = None;
         let mut left = reports.len();
         while let Some((message, delivery)) = reports.next_report() {
-            // The client reports batches, so all of them are of one topic.
-            if let Some(full) = collected.take_if(|burst| !burst.has_room(&delivery.topic)) {
+            // The client reports each batch by itself, so that its records have one topic.
+            if let Some(full) = collected.take_if(|present| !present.has_room(&delivery.topic)) {
                 self.finish(full, &mut released);
             }
             let collected = collected.get_or_insert_with(|| Collected::new(&delivery.topic, left));

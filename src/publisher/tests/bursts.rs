@@ -6,6 +6,8 @@ use crate::publisher::delivery::{Delivery, Topic};
 use crate::publisher::error::Failure;
 use crate::publisher::route::SendMode;
 use futures_util::FutureExt;
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode as Code;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -134,4 +136,20 @@ fn a_record_that_the_client_refuses_leaves_the_accounting() {
     let must_take = bench.buffer.settle_rejected(&receipt.delivery, &failure);
     assert!(!must_take);
     assert_eq!(bench.buffer.pending(), 0);
+}
+
+#[test]
+fn records_of_a_producer_that_failed_permanently_name_the_cause() {
+    let bench = Bench::new(1, false);
+    let receipt = bench.enqueue();
+    let error = KafkaError::Global(Code::Fatal);
+    bench.buffer.client_error(&error, "the cause");
+    let failure = |code| bench.buffer.failure(code, &receipt.delivery);
+    for code in [Code::Fatal, Code::MessageTimedOut] {
+        assert_eq!(failure(code), Failure::Fatal("the cause".to_owned()));
+    }
+    let Failure::Refused(reason) = failure(Code::PurgeQueue) else {
+        panic!("it was not sent");
+    };
+    assert!(reason.contains("the cause"), "{reason}");
 }

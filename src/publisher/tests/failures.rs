@@ -2,7 +2,9 @@
 
 use super::super::error::{Failure, classify};
 use super::*;
+use futures_util::FutureExt;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaErrorCode as Code, RDKafkaRespErr};
+use std::task::{Context, Wake, Waker};
 
 #[tokio::test]
 async fn a_missing_acknowledgement_is_unknown_and_names_the_broker() {
@@ -166,6 +168,40 @@ async fn receipts_of_a_publisher_that_ended_resolve_to_an_error() {
     drop(publisher);
     let error = receipt.await.expect_err("never sent");
     assert!(matches!(error, PublishError::Refused { .. }), "{error:?}");
+}
+
+/// A task that keeps the thread that wakes it busy for a while.
+struct SlowTask;
+
+impl Wake for SlowTask {
+    fn wake(self: Arc<Self>) {
+        std::thread::sleep(Duration::from_millis(40));
+    }
+}
+
+#[tokio::test]
+async fn all_receipts_of_a_publisher_that_ended_resolve_however_slow_its_reports_are() {
+    // Nothing listens on port 1.
+    let kafka = KafkaConfig::new("127.0.0.1:1");
+    let publisher = Publisher::new(&kafka, PublisherSettings::new("/test"));
+    let publisher = publisher.expect("the settings of the publisher are valid");
+    let waker = Waker::from(Arc::new(SlowTask));
+    let mut pending = Vec::new();
+    // Each topic has a report of its own. Together they take longer than the drop.
+    for number in 0..50 {
+        let record = record(&format!("topic-{number}"), "k", "v");
+        let receipt = publisher.enqueue_record(record).await;
+        let mut receipt = receipt.expect("the buffer takes the record");
+        let polled = receipt.poll_unpin(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        pending.push(receipt);
+    }
+    drop(publisher);
+    for receipt in pending {
+        let outcome = tokio::time::timeout(LONG, receipt).await;
+        let error = outcome.expect("it resolves").expect_err("never sent");
+        assert!(matches!(error, PublishError::Refused { .. }), "{error:?}");
+    }
 }
 
 #[test]

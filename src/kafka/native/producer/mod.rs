@@ -36,6 +36,9 @@ const EVENTS: c_int = sys::RD_KAFKA_EVENT_DR
 const ANY_PARTITION: i32 = -1;
 
 /// A producer client. What a record carries is an `Arc<T>`.
+///
+/// Its end frees the records that it still has without a report, and what they carry is never
+/// freed: purge it, and take the reports, before it is dropped.
 pub(crate) struct ProducerClient<C: ClientContext, T> {
     queue: NonNull<sys::rd_kafka_queue_t>,
     // Fields drop in order: the client, which calls the partitioner until its end, comes first.
@@ -143,11 +146,22 @@ impl<C: ClientContext, T> ProducerClient<C, T> {
         None
     }
 
-    /// Gives up all records that are not delivered: their reports follow. Blocks for a moment.
+    /// Gives up all records that are not delivered: their reports follow. Does not block: each of
+    /// the client's threads gives up its records when it is not busy.
     pub(crate) fn purge(&self) -> Result<(), RDKafkaErrorCode> {
+        self.purge_with(sys::RD_KAFKA_PURGE_F_NON_BLOCKING)
+    }
+
+    /// As [`Self::purge`], and waits until all reports are queued. Blocks as long as one of the
+    /// client's threads is busy, for example with the lookup of a host's name.
+    pub(crate) fn purge_and_wait(&self) -> Result<(), RDKafkaErrorCode> {
+        self.purge_with(0)
+    }
+
+    fn purge_with(&self, flags: c_int) -> Result<(), RDKafkaErrorCode> {
         let all = sys::RD_KAFKA_PURGE_F_QUEUE | sys::RD_KAFKA_PURGE_F_INFLIGHT;
         // SAFETY: the client is alive.
-        match unsafe { sys::rd_kafka_purge(self.client.native_ptr(), all) } {
+        match unsafe { sys::rd_kafka_purge(self.client.native_ptr(), all | flags) } {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
             error => Err(error.into()),
         }
@@ -364,12 +378,17 @@ impl Event<'_> {
         unsafe { CStr::from_ptr(sys::rd_kafka_event_stats(self.pointer.as_ptr())).to_bytes() }
     }
 
-    /// An error of the client, with its reason.
+    /// An error of the client, with its reason. If the client can no longer be used, the code is
+    /// [`RDKafkaErrorCode::Fatal`]: the event has the cause in its place.
     fn error(&self) -> (RDKafkaErrorCode, Cow<'_, str>) {
-        // SAFETY: the event is alive. The reason is a C string that lives as long as it.
+        // SAFETY: the event is alive and has an error. The reason is a C string that lives as long
+        // as it.
         unsafe {
             let event = self.pointer.as_ptr();
-            let code = error_code(rd_kafka_event_error(event)).unwrap_or(RDKafkaErrorCode::Fail);
+            let code = match sys::rd_kafka_event_error_is_fatal(event) {
+                0 => error_code(rd_kafka_event_error(event)).unwrap_or(RDKafkaErrorCode::Fail),
+                _ => RDKafkaErrorCode::Fatal,
+            };
             (code, text(sys::rd_kafka_event_error_string(event)))
         }
     }

@@ -62,11 +62,19 @@ impl Partitioner for ByLength {
 type Producer = Arc<ProducerClient<Reached, usize>>;
 
 fn producer(brokers: &str, partitioner: Option<ByLength>) -> Producer {
+    producer_with(&config(brokers), partitioner)
+}
+
+fn config(brokers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers);
     config.set("statistics.interval.ms", "50");
     config.set_log_level(RDKafkaLogLevel::Info);
-    let client = ProducerClient::new(&config, Reached::default(), partitioner);
+    config
+}
+
+fn producer_with(config: &ClientConfig, partitioner: Option<ByLength>) -> Producer {
+    let client = ProducerClient::new(config, Reached::default(), partitioner);
     Arc::new(client.expect("the settings are valid"))
 }
 
@@ -175,7 +183,7 @@ fn purged_records_are_reported_and_reports_that_nobody_takes_are_freed() {
 
     let accepted = topic.produce(to_produce("k"), Arc::clone(&carried[4]));
     accepted.expect("accepted");
-    producer.purge().expect("purged");
+    producer.purge_and_wait().expect("purged");
     let deadline = Instant::now() + LONG;
     while returned(&carried) < 5 {
         assert!(Instant::now() < deadline, "the report does not come");
@@ -227,6 +235,35 @@ fn log_lines_errors_and_statistics_reach_the_context() {
         )
     };
     assert!(errors.iter().all(is_of_connection), "{errors:?}");
+}
+
+#[test]
+fn a_permanent_failure_reaches_the_context_as_one() {
+    let mut config = config("127.0.0.1:1");
+    // No other producer fails permanently.
+    config.set("enable.idempotence", "true");
+    let producer = producer_with(&config, None);
+    let topic = producer.topic(TOPIC).expect("a topic");
+    let cause = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+    // SAFETY: the client is alive, and the reason is copied.
+    let failed = unsafe {
+        let client = producer.client().native_ptr();
+        sys::rd_kafka_test_fatal_error(client, cause, c"a test".as_ptr())
+    };
+    assert_eq!(failed, RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR);
+    let refused = topic.produce(to_produce("k"), Arc::new(0));
+    assert_eq!(refused, Err(RDKafkaErrorCode::Fatal));
+    let has_failed = || {
+        let errors = producer.client().context().errors.lock();
+        let errors = errors.expect("no panic");
+        let codes: Vec<_> = errors.iter().map(KafkaError::rdkafka_error_code).collect();
+        codes.contains(&Some(RDKafkaErrorCode::Fatal))
+    };
+    let deadline = Instant::now() + LONG;
+    while !has_failed() {
+        assert!(Instant::now() < deadline, "the error does not come");
+        assert!(producer.poll(SHORT).is_none(), "nothing was produced");
+    }
 }
 
 #[test]
