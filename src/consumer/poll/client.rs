@@ -53,6 +53,9 @@ pub(super) struct MemberClient {
     shared: Arc<Shared>,
     /// Whether the member keeps its place in the group after its end.
     is_static: bool,
+    /// Whether the brokers have refused this member, so that no request to join is answered by an
+    /// id.
+    is_refused: bool,
     requests: mpsc::Sender<CommitRequest>,
     committing: Option<std::thread::JoinHandle<()>>,
     // The fields are dropped in this order, the client last.
@@ -109,12 +112,21 @@ impl MemberClient {
             _login: login,
             shared: Arc::clone(shared),
             is_static: config.get("group.instance.id").is_some(),
+            is_refused: false,
             requests,
             committing: Some(committing),
             queue,
             gates,
             consumer,
         })
+    }
+
+    /// Notes why the run failed, if it did.
+    pub(super) fn note_failure(&mut self, failure: Option<&ConsumerError>) {
+        let refused = |error: &ConsumerError| {
+            matches!(error, ConsumerError::Kafka(KafkaError::Refused { .. }))
+        };
+        self.is_refused = failure.is_some_and(refused);
     }
 
     /// Leaves the group where the close of the client would not: see the module's description.
@@ -127,8 +139,10 @@ impl MemberClient {
             return;
         }
         let deadline = self.shared.end.begin().whole;
-        let answered = deadline.min(Instant::now() + JOIN_ANSWER_WITHIN);
-        self.poll_until(answered, || self.is_known_to_group());
+        if !self.is_refused {
+            let answered = deadline.min(Instant::now() + JOIN_ANSWER_WITHIN);
+            self.poll_until(answered, || self.is_known_to_group());
+        }
         self.consumer.unsubscribe();
         self.poll_until(deadline, || !self.is_leave_postponed());
     }

@@ -165,7 +165,9 @@ pub(crate) fn run(
         }
     };
     let result = thread.subscribe_and_poll();
-    let clean = thread.shut_down(result.as_ref().err(), retry_threads);
+    let failure = result.as_ref().err();
+    thread.client.note_failure(failure);
+    let clean = thread.shut_down(failure, retry_threads);
     let _ = report_end.send(result.map(|stopped| RunEnd { stopped, clean }));
     shared.end.begin();
     drop(thread);
