@@ -88,16 +88,49 @@ fn class_of_code(error: &(dyn DatabaseError + 'static)) -> Option<Class> {
 /// How often it is checked whether the file is in its place.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Notices that an open file is not the one at its path any more: it was deleted, moved or
+/// Notices that an open SQLite file is not the one at its path any more: it was deleted, moved or
 /// replaced, or its WAL was. SQLite goes on with the open file, and all that is written to it is
 /// lost at the end of the process. A file that was overwritten in its place is not noticed.
-pub(crate) struct FileWatch {
+///
+/// A [`SqliteInbox`](crate::inbox::SqliteInbox) has one. This one is for programs that write to the
+/// file of an outbox on a connection of their own: call [`reconnected`](Self::reconnected) for each
+/// new connection, and [`is_in_place`](Self::is_in_place) in each transaction. If it is not in its
+/// place, roll back: what would be committed would not last.
+///
+/// # Examples
+/// ```no_run
+/// use evenkeel::outbox::SqliteFileWatch;
+/// use evenkeel::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let path = Path::new("shop.db");
+/// let watch = Arc::new(SqliteFileWatch::new(path));
+/// let connected = Arc::clone(&watch);
+/// let pool = SqlitePoolOptions::new()
+///     .max_connections(1)
+///     .after_connect(move |_, _| {
+///         connected.reconnected();
+///         Box::pin(async { Ok(()) })
+///     })
+///     .connect_lazy_with(SqliteConnectOptions::new().filename(path));
+/// let transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+/// if !watch.is_in_place() {
+///     return Err("shop.db was deleted, moved or replaced".into());
+/// }
+/// # drop(transaction);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct SqliteFileWatch {
     path: PathBuf,
     seen: Mutex<Seen>,
 }
 
 /// The files of the open connections, as far as they are known.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Seen {
     file: Option<FileId>,
     wal: Option<(PathBuf, FileId)>,
@@ -108,9 +141,10 @@ struct Seen {
 /// Device and inode.
 type FileId = (u64, u64);
 
-impl FileWatch {
-    /// Watches the file at this path, which need not exist yet.
-    pub(crate) fn new(path: &Path) -> Self {
+impl SqliteFileWatch {
+    /// Watches the file at this path, which need not exist yet. Reads nothing.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
         Self {
             // The process may change its directory.
             path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
@@ -119,16 +153,17 @@ impl FileWatch {
     }
 
     /// A new connection was opened: the last one may have deleted the WAL at its end.
-    pub(crate) fn reconnected(&self) {
+    pub fn reconnected(&self) {
         let mut seen = self.seen();
         seen.wal = None;
         seen.checked = None;
     }
 
     /// Whether the file is still in its place. Called in a transaction: both files exist then. The
-    /// first call of a connection decides which files they are. Asks the system once a second,
+    /// first call of a connection decides which files they are. Reads their metadata once a second,
     /// while the answer is yes.
-    pub(crate) fn is_in_place(&self) -> bool {
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
         let mut seen = self.seen();
         let now = Instant::now();
         if seen.checked.is_some_and(|at| now - at < CHECK_INTERVAL) {

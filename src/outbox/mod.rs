@@ -53,7 +53,7 @@ pub use postgres::{PostgresOutbox, PostgresOutboxSettings};
 pub use relay::{Relay, RelayReport, RelaySettings};
 pub use settings::OutboxSettings;
 #[cfg(feature = "sqlite")]
-pub use sqlite::SqliteOutbox;
+pub use sqlite::{SqliteFileWatch, SqliteOutbox};
 pub use status::{HeldKey, OpenTransaction, OutboxStatus, RelayShare};
 pub use version::OutboxVersions;
 

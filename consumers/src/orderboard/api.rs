@@ -10,7 +10,8 @@
 //! | … `?wait=2`, `If-None-Match: "2"` | as soon as it has more than 2 facts, 304 after 2 seconds |
 //!
 //! The tag is the number of the order's facts: facts are only added, so a larger number is a newer
-//! state, whichever instance answers.
+//! state, whichever instance answers. Of several tags in `If-None-Match` the newest counts, and `*`
+//! is the state at the time of the request. A 304 repeats the tag that the caller knows.
 
 use super::cache::Cache;
 use super::queries::{self, Order};
@@ -99,9 +100,9 @@ async fn order(
     Query(Wait { wait }): Query<Wait>,
     headers: HeaderMap,
 ) -> Response {
-    let known = known_version(&headers);
     let wait = Duration::try_from_secs_f64(wait.unwrap_or(0.0)).unwrap_or(WAIT_MAX);
     let deadline = Instant::now() + wait.min(WAIT_MAX);
+    let mut known = None;
     loop {
         let order = match queries.order(&order_id).await {
             Ok(order) => order,
@@ -111,37 +112,49 @@ async fn order(
             }
         };
         let version = order.as_ref().map(|order| order.facts.len());
+        let known = *known.get_or_insert_with(|| known_version(&headers, version));
         if version > known {
             return order.map_or(StatusCode::NOT_FOUND.into_response(), answer);
         }
         if Instant::now() >= deadline {
-            let status = match order {
-                Some(_) => StatusCode::NOT_MODIFIED,
-                None => StatusCode::NOT_FOUND,
+            return match known.filter(|_| order.is_some()) {
+                Some(known) => tagged(StatusCode::NOT_MODIFIED.into_response(), known),
+                None => StatusCode::NOT_FOUND.into_response(),
             };
-            return status.into_response();
         }
         sleep_until(deadline.min(Instant::now() + READ_INTERVAL)).await;
     }
 }
 
 fn answer(order: Order) -> Response {
-    let tag = format!("\"{}\"", order.facts.len());
-    let mut response = Json(order).into_response();
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
+    let version = order.facts.len();
+    tagged(Json(order).into_response(), version)
+}
+
+fn tagged(mut response: Response, version: usize) -> Response {
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{version}\"")) {
         response.headers_mut().insert(header::ETAG, tag);
     }
     response
 }
 
-/// The version in `If-None-Match`, if it is one of ours.
-fn known_version(headers: &HeaderMap) -> Option<usize> {
-    let tag = headers.get(header::IF_NONE_MATCH)?.to_str().ok()?;
-    tag.trim()
-        .trim_start_matches("W/")
-        .trim_matches('"')
-        .parse()
-        .ok()
+/// The newest version in `If-None-Match`, if there is one of ours. `*` is the `current` one.
+fn known_version(headers: &HeaderMap, current: Option<usize>) -> Option<usize> {
+    let values = headers.get_all(header::IF_NONE_MATCH).iter();
+    let values = values.filter_map(|value| value.to_str().ok());
+    let tags = values.flat_map(|value| value.split(',')).map(str::trim);
+    let versions = tags.filter_map(|tag| match tag {
+        "*" => current,
+        tag => version_in(tag),
+    });
+    versions.max()
+}
+
+/// The version in an entity tag. Its quotes may be missing: shells remove them.
+fn version_in(tag: &str) -> Option<usize> {
+    let tag = tag.strip_prefix("W/").unwrap_or(tag);
+    let quoted = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+    quoted.unwrap_or(tag).parse().ok()
 }
 
 #[cfg(test)]
@@ -152,7 +165,7 @@ mod tests {
     use crate::testing::effect;
     use axum::body::Body;
     use axum::http::Request;
-    use shop_schemas::OrderCancelled;
+    use shop_schemas::{OrderCancelled, PaymentDeclined};
     use sqlx::ConnectOptions;
     use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
     use tower::ServiceExt;
@@ -168,14 +181,18 @@ mod tests {
         store
     }
 
+    async fn add(store: &mut SqliteConnection, event: &impl Telling) {
+        let fact = event.new_fact(effect("e-1"), jiff::Timestamp::now());
+        let learnt = learn(store, &[fact]).await;
+        learnt.expect("a fact is stored");
+    }
+
     async fn cancel(store: &mut SqliteConnection, order_id: &str) {
         let event = OrderCancelled {
             order_id: order_id.to_owned(),
             reason: "changed my mind".to_owned(),
         };
-        let fact = event.new_fact(effect("e-1"), jiff::Timestamp::now());
-        let learnt = learn(store, &[fact]).await;
-        learnt.expect("a fact is stored");
+        add(store, &event).await;
     }
 
     async fn ask(router: &Router, path: &str, tag: Option<&str>) -> Response {
@@ -203,6 +220,59 @@ mod tests {
         assert_eq!(same.status(), StatusCode::NOT_MODIFIED);
         let newer = ask(&router, "/orders/o-1", Some("\"0\"")).await;
         assert_eq!(newer.status(), StatusCode::OK);
+    }
+
+    #[test]
+    fn the_newest_known_version_counts() {
+        for (tags, expected) in [
+            (&["\"2\""][..], Some(2)),
+            (&[], None),
+            (&["W/\"2\""], Some(2)),
+            (&["2"], Some(2)),
+            (&["\"1\", \"3\",W/\"2\""], Some(3)),
+            (&["\"1\"", "\"3\""], Some(3)),
+            (&["*"], Some(7)),
+            (&["\"of another\", \"2\""], Some(2)),
+            (&["\"a,3\""], None),
+            (&[""], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for &value in tags {
+                let value = HeaderValue::from_static(value);
+                headers.append(header::IF_NONE_MATCH, value);
+            }
+            assert_eq!(known_version(&headers, Some(7)), expected, "{tags:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_waiting_query_is_answered_when_the_order_is_newer_than_known() {
+        let directory = tempfile::tempdir().expect("a temporary folder");
+        let path = directory.path().join("orderboard.db");
+        let mut store = store(&path).await;
+        let router = router(OrderQueries::new(path, None));
+        for (order_id, tags) in [("o-1", "\"0\", \"1\""), ("o-2", "*")] {
+            cancel(&mut store, order_id).await;
+            let path = format!("/orders/{order_id}");
+            let same = ask(&router, &format!("{path}?wait=0.1"), Some(tags)).await;
+            assert_eq!(same.status(), StatusCode::NOT_MODIFIED, "{tags}");
+            assert_eq!(same.headers()[header::ETAG], "\"1\"", "{tags}");
+            let path = format!("{path}?wait=20");
+            let waiting = ask(&router, &path, Some(tags));
+            let declined = PaymentDeclined {
+                order_id: order_id.to_owned(),
+                amount_cents: 100,
+                reason: "no money".to_owned(),
+            };
+            let grows = async {
+                // The request has read the order by then.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                add(&mut store, &declined).await;
+            };
+            let (answered, ()) = tokio::join!(waiting, grows);
+            assert_eq!(answered.status(), StatusCode::OK, "{tags}");
+            assert_eq!(answered.headers()[header::ETAG], "\"2\"", "{tags}");
+        }
     }
 
     #[tokio::test]

@@ -190,7 +190,7 @@ impl Client {
         let request = self
             .authorized(request)
             .header("content-type", "application/json")
-            .header("idempotency-key", format!("\"{key}\""))
+            .header("idempotency-key", quoted(key))
             .body(body.to_vec());
         Ok(match request.send().await {
             Ok(response) => {
@@ -220,6 +220,11 @@ impl Client {
             None => request,
         }
     }
+}
+
+/// The text as a string of a structured field (RFC 9651, 4.1.6).
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', r"\\").replace('"', r#"\""#))
 }
 
 /// A client that follows no redirects: a post that is sent elsewhere may be accepted there, too.
@@ -265,6 +270,18 @@ pub(super) fn retry_after(value: Option<&HeaderValue>) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_text_can_be_a_key() {
+        for (text, expected) in [
+            ("8e03978e", r#""8e03978e""#),
+            ("a b", r#""a b""#),
+            (r#"a"b\c"#, r#""a\"b\\c""#),
+            (r#"\""#, r#""\\\"""#),
+        ] {
+            assert_eq!(quoted(text), expected, "{text}");
+        }
+    }
 
     #[test]
     fn retry_after_is_whole_seconds_and_never_zero() {

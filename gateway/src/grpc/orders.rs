@@ -89,7 +89,7 @@ impl proto::orders_server::Orders for OrdersService {
         let wait = (!wait.is_zero()).then_some(wait);
         let order = match self.reader.order(&message.order_id, wait, known).await? {
             OrderAnswer::Found(order) => Some(order_message(order)),
-            OrderAnswer::Unchanged => None,
+            OrderAnswer::Unchanged { .. } => None,
             OrderAnswer::Unknown => {
                 let detail = "no event about this order was handled yet; if it was just placed, \
                               ask again with wait_ms";

@@ -59,7 +59,10 @@ pub enum OrderAnswer {
     /// The order.
     Found(OrderView),
     /// The order has no newer version than the one that the caller knows.
-    Unchanged,
+    Unchanged {
+        /// That version, as in [`OrderView::version`].
+        version: String,
+    },
     /// No event about such an order was handled yet.
     Unknown,
 }
@@ -112,7 +115,8 @@ impl OrderReader {
     }
 
     /// Reads an order. With `wait`, the answer comes as soon as the order exists, or has a newer
-    /// version than `known_version`, at the latest after that time. An instance that does not
+    /// version than `known_version`, at the latest after that time. `known_version` may be a list
+    /// of versions, or `*`: the one that there is now. An instance that does not
     /// answer within 2 s more is left for the next one; the whole takes at most the wait and 4 s.
     ///
     /// # Errors
@@ -210,17 +214,17 @@ impl OrderReader {
             request = request.header(IF_NONE_MATCH, version);
         }
         let response = request.send().await?;
-        match response.status() {
-            StatusCode::NOT_FOUND => return Ok(OrderAnswer::Unknown),
-            StatusCode::NOT_MODIFIED => return Ok(OrderAnswer::Unchanged),
-            _ => {}
-        }
-        let response = response.error_for_status()?;
         let version = response
             .headers()
             .get(ETAG)
             .and_then(|tag| tag.to_str().ok());
         let version = version.unwrap_or_default().to_owned();
+        match response.status() {
+            StatusCode::NOT_FOUND => return Ok(OrderAnswer::Unknown),
+            StatusCode::NOT_MODIFIED => return Ok(OrderAnswer::Unchanged { version }),
+            _ => {}
+        }
+        let response = response.error_for_status()?;
         let mut order: OrderView = response.json().await?;
         order.version = version;
         Ok(OrderAnswer::Found(order))

@@ -101,9 +101,8 @@ async fn read(
     if let (Some(wait), Some(left)) = (&mut wait, context.time_left()) {
         *wait = (*wait).min(left.saturating_sub(ANSWER_MARGIN));
     }
-    let known = headers.get(header::IF_NONE_MATCH);
-    let known = known.and_then(|known| known.to_str().ok());
-    let reading = orders.reader.order(&order_id, wait, known);
+    let known = known_tags(&headers);
+    let reading = orders.reader.order(&order_id, wait, known.as_deref());
     let answer = match context.deadline {
         Some(deadline) => {
             let answer = timeout_at(deadline, reading).await;
@@ -116,14 +115,12 @@ async fn read(
     };
     let mut response = match answer {
         OrderAnswer::Found(order) => {
-            let tag = HeaderValue::from_str(&order.version).ok();
-            let mut response = Json(order).into_response();
-            if let Some(tag) = tag {
-                response.headers_mut().insert(header::ETAG, tag);
-            }
-            response
+            let tag = order.version.clone();
+            tagged(Json(order).into_response(), &tag)
         }
-        OrderAnswer::Unchanged => unchanged(known),
+        OrderAnswer::Unchanged { version } => {
+            tagged(StatusCode::NOT_MODIFIED.into_response(), &version)
+        }
         OrderAnswer::Unknown => {
             let detail = "no event about this order was handled yet; if it was just placed, ask \
                           again with ?wait=2s";
@@ -139,11 +136,17 @@ async fn read(
     Ok(response)
 }
 
-/// The answer to a caller that has the newest version, with its tag: some clients forget a tag that
-/// the answer does not repeat (RFC 9110, 15.4.5). The read model's tags are strong.
-fn unchanged(known: Option<&str>) -> Response {
-    let mut response = StatusCode::NOT_MODIFIED.into_response();
-    let tag = known.map(|tag| tag.trim().trim_start_matches("W/"));
+/// All tags in `If-None-Match`, which may be divided into several headers.
+fn known_tags(headers: &HeaderMap) -> Option<String> {
+    let values = headers.get_all(header::IF_NONE_MATCH).iter();
+    let tags: Vec<&str> = values.filter_map(|tags| tags.to_str().ok()).collect();
+    (!tags.is_empty()).then(|| tags.join(", "))
+}
+
+/// Adds the tag of the order's version, to a 304 too: some clients forget a tag that the answer
+/// does not repeat (RFC 9110, 15.4.5).
+fn tagged(mut response: Response, tag: &str) -> Response {
+    let tag = Some(tag).filter(|tag| !tag.is_empty());
     if let Some(Ok(tag)) = tag.map(HeaderValue::from_str) {
         response.headers_mut().insert(header::ETAG, tag);
     }

@@ -19,7 +19,7 @@ use crate::inbox::shared::purge_watermark::PurgeWatermark;
 use crate::inbox::shared::sent_replies::Sent;
 use crate::inbox::{InboxError, InboxKey};
 use crate::outbox::{self, SqliteOutbox};
-use crate::sqlite::{FileWatch, for_writing, is_busy};
+use crate::sqlite::{SqliteFileWatch, for_writing, is_busy};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, SqlitePool};
 use std::any::Any;
@@ -58,7 +58,7 @@ pub(super) struct Store {
     /// The hooks of the writer's connection.
     commit_guard: CommitGuard,
     /// Whether the writer's file is still the one at the path.
-    file_watch: Arc<FileWatch>,
+    file_watch: Arc<SqliteFileWatch>,
     /// Whether another process held the write lock for longer than the limit when it was last
     /// needed.
     pub(super) is_locked: AtomicBool,
@@ -85,7 +85,7 @@ impl Store {
             });
         let commit_guard = CommitGuard::default();
         let watching = commit_guard.clone();
-        let file_watch = Arc::new(FileWatch::new(path));
+        let file_watch = Arc::new(SqliteFileWatch::new(path));
         let connected = Arc::clone(&file_watch);
         let writer = SqlitePoolOptions::new()
             .max_connections(1)

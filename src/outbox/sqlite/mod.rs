@@ -13,6 +13,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+pub use crate::sqlite::SqliteFileWatch;
 pub(crate) use append::append;
 pub(crate) use tables::prepare;
 
@@ -37,7 +38,7 @@ const CONNECTIONS_MAX: u32 = 2;
 ///
 /// It writes through the caller's connection and needs none of its own for that. In SQLite a
 /// writing transaction locks the whole file, so keep it short: relays and other writers wait for
-/// it.
+/// it. A [`SqliteFileWatch`] notices on that connection that the file was deleted or replaced.
 ///
 /// The caller's connection decides whether an event survives a power failure (`synchronous`). The
 /// outbox's own connections do not wait for the disk: a power failure may take back their last

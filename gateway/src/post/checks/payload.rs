@@ -123,11 +123,15 @@ fn write_canonical(value: &Value, into: &mut Vec<u8>) {
 }
 
 /// Writes a whole number as an integer, however it was written: `2`, `2.0` and `2e0` are equal.
+/// Other doubles have the form of the standard library: that of JSON libraries changes (`1e30` has
+/// become `1e+30`).
 fn write_number(number: &Number, into: &mut Vec<u8>) {
-    let double = number.as_f64().filter(|_| number.is_f64());
-    match double.filter(|double| double.fract() == 0.0 && double.abs() < INTEGERS_END) {
-        Some(whole) => write_json(&(whole as i128), into),
+    match number.as_f64().filter(|_| number.is_f64()) {
         None => write_json(number, into),
+        Some(double) if double.fract() == 0.0 && double.abs() < INTEGERS_END => {
+            write_json(&(double as i128), into);
+        }
+        Some(double) => into.extend_from_slice(format!("{double:e}").as_bytes()),
     }
 }
 
@@ -255,9 +259,10 @@ mod tests {
     #[test]
     fn canonical_json_never_changes() {
         let mut text = Vec::new();
-        let data = unique_json::parse(r#"{"b":[1.50,-2,"x\n"],"a":{"é":true}}"#).expect("JSON");
+        let data = r#"{"b":[1.50,-2,2.0,1e30,"x\n"],"a":{"é":true}}"#;
+        let data = unique_json::parse(data).expect("JSON");
         write_canonical(&data, &mut text);
         let text = String::from_utf8(text).expect("JSON is UTF-8");
-        assert_eq!(text, r#"{"a":{"é":true},"b":[1.5,-2,"x\n"]}"#);
+        assert_eq!(text, r#"{"a":{"é":true},"b":[1.5e0,-2,2,1e30,"x\n"]}"#);
     }
 }

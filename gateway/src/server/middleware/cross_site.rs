@@ -15,14 +15,13 @@ use std::sync::Arc;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// What a site that is allowed may send, beside extension attributes.
+/// What a site that is allowed may send, beside attributes of an event.
 const ALLOWED_HEADERS: &str = "authorization, content-type, idempotency-key, if-none-match, \
-                               last-event-id, \
-                               traceparent, tracestate, x-request-timeout, ce-id, ce-source, \
-                               ce-specversion, ce-type, ce-subject, ce-time, ce-dataschema";
-/// The prefix of a header with an attribute, and the most extension attributes of an event.
+                               last-event-id, traceparent, tracestate, x-request-timeout";
+/// The prefix of a header with an attribute.
 const ATTRIBUTE_PREFIX: &str = "ce-";
-const EXTENSIONS_MAX: usize = 16;
+/// The most attributes of an event: 8 of the specification, and 16 extensions.
+const ATTRIBUTES_MAX: usize = 24;
 const ALLOWED_METHODS: &str = "GET, POST";
 /// What a site that is allowed may read beside the body.
 const EXPOSED_HEADERS: &str = "etag, idempotency-replayed, location, read-model-lag, \
@@ -59,25 +58,20 @@ where
         let detail = "this gateway has no authentication; it answers for localhost only";
         return Problem::new(ProblemKind::Forbidden, detail).into_response();
     }
-    let origin = request.headers().get(header::ORIGIN).cloned();
-    let allowed = origin.filter(|origin| {
-        let mut known = settings.allowed_origins.iter();
-        known.any(|known| known.as_bytes() == origin.as_bytes())
-    });
+    let allowed = allowed_origin(&settings.allowed_origins, request.headers());
     let is_preflight = request.method() == Method::OPTIONS
         && request
             .headers()
             .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let asked_headers = match is_preflight {
-        true => allowed_headers(request.headers()),
-        false => String::new(),
-    };
+    let is_foreign = changes_state(&request) && is_cross_site(host.as_ref(), request.headers());
+    // It may be a part of the connection's read buffer.
+    drop(host);
     let mut response = if allowed.is_some() {
         match is_preflight {
-            true => preflight(&asked_headers),
+            true => preflight(&allowed_headers(request.headers())),
             false => next(request).await,
         }
-    } else if is_preflight || changes_state(&request) && is_cross_site(&host, request.headers()) {
+    } else if is_preflight || is_foreign {
         let detail = "requests from pages of this site are not allowed; see allowed_origins";
         Problem::new(ProblemKind::Forbidden, detail).into_response()
     } else {
@@ -95,6 +89,14 @@ where
     response
 }
 
+/// The origin of the request, if its pages may use the gateway. A copy: the request's headers are a
+/// part of the connection's read buffer.
+fn allowed_origin(known: &[String], headers: &HeaderMap) -> Option<HeaderValue> {
+    let origin = headers.get(header::ORIGIN)?.as_bytes();
+    let known = known.iter().find(|known| known.as_bytes() == origin)?;
+    HeaderValue::from_str(known).ok()
+}
+
 fn preflight(allowed_headers: &str) -> Response {
     let headers = [
         (header::ACCESS_CONTROL_ALLOW_METHODS, ALLOWED_METHODS),
@@ -105,18 +107,18 @@ fn preflight(allowed_headers: &str) -> Response {
 }
 
 /// The headers that a preflight allows: [`ALLOWED_HEADERS`], and those that it asks for and that
-/// can be extension attributes. The gateway does not know their names before.
+/// can be attributes. The gateway does not know the names of extensions before.
 fn allowed_headers(preflight: &HeaderMap) -> String {
     let asked = preflight.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS);
     let asked = asked.iter().filter_map(|names| names.to_str().ok());
     let names = asked.flat_map(|names| names.split(',')).map(str::trim);
-    let is_extension = |name: &&str| {
+    let is_attribute = |name: &&str| {
         let name = name.strip_prefix(ATTRIBUTE_PREFIX);
         let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         name.is_some_and(|name| (1..=20).contains(&name.len()) && name.bytes().all(is_name))
     };
     let mut allowed = ALLOWED_HEADERS.to_owned();
-    for name in names.filter(is_extension).take(EXTENSIONS_MAX) {
+    for name in names.filter(is_attribute).take(ATTRIBUTES_MAX) {
         allowed.push_str(", ");
         allowed.push_str(name);
     }
@@ -133,7 +135,7 @@ fn changes_state(request: &Request) -> bool {
 }
 
 /// Whether a browser sends the request for a page of another site.
-fn is_cross_site(host: &Option<Authority>, headers: &HeaderMap) -> bool {
+fn is_cross_site(host: Option<&Authority>, headers: &HeaderMap) -> bool {
     if let Some(site) = headers.get(SEC_FETCH_SITE) {
         return !matches!(site.as_bytes(), b"same-origin" | b"none");
     }
@@ -145,7 +147,7 @@ fn is_cross_site(host: &Option<Authority>, headers: &HeaderMap) -> bool {
         let (_, authority) = origin.split_once("://")?;
         authority.parse::<Authority>().ok()
     });
-    origin.is_none() || origin != *host
+    origin.is_none() || origin.as_ref() != host
 }
 
 /// The authority that the client named: `:authority` of HTTP/2, or `Host`.
@@ -180,7 +182,7 @@ fn is_local(host: &Authority) -> bool {
 mod tests {
     use super::*;
     use axum::Router;
-    use axum::body::Body;
+    use axum::body::{Body, Bytes};
     use axum::middleware::{Next, from_fn};
     use axum::routing::any;
     use tower::ServiceExt;
@@ -246,10 +248,13 @@ mod tests {
         .await;
         assert_eq!(allowed.status(), 204);
         assert_eq!(allowed.headers()["access-control-allow-origin"], SHOP);
-        let asked_headers = (
-            "access-control-request-headers",
-            "ce-id,ce-tenant, ce-X,ce-a_b,x-other",
+        let extensions: Vec<String> = (1..=15).map(|number| format!("ce-x{number}")).collect();
+        let asked_names = format!(
+            "ce-id,ce-source,ce-specversion,ce-subject,ce-time,ce-type,ce-tenant, ce-X,ce-a_b,\
+             x-other,{}",
+            extensions.join(",")
         );
+        let asked_headers = ("access-control-request-headers", asked_names.as_str());
         let headers = [
             asked,
             asked_headers,
@@ -261,7 +266,10 @@ mod tests {
         let names: Vec<&str> = names.to_str().expect("names").split(", ").collect();
         for (name, is_allowed) in [
             ("authorization", true),
+            ("ce-id", true),
             ("ce-tenant", true),
+            // The last of 16 extensions.
+            ("ce-x15", true),
             ("ce-X", false),
             ("ce-a_b", false),
             ("x-other", false),
@@ -276,6 +284,37 @@ mod tests {
         .await;
         assert_eq!(other.status(), 403);
         assert!(!other.headers().contains_key("access-control-allow-origin"));
+    }
+
+    /// The buffer from which the head of a request was read: its values are parts of it.
+    struct HeadBuffer(Arc<str>);
+
+    impl AsRef<[u8]> for HeadBuffer {
+        fn as_ref(&self) -> &[u8] {
+            self.0.as_bytes()
+        }
+    }
+
+    #[tokio::test]
+    async fn the_origin_is_not_kept_while_a_request_is_handled() {
+        let text: Arc<str> = SHOP.into();
+        let buffer = Bytes::from_owner(HeadBuffer(Arc::clone(&text)));
+        let origin = HeaderValue::from_maybe_shared(buffer).expect("a header value");
+        let request = axum::http::Request::post("/")
+            .header(header::HOST, "gateway:8080")
+            .header(header::ORIGIN, origin)
+            .body(Body::empty());
+        let settings = CrossSite {
+            allowed_origins: Arc::from([SHOP.to_owned()]),
+            local_only: false,
+        };
+        let handle = async |request: Request| {
+            drop(request);
+            assert_eq!(Arc::strong_count(&text), 1, "the head is kept");
+            StatusCode::OK.into_response()
+        };
+        let answer = check_site(settings, request.expect("a request"), handle).await;
+        assert_eq!(answer.headers()["access-control-allow-origin"], SHOP);
     }
 
     #[tokio::test]

@@ -13,7 +13,12 @@ use std::sync::Arc;
 /// The events whose places are kept.
 const PLACES_MAX: usize = 100_000;
 
-/// The places of the last [`PLACES_MAX`] events.
+/// The sources of an id that are found: each new place is compared with those of its id, and many
+/// callers may count their events from 1 on.
+const SOURCES_MAX: usize = 100;
+
+/// The places of the last [`PLACES_MAX`] events; of an id, those of the last [`SOURCES_MAX`]
+/// sources.
 ///
 /// Each has a number, by which it is found in the list.
 #[derive(Debug, Default)]
@@ -65,23 +70,26 @@ impl Places {
         }
     }
 
-    /// Removes an older place of the same id and source from the chain that begins here. So a chain
-    /// has at most one of each source.
+    /// Removes an older place of the same id and source from the chain that begins here, or else
+    /// what is beyond the bound. So a chain has at most one of each source, and [`SOURCES_MAX`] in
+    /// all.
     fn unlink_repeated(&mut self, number: u64) {
         let mut newer = number;
-        while let (Some(added), Some(older)) = (self.get(number), self.older(newer)) {
+        for _ in 1..SOURCES_MAX {
+            let (Some(added), Some(older)) = (self.get(number), self.older(newer)) else {
+                return;
+            };
             let is_repeated = self
                 .get(older)
                 .is_some_and(|place| place.source == added.source && place.id == added.id);
             if is_repeated {
                 let next = self.older(older);
-                if let Some(place) = self.get_mut(newer) {
-                    place.older = next;
-                }
+                self.set_older(newer, next);
                 return;
             }
             newer = older;
         }
+        self.set_older(newer, None);
     }
 
     fn forget_oldest(&mut self) {
@@ -98,7 +106,8 @@ impl Places {
         }
     }
 
-    /// The places of events with this id, newest first; with a source, only that one.
+    /// The places of events with this id, newest first, those of the last [`SOURCES_MAX`] sources;
+    /// with a source, only that one.
     pub(super) fn find(&self, id: &str, source: Option<&str>) -> Vec<EventPlace> {
         let newest = self.newest.get(&self.hasher.hash_one(id)).copied();
         std::iter::successors(newest, |number| self.older(*number))
@@ -119,9 +128,11 @@ impl Places {
         self.in_order.get(self.index(number)?)
     }
 
-    fn get_mut(&mut self, number: u64) -> Option<&mut Place> {
-        let index = self.index(number)?;
-        self.in_order.get_mut(index)
+    fn set_older(&mut self, number: u64, older: Option<u64>) {
+        let index = self.index(number);
+        if let Some(place) = index.and_then(|index| self.in_order.get_mut(index)) {
+            place.older = older;
+        }
     }
 
     fn index(&self, number: u64) -> Option<usize> {
@@ -218,5 +229,21 @@ mod tests {
         assert_eq!(place.key.as_deref(), Some(&b"key"[..]));
         assert_eq!(place.position, Some((1, 4)));
         assert!(!place.in_outbox);
+    }
+
+    #[test]
+    fn an_id_of_many_sources_has_the_places_of_the_last_ones() {
+        let mut places = Places::default();
+        for source in 0..=SOURCES_MAX {
+            add(&mut places, &source.to_string(), 7, 0);
+        }
+        add(&mut places, "50", 7, 1);
+        let sources = places.find("7", None);
+        let sources: Vec<_> = sources.into_iter().map(|place| place.source).collect();
+        assert_eq!(sources.len(), SOURCES_MAX);
+        assert_eq!((&*sources[0], &*sources[1]), ("50", "100"));
+        assert_eq!(found(&places, "7", Some("50")), [1]);
+        assert_eq!(found(&places, "7", Some("1")), [0]);
+        assert_eq!(found(&places, "7", Some("0")), [0i64; 0]);
     }
 }

@@ -33,7 +33,8 @@ const ROOM_LIMIT: Duration = Duration::from_secs(2);
 /// [`AcceptError::Unknown`]: the caller repeats the request with the same ids. If one of them can
 /// never be published, it is [`AcceptError::Rejected`], whose text names that event and how many
 /// others were published. Memory is bounded by the buffer of the publisher, and by the places of
-/// the last 100,000 events, about 250 bytes each. Other gateways do not know these places.
+/// the last 100,000 events, about 250 bytes each; of an id, those of the last 100 sources are
+/// found. Other gateways do not know these places.
 ///
 /// A producer that fails permanently accepts nothing more: see [`AcceptStore::failed`].
 ///

@@ -13,7 +13,7 @@ use super::super::writer::{Failure, FailureKind, GroupStore, write_groups};
 use super::statements;
 use super::write_lock::{REST, WriteRun};
 use evenkeel::inbox::BoxFuture;
-use evenkeel::outbox::{OutboxError, SqliteOutbox};
+use evenkeel::outbox::{OutboxError, SqliteFileWatch, SqliteOutbox};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, Sqlite, SqlitePool, Transaction};
 use std::path::Path;
@@ -35,6 +35,11 @@ const LOCK_RETRY: Duration = Duration::from_millis(2);
 /// How long the write lock of another process is waited for.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Why a file is not written to any more.
+const NOT_IN_PLACE: &str = "the file or FILE-wal was deleted, moved or replaced while it was open, \
+                            and what is written to it would be lost; put it back, or start the \
+                            gateway again with the file that it is to have";
+
 /// How long a reader waits for a locked file, which happens only while it is recovered.
 const READ_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -43,6 +48,10 @@ const READERS_MAX: u32 = 4;
 
 /// Accepts events into a SQLite file: events, `Idempotency-Key`s and answers are committed in one
 /// transaction with the outbox, and survive a power failure (`synchronous=FULL`).
+///
+/// If the file (or its WAL) is deleted, moved or replaced while it is open, requests and look-ups
+/// fail with [`AcceptError::Unavailable`] within a second: what was written to it would be lost at
+/// the end of the process. Its relay still publishes what is in it.
 ///
 /// Requests that wait are written together, up to 256 of them or 4 MiB, so that they share one wait
 /// for the disk. A relay publishes the events: see [`SqliteStore::outbox`]. Memory is bounded by
@@ -167,6 +176,7 @@ impl AcceptStore for SqliteStore {
     ) -> BoxFuture<'a, Result<Vec<EventPlace>, AcceptError>> {
         Box::pin(async move {
             let found = async {
+                self.file.check_place()?;
                 let mut reader = self.file.readers.acquire().await?;
                 statements::find(&mut reader, id, source).await
             };
@@ -198,6 +208,8 @@ struct SqliteFile {
     /// Connections that refuse to write. They see the last commit.
     readers: SqlitePool,
     outbox: SqliteOutbox,
+    /// Whether the writer's file is still the one at the path.
+    watch: Arc<SqliteFileWatch>,
     run: Mutex<WriteRun>,
 }
 
@@ -208,11 +220,17 @@ impl SqliteFile {
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full);
+        let watch = Arc::new(SqliteFileWatch::new(path));
+        let connected = Arc::clone(&watch);
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
+            .after_connect(move |_, _| {
+                connected.reconnected();
+                Box::pin(async { Ok(()) })
+            })
             // A commit for which the disk has no room is rolled back by SQLite itself, and the
             // driver's count of open transactions is wrong then: such a connection is replaced.
             .before_acquire(|connection, _| {
@@ -235,6 +253,7 @@ impl SqliteFile {
             writer,
             readers,
             outbox,
+            watch,
             run: Mutex::default(),
         };
         let failed = StoreError::during("create its tables");
@@ -246,7 +265,8 @@ impl SqliteFile {
         Ok(file)
     }
 
-    /// Begins a transaction that has the write lock. Waits for it for up to [`LOCK_TIMEOUT`].
+    /// Begins a transaction that has the write lock, on the file that is at the path. Waits for the
+    /// lock for up to [`LOCK_TIMEOUT`].
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
         let deadline = Instant::now() + LOCK_TIMEOUT;
         loop {
@@ -254,9 +274,23 @@ impl SqliteFile {
                 Err(error) if is_busy(&error) && Instant::now() < deadline => {
                     sleep(LOCK_RETRY).await;
                 }
-                begun => return begun,
+                Ok(transaction) => {
+                    // Dropped, it is rolled back.
+                    self.check_place()?;
+                    return Ok(transaction);
+                }
+                failed => return failed,
             }
         }
+    }
+
+    /// Fails if the open file is not the one at its path any more.
+    fn check_place(&self) -> Result<(), sqlx::Error> {
+        if self.watch.is_in_place() {
+            return Ok(());
+        }
+        let lost = std::io::Error::new(std::io::ErrorKind::NotFound, NOT_IN_PLACE);
+        Err(sqlx::Error::Io(lost))
     }
 
     /// Rests if this process has held the lock for long.

@@ -271,6 +271,45 @@ async fn a_transaction_that_sqlite_ended_does_not_end_the_writer() {
     assert!(accepted.is_ok(), "{accepted:?}");
 }
 
+/// SQLite would go on with a file that is gone at the end of the process.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_is_not_in_its_place_accepts_nothing() {
+    let folder = folder();
+    let subject = InFile::open(folder.path()).await;
+    let accept = || {
+        let event = event("k", &new_id(), "1");
+        subject.store.accept(request(vec![event]))
+    };
+    let wal = folder.path().join("gateway.db-wal");
+    let elsewhere = folder.path().join("moved");
+    for moved in [subject.path.clone(), wal] {
+        assert!(accept().await.is_ok(), "it is in its place");
+        std::fs::rename(&moved, &elsewhere).expect("moved");
+        let refused = async || match accept().await {
+            Err(AcceptError::Unavailable { source, .. }) => Some(source.to_string()),
+            Err(other) => panic!("{other:?}"),
+            Ok(_) => None,
+        };
+        let reason = eventually("it is noticed", WITHIN, refused).await;
+        assert!(reason.contains("moved or replaced"), "{reason}");
+        // By this look-up the gateway knows whether it is ready.
+        let found = subject.store.find("", None).await;
+        assert!(
+            matches!(found, Err(AcceptError::Unavailable { .. })),
+            "{found:?}"
+        );
+        std::fs::write(&moved, "another file").expect("written");
+        let refused = accept().await;
+        assert!(
+            matches!(refused, Err(AcceptError::Unavailable { .. })),
+            "{refused:?}"
+        );
+        std::fs::rename(&elsewhere, &moved).expect("moved back");
+    }
+    assert!(accept().await.is_ok(), "it is back");
+}
+
 #[tokio::test]
 async fn an_event_leaves_the_outbox_with_its_row() {
     let folder = folder();
