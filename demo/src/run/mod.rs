@@ -112,8 +112,7 @@ async fn phases(args: &Args) -> anyhow::Result<Report> {
     display.end();
 
     let audited = final_audit::audit_all(&cluster, &shop, from, since_ms, &streams).await?;
-    faults.extend(audited.faults);
-    faults.extend(requests.faults());
+    faults.extend(audited.faults.into_iter().chain(requests.faults()));
     let mut remarks = audited.remarks;
     remarks.extend(requests.remarks());
     remarks.extend(files.kept());
