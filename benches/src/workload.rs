@@ -45,7 +45,7 @@ pub(crate) enum Workload {
     GatewayOutage,
     /// Stream events to 1, 100 and 5,000 clients.
     GatewayStreams,
-    /// One effect and one published event an event, beside hand-written code and other frameworks;
+    /// One effect and one published event for each event, beside hand-written code and others;
     /// needs Maven and a JDK.
     Peers,
     /// Place orders in the whole shop: rate, processor time an effect, time until dispatch.

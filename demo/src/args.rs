@@ -3,7 +3,6 @@
 use clap::{Parser, ValueEnum};
 use evenkeel::testing::KafkaKind;
 use evenkeel_program::duration::parse_duration_or_seconds;
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -67,16 +66,8 @@ pub(crate) struct Args {
 impl Args {
     /// Parses the command line. Ends the process with an error message if it is invalid.
     pub(crate) fn read() -> Self {
-        Self::parse_from(without_separator(std::env::args_os()))
+        Self::parse()
     }
-}
-
-/// The alias `cargo demo` ends in `--`, so that flags may follow directly. A second `--` before
-/// them, as for `cargo run`, is ignored.
-fn without_separator(args: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
-    args.enumerate()
-        .filter(|(index, arg)| *index != 1 || arg != "--")
-        .map(|(_, arg)| arg)
 }
 
 /// Which Kafka to start.
@@ -122,17 +113,5 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Args::command().debug_assert();
-    }
-
-    #[test]
-    fn flags_follow_with_or_without_a_separator() {
-        for line in [
-            &["demo", "--for", "30s"][..],
-            &["demo", "--", "--for", "30s"],
-        ] {
-            let args = without_separator(line.iter().map(OsString::from));
-            let args = Args::try_parse_from(args).expect("a usable command line");
-            assert_eq!(args.load, Duration::from_secs(30), "{line:?}");
-        }
     }
 }

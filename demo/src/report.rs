@@ -72,8 +72,8 @@ pub(crate) struct Report {
     /// Maximum age of the oldest number on display during the load, in milliseconds: a lag, or a
     /// count of effects.
     pub(crate) sample_age_max_ms: u64,
-    /// Maximum number of partitions that had no number yet during the load, counted in every group
-    /// that reads them. They have no age.
+    /// Maximum number of partitions whose lag was not known yet during the load, counted in every
+    /// group that reads them. They have no age.
     pub(crate) partitions_unknown_max: u64,
     /// Seed of orders and chaos.
     pub(crate) seed: u64,
@@ -213,7 +213,7 @@ impl Report {
             self.sample_age_max_ms,
         );
         row(
-            "partitions without a number".to_owned(),
+            "partitions not read yet, maximum".to_owned(),
             self.partitions_unknown_max,
         );
         let lag = self.lag_max_seconds;
@@ -386,7 +386,7 @@ mod tests {
         };
         assert_eq!(value("maximum lag, in seconds of work"), Some("1.2"));
         assert_eq!(value("oldest numbers on display, in ms"), Some("1,357"));
-        assert_eq!(value("partitions without a number"), Some("3"));
+        assert_eq!(value("partitions not read yet"), Some("3"));
         let mut short = entries();
         short.measured.lag_max_s = None;
         let text = Report::new(short).human();

@@ -50,10 +50,11 @@ pub(crate) fn unbalanced(
                 "{article}: {available} available, but the moves are {booked:?}"
             ));
         }
-        let said = announced.map(|announced| announced.get(article).copied().unwrap_or_default());
-        if let Some(said) = said.filter(|said| *said != booked) {
+        let on_topics =
+            announced.map(|announced| announced.get(article).copied().unwrap_or_default());
+        if let Some(moved) = on_topics.filter(|moved| *moved != booked) {
             found.push(format!(
-                "{article}: the moves are {booked:?}, but by the topics {said:?}"
+                "{article}: the moves are {booked:?}, but by the topics {moved:?}"
             ));
         }
     }

@@ -29,7 +29,7 @@ const LANE_REQUESTS_MAX: usize = 4;
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// Refusals, and requests without an answer, that are named.
 const NAMED_MAX: usize = 5;
-/// The source in journal lines of events that were not accepted: only an answer tells it.
+/// The source in journal lines of events that were not accepted: only an answer has it.
 const NO_SOURCE: &str = "unknown";
 
 /// How the requests ended.

@@ -123,7 +123,7 @@ impl Reader {
         })
     }
 
-    /// Reads until `end`, and then to the offsets that it tells.
+    /// Reads until `end`, and then to its offsets.
     async fn run(mut self, mut end: oneshot::Receiver<Offsets>) -> StreamOutcome {
         loop {
             let pause = Duration::from_millis(self.random.random_range(CUT_AFTER_MS));

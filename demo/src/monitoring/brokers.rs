@@ -1,8 +1,8 @@
 //! Requests for the groups' positions, by long-lived clients. Each is one request to each broker
 //! for all of its partitions.
 //!
-//! They are plain clients that join no group and commit nothing. One asks for topics and their
-//! offsets, and one for each group asks for its commits, so that no group waits for another. The
+//! They are plain clients that join no group and commit nothing. One requests topics and their
+//! offsets, and one for each group requests its commits, so that no group waits for another. The
 //! end of a run depends on these numbers, so they do not come from the library under audit.
 //!
 //! A request for the offsets of several partitions is as slow as the slowest of them: the client
@@ -133,7 +133,7 @@ impl Brokers {
 }
 
 /// The reason for a failed request. `None` for one that had no answer in time: it is only late, as
-/// the age of its numbers tells, and it is sent again.
+/// the age of its numbers shows, and it is sent again.
 pub(super) fn fault(error: &anyhow::Error) -> Option<String> {
     let client = error.downcast_ref::<KafkaError>();
     let is_late = matches!(

@@ -29,6 +29,8 @@ pub(super) struct Latest {
     started: Instant,
     /// The partitions that the groups read. None of them leaves in a run.
     pub(super) partitions: Arc<BTreeSet<Place>>,
+    /// When they were listed last.
+    listed_at: Instant,
     pub(super) logs: Readings<LogBounds>,
     /// Committed offsets, by service.
     pub(super) committed: BTreeMap<&'static str, Readings<Option<i64>>>,
@@ -43,6 +45,7 @@ impl Latest {
         Self {
             started,
             partitions: Arc::default(),
+            listed_at: started,
             logs: Readings::new(),
             committed: BTreeMap::new(),
             stores: BTreeMap::new(),
@@ -58,10 +61,10 @@ impl Latest {
         };
     }
 
-    /// Whether every listed partition has answered, the last time without a fault.
-    pub(super) fn is_sound(&self) -> bool {
-        let mut services = SERVICES.iter().map(|(service, _)| self.progress(service).0);
-        self.faults.is_empty() && services.all(|progress| progress.unknown == 0)
+    /// Adds the partitions of a list that was requested at this time.
+    pub(super) fn add_partitions(&mut self, at: Instant, listed: BTreeSet<Place>) {
+        Arc::make_mut(&mut self.partitions).extend(listed);
+        self.listed_at = at;
     }
 
     /// Merges the parts at the end of a round. Without rates, which are those of many rounds.
@@ -92,6 +95,7 @@ impl Latest {
             rates: Rates::default(),
             read_at,
             gateway_read_at: self.store_read_at(GATEWAY),
+            listed_at: self.listed_at,
             // `None` is less than any time.
             positions_at: positions.into_iter().min().flatten(),
             faults: faults
@@ -155,9 +159,11 @@ pub(crate) struct Round {
     /// The time of the oldest number of every service: of its lag, or of its effects. If none of
     /// its partitions has ever answered, or its store has not, the start of the sampler.
     pub(crate) read_at: BTreeMap<&'static str, Instant>,
-    /// The time at which the gateways' store was read. It tells whether events are unpublished, and
+    /// The time at which the gateways' store was read. It shows whether events are unpublished, and
     /// has no number for the display.
     pub(crate) gateway_read_at: Instant,
+    /// The time at which the partitions were listed. Those that were created later are missing.
+    pub(crate) listed_at: Instant,
     /// The time of the oldest position of a group. `None` until every group has one.
     pub(crate) positions_at: Option<Instant>,
     /// Why parts have no fresh numbers. A part that is only late is none of them.
@@ -176,9 +182,10 @@ impl Round {
         self.positions_at.is_some() && self.sample.unknown() == 0
     }
 
-    /// Whether everything is known, and was read after this time.
+    /// Whether everything is known, and was read after this time: all partitions that existed then.
     pub(crate) fn is_read_after(&self, time: Instant) -> bool {
-        self.is_known() && self.oldest().min(self.gateway_read_at) >= time
+        let oldest = self.oldest().min(self.gateway_read_at);
+        self.is_known() && oldest.min(self.listed_at) >= time
     }
 }
 
@@ -220,7 +227,7 @@ mod tests {
     /// the other groups none.
     fn latest(at: Instant) -> Latest {
         let mut latest = Latest::new(at);
-        latest.partitions = Arc::new(places().into());
+        latest.add_partitions(at, places().into());
         latest.logs = logs(at, [10, 3]);
         for (service, _) in SERVICES {
             let committed = match *service {
@@ -320,7 +327,23 @@ mod tests {
         assert_eq!(round.sample.unknown(), 1);
         assert_eq!(round.oldest(), now);
         assert!(!round.is_known() && !round.is_read_after(before));
-        assert!(!latest.is_sound());
+    }
+
+    #[test]
+    fn a_list_of_partitions_is_as_old_as_its_request() {
+        let before = Instant::now();
+        let now = before + Duration::from_secs(1);
+        let mut latest = latest(now);
+        latest.listed_at = before;
+        let round = latest.merge(now);
+        assert!(round.is_read_after(before) && !round.is_read_after(now));
+        latest.add_partitions(now, places().into());
+        assert!(latest.merge(now).is_read_after(now));
+        let created = ("retry.payments.other".to_owned(), 0);
+        latest.add_partitions(now, [created].into());
+        let round = latest.merge(now);
+        assert_eq!(round.sample.services["payments"].known, 2);
+        assert!(!round.is_read_after(before), "the new one was not read");
     }
 
     #[test]

@@ -94,6 +94,7 @@ mod tests {
             },
             read_at: [("payments", at)].into(),
             gateway_read_at: at,
+            listed_at: at,
             positions_at: Some(at),
             faults: Vec::new(),
         }

@@ -1,7 +1,7 @@
 //! A run as it is seen from outside.
 //!
-//! - [`sampler`]: reads all parts once per second, on a thread of its own; [`brokers`], [`store`],
-//!   [`readiness`]: where the parts come from; `request`: a request that may be late;
+//! - [`sampler`]: reads all parts in rounds, once per second, on a thread of its own; [`brokers`],
+//!   [`store`], [`readiness`]: where the parts come from; `request`: a request that may be late;
 //!   `log_requests`: which partitions share one
 //! - [`latest`]: merges the newest reading of every part into a [`sample`]; [`rates`]: rates over
 //!   the last seconds, and lag in seconds of work; both pure

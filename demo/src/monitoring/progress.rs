@@ -39,11 +39,11 @@ impl ProgressDisplay {
         }
     }
 
-    /// Writes a permanent line.
-    pub(crate) fn say(&self, line: &str) {
+    /// Writes a line that stays, with the time since the start.
+    pub(crate) fn write_line(&self, line: &str) {
         let line = format!("{:6.1} s  {line}", self.started.elapsed().as_secs_f64());
         if self.bar.is_hidden() {
-            tell(&line);
+            write_to_stderr(&line);
         } else {
             self.bar.println(line);
         }
@@ -52,7 +52,7 @@ impl ProgressDisplay {
     /// Displays a round and the states of the processes. A fault that lasts is written once.
     pub(crate) fn show(&mut self, phase: &str, round: &Round, daemons: &[(&Daemon, bool)]) {
         for fault in round.faults.iter().filter(|f| !self.faults.contains(f)) {
-            self.say(&format!("no fresh numbers of {fault}"));
+            self.write_line(&format!("no fresh numbers from {fault}"));
         }
         self.faults.clone_from(&round.faults);
         let now = Instant::now();
@@ -65,7 +65,7 @@ impl ProgressDisplay {
                 .iter()
                 .filter(|(daemon, _)| daemon.state == State::Up)
                 .count();
-            self.say(&format!(
+            self.write_line(&format!(
                 "{phase}{}: {}, {} effects, {up} of {} daemons up",
                 age(now, round.oldest()),
                 traffic(round),
@@ -82,7 +82,7 @@ impl ProgressDisplay {
 }
 
 /// Writes a line to standard error. If its reader is gone, the run continues without it.
-pub(crate) fn tell(line: &str) {
+pub(crate) fn write_to_stderr(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
@@ -142,11 +142,11 @@ fn lag_of(lag: i64, known: usize) -> String {
     }
 }
 
-/// The partitions that a lag lacks.
+/// The number of partitions that a lag lacks.
 fn unknown(partitions: usize) -> String {
     match partitions {
         0 => String::new(),
-        _ => format!(" and that of {partitions} partitions that have not answered yet"),
+        _ => format!(", partitions not read yet: {partitions}"),
     }
 }
 
@@ -208,6 +208,7 @@ mod tests {
             ]
             .into(),
             gateway_read_at: now,
+            listed_at: now,
             positions_at: Some(now),
             faults: Vec::new(),
         }
@@ -253,8 +254,7 @@ mod tests {
         round.sample.services.insert("shipping", unread);
         let text = block("placing orders", &round, now, &[]);
         let lines: Vec<&str> = text.lines().collect();
-        let rest =
-            |partitions| format!(" and that of {partitions} partitions that have not answered yet");
+        let rest = |partitions| format!(", partitions not read yet: {partitions}");
         let first = format!("placing orders: 302/s published, lag 120{}", rest(15));
         assert_eq!(lines[0], first);
         assert!(lines[1].contains("lag     120 ") && lines[1].ends_with(&rest(3)));

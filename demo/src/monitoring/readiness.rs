@@ -12,7 +12,7 @@ const WITHIN: Duration = Duration::from_millis(500);
 
 /// Whether the daemon with this admin port reports that it is ready.
 pub(crate) async fn is_ready(port: u16) -> bool {
-    let asked = async {
+    let exchange = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
         stream
             .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -21,11 +21,11 @@ pub(crate) async fn is_ready(port: u16) -> bool {
         stream.read_exact(&mut status).await?;
         std::io::Result::Ok(&status == b"HTTP/1.1 200")
     };
-    let answer = tokio::time::timeout(WITHIN, asked).await;
+    let answer = tokio::time::timeout(WITHIN, exchange).await;
     matches!(answer, Ok(Ok(true)))
 }
 
-/// Those of the admin ports whose daemons are ready. All are asked at the same time.
+/// Those of the admin ports whose daemons are ready. All are probed at the same time.
 pub(crate) async fn ready_of(ports: &[u16]) -> BTreeSet<u16> {
     let mut probes = JoinSet::new();
     for port in ports.iter().copied() {

@@ -4,8 +4,8 @@
 use super::load::show;
 use crate::monitoring::latest::Round;
 use crate::monitoring::progress::ProgressDisplay;
-use crate::monitoring::sample::{Progress, Sample};
-use crate::monitoring::sampler::Watch;
+use crate::monitoring::sample::Progress;
+use crate::monitoring::sampler::watch::Watch;
 use crate::supervisor::Supervisor;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ const STILL_MAX: Duration = Duration::from_secs(90);
 const DRAIN_MAX: Duration = Duration::from_secs(3_600);
 /// Number of quiet samples that prove the end: see [`Quiet`].
 const SAMPLES: u32 = 3;
+/// Interval at which the daemons are supervised, and the limits checked, also between samples.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Waits until the groups are drained. Returns the problem if they are not by the deadline.
 pub(super) async fn until_drained(
@@ -25,32 +27,33 @@ pub(super) async fn until_drained(
 ) -> anyhow::Result<Vec<String>> {
     let started = Instant::now();
     let mut moved = started;
-    let mut last: Option<Sample> = None;
+    let mut last = watch.latest();
     // The last orders may be newer than an earlier sample.
     let mut quiet = Quiet::since(started);
     loop {
         for line in supervisor.tick().await? {
-            display.say(&line);
+            display.write_line(&line);
         }
-        let Ok(next) = tokio::time::timeout(Duration::from_millis(100), watch.next()).await else {
+        if moved.elapsed() > STILL_MAX || started.elapsed() > DRAIN_MAX {
+            return Ok(vec![given_up(&last, started.elapsed())]);
+        }
+        let Ok(next) = tokio::time::timeout(TICK, watch.next()).await else {
             continue;
         };
         let round = next?;
-        if last.as_ref() != Some(&round.sample) {
+        if round.sample != last.sample {
             moved = Instant::now();
-            last = Some(round.sample.clone());
         }
-        if quiet.is_proven_by(&round) {
-            display.say(&format!(
+        let is_drained = quiet.is_proven_by(&round);
+        last = round;
+        if is_drained {
+            display.write_line(&format!(
                 "drained after {:.1} s",
                 started.elapsed().as_secs_f64()
             ));
             return Ok(Vec::new());
         }
         show("draining", supervisor, watch, display);
-        if moved.elapsed() > STILL_MAX || started.elapsed() > DRAIN_MAX {
-            return Ok(vec![given_up(last.as_ref(), started.elapsed())]);
-        }
     }
 }
 
@@ -61,12 +64,16 @@ pub(super) async fn until_drained(
 /// before it. Three in a row without lag, without unpublished events, and with the same end offsets
 /// prove the end, whatever the order of the reads within each:
 ///
-/// 1. The end offsets are the same from the first sample to the last. When the first one ends,
-///    every group has settled all records before them. No handler runs from then on.
+/// 1. The end offsets are the same from the first sample to the last, and never decrease. When the
+///    first one ends, every group has settled all records before them. No handler runs from then
+///    on; the producers and the callers of the gateways have ended before the drain.
 /// 2. So no event is added to an outbox after the first sample. The second one finds every outbox
 ///    empty: when it ends, all events are on their topics.
 /// 3. So the end offsets of the third sample are behind all events, and they are those up to which
 ///    the groups had settled everything.
+///
+/// The list of partitions is a part too, and a partition on it that was not read makes the lag
+/// unknown: no topic that was created meanwhile is left out.
 struct Quiet {
     /// Parts that were requested earlier do not count.
     since: Instant,
@@ -102,24 +109,30 @@ impl Quiet {
     }
 }
 
-fn given_up(last: Option<&Sample>, waited: Duration) -> String {
-    let unknown = |partitions: usize| match partitions {
-        0 => String::new(),
-        _ => format!(" and {partitions} partitions that never answered"),
-    };
-    let lags: Vec<String> = last
-        .iter()
-        .flat_map(|sample| &sample.services)
-        .filter(|(_, progress)| progress.lag > 0 || progress.unknown > 0)
-        .map(|(service, progress)| {
-            let Progress { lag, .. } = progress;
-            format!("{service} {lag}{}", unknown(progress.unknown))
-        })
-        .collect();
+/// The problem of a drain that did not end, with what it waited for at last.
+fn given_up(last: &Round, waited: Duration) -> String {
+    let mut causes = Vec::new();
+    for (service, progress) in &last.sample.services {
+        let Progress { lag, unknown, .. } = *progress;
+        if lag > 0 {
+            causes.push(format!("the lag of {service} is {lag}"));
+        }
+        if unknown > 0 {
+            causes.push(format!("{unknown} partitions of {service} were never read"));
+        }
+    }
+    if last.sample.is_unpublished {
+        causes.push("an outbox has unpublished events".to_owned());
+    }
+    let faults = last.faults.iter();
+    causes.extend(faults.map(|fault| format!("no fresh numbers from {fault}")));
+    if causes.is_empty() {
+        causes.push("the samples were late, or their end offsets differed".to_owned());
+    }
     format!(
-        "not drained after {} s, lag: {}",
+        "not drained after {} s: {}",
         waited.as_secs(),
-        lags.join(", ")
+        causes.join("; ")
     )
 }
 
@@ -127,6 +140,7 @@ fn given_up(last: Option<&Sample>, waited: Duration) -> String {
 mod tests {
     use super::*;
     use crate::monitoring::rates::Rates;
+    use crate::monitoring::sample::Sample;
 
     fn sample(lag: i64, end: i64) -> Sample {
         let progress = Progress {
@@ -156,6 +170,7 @@ mod tests {
                 rates: Rates::default(),
                 read_at: [("payments", began)].into(),
                 gateway_read_at: began,
+                listed_at: began,
                 positions_at: Some(began),
                 faults: Vec::new(),
             }
@@ -205,8 +220,9 @@ mod tests {
     #[test]
     fn a_part_of_an_earlier_sample_does_not_count() {
         let started = Instant::now();
-        let parts: [fn(&mut Round, Instant); 2] = [
+        let parts: [fn(&mut Round, Instant); 3] = [
             |round, at| round.gateway_read_at = at,
+            |round, at| round.listed_at = at,
             |round, at| round.read_at = [("payments", at)].into(),
         ];
         for set_read_at in parts {
@@ -227,13 +243,25 @@ mod tests {
     }
 
     #[test]
-    fn giving_up_names_the_groups_that_lag() {
-        let mut sample = sample(3, 10);
-        let line = given_up(Some(&sample), Duration::from_secs(91));
-        assert_eq!(line, "not drained after 91 s, lag: payments 3");
-        let payments = sample.services.get_mut("payments");
+    fn giving_up_names_what_the_drain_waited_for() {
+        let given_up = |sample: Sample, faults: Vec<String>| {
+            let mut round = Rounds(Instant::now()).next(sample);
+            round.faults = faults;
+            given_up(&round, Duration::from_secs(91))
+        };
+        let line = given_up(sample(3, 10), Vec::new());
+        assert_eq!(line, "not drained after 91 s: the lag of payments is 3");
+        let mut late = sample(0, 10);
+        late.is_unpublished = true;
+        let payments = late.services.get_mut("payments");
         payments.expect("its progress").unknown = 2;
-        let line = given_up(Some(&sample), Duration::from_secs(91));
-        assert!(line.ends_with("payments 3 and 2 partitions that never answered"));
+        let line = given_up(late, vec!["the group payments: refused".to_owned()]);
+        assert_eq!(
+            line,
+            "not drained after 91 s: 2 partitions of payments were never read; an outbox has \
+             unpublished events; no fresh numbers from the group payments: refused"
+        );
+        let line = given_up(sample(0, 10), Vec::new());
+        assert!(line.ends_with("or their end offsets differed"), "{line}");
     }
 }

@@ -79,13 +79,13 @@ pub(super) async fn audit_all(
         since_ms,
     };
     let (kafka, span) = (cluster.config.clone(), Span { from, low, to });
-    let (facts, said) = tokio::task::spawn_blocking(move || {
-        let said = read_topics(&kafka, &span, &mut facts);
-        said.map(|said| (facts, said))
+    let (facts, totals) = tokio::task::spawn_blocking(move || {
+        let totals = read_topics(&kafka, &span, &mut facts);
+        totals.map(|totals| (facts, totals))
     })
     .await
     .context("reading the topics panicked")??;
-    let groups = scope.audit(&facts, said.no_events).await?;
+    let groups = scope.audit(&facts, totals.no_events).await?;
     remarks.extend(groups.remarks);
     let mut faults = groups.faults;
     faults.extend(gone);
@@ -98,7 +98,7 @@ pub(super) async fn audit_all(
     Ok(AuditResult {
         findings: audit(&facts, SERVICES),
         proven: groups.proven,
-        stock: unbalanced(&books, comparable.then_some(&said.moved)),
+        stock: unbalanced(&books, comparable.then_some(&totals.moved)),
         faults,
         remarks,
     })

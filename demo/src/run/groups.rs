@@ -178,8 +178,8 @@ mod tests {
         let check = |change: fn(&mut AuditReport), faults: usize, remarks: usize, proven| {
             let mut groups = Groups::default();
             groups.add(&report(change), Some(7));
-            let told = (groups.faults.len(), groups.remarks.len(), groups.proven);
-            assert_eq!(told, (faults, remarks, proven), "{groups:?}");
+            let counts = (groups.faults.len(), groups.remarks.len(), groups.proven);
+            assert_eq!(counts, (faults, remarks, proven), "{groups:?}");
         };
         check(|_| {}, 0, 0, 7);
         check(|report| report.missing = found(), 1, 0, 0);

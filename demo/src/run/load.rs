@@ -7,7 +7,7 @@ use crate::chaos::{schedule, standstills, turns};
 use crate::cluster::broker::Broker;
 use crate::monitoring::load_meter::{LoadMeter, Measured};
 use crate::monitoring::progress::ProgressDisplay;
-use crate::monitoring::sampler::Watch;
+use crate::monitoring::sampler::watch::Watch;
 use crate::shop::provider::Provider;
 use crate::shop::{CUSTOMERS, Shop};
 use crate::supervisor::{Daemon, Process, Program, State, Supervisor};
@@ -45,6 +45,12 @@ impl Load<'_> {
         args: &Args,
         seed: u64,
     ) -> anyhow::Result<(Requests, Measured)> {
+        let (_, http_rate) = parts_of(args.rate);
+        self.display.write_line(&format!(
+            "{} orders/s for {} s, {http_rate}/s of them over HTTP, seed {seed}",
+            args.rate,
+            args.load.as_secs()
+        ));
         let mut meter = LoadMeter::new(args.chaos, !cfg!(debug_assertions));
         let carried = self.until_ended(args, seed, &mut meter).await;
         self.broker.relieve().await?;
@@ -76,7 +82,7 @@ impl Load<'_> {
         if args.chaos {
             let standstills = standstills(seed, args.load);
             if let Some(line) = self.broker.expect(standstills) {
-                self.display.say(line);
+                self.display.write_line(line);
             }
         }
         let mut blows = blows.into_iter().peekable();
@@ -84,27 +90,27 @@ impl Load<'_> {
         let mut show_due = started;
         loop {
             if self.has_ended(&mut orders, &program)? && self.http.has_ended() {
-                self.display.say("all orders are placed");
+                self.display.write_line("all orders are placed");
                 return Ok(());
             }
             while let Some(blow) = blows.next_if(|blow| blow.at <= started.elapsed()) {
                 if let Some(line) = self.supervisor.strike(&blow).await? {
-                    self.display.say(&line);
+                    self.display.write_line(&line);
                 }
             }
             while let Some(turn) = turns.next_if(|turn| turn.at <= started.elapsed()) {
-                let line = self.provider.tell(turn.conduct).await?;
-                self.display.say(&line);
+                let line = self.provider.set_conduct(turn.conduct).await?;
+                self.display.write_line(&line);
             }
             if let Some(line) = self.broker.tick(started.elapsed()).await? {
-                self.display.say(&line);
+                self.display.write_line(&line);
             }
             self.provider.must_live(&mut self.supervisor.guard)?;
             for line in self.supervisor.tick().await? {
-                self.display.say(&line);
+                self.display.write_line(&line);
             }
             if let Some(line) = meter.observe(Instant::now(), &self.watch.latest()) {
-                self.display.say(&line);
+                self.display.write_line(&line);
             }
             if let Some(pace) = &mut pace {
                 self.adjust(pace, &mut adjusted)?;
@@ -153,7 +159,7 @@ impl Load<'_> {
             let (rate, http) = parts_of(rate);
             self.shop.set_rate(rate)?;
             self.http.set_rate(http);
-            self.display.say(&line);
+            self.display.write_line(&line);
         }
         Ok(())
     }

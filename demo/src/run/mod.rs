@@ -11,9 +11,10 @@ use crate::callers::{Callers, Requests, StreamOutcome};
 use crate::chaos::Conduct;
 use crate::cluster::Cluster;
 use crate::cluster::broker::Broker;
-use crate::monitoring::progress::{ProgressDisplay, tell};
+use crate::monitoring::progress::{ProgressDisplay, write_to_stderr};
 use crate::monitoring::readiness::is_ready;
-use crate::monitoring::sampler::{Sampler, Watch};
+use crate::monitoring::sampler::Sampler;
+use crate::monitoring::sampler::watch::Watch;
 use crate::report::{GatewayReport, Report, ReportInput};
 use crate::shop::build_or_find::Binaries;
 use crate::shop::provider::Provider;
@@ -44,7 +45,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<Ending> {
         report = Box::pin(phases(args)) => return print(&report?, args.output),
         signal = stop.signalled() => signal,
     };
-    tell("interrupted: all started processes were ended");
+    write_to_stderr("interrupted: all started processes were ended");
     Ok(Ending::Stopped(signal))
 }
 
@@ -65,9 +66,9 @@ async fn phases(args: &Args) -> anyhow::Result<Report> {
     let seed = args.seed.unwrap_or_else(rand::random);
     let files = Files::make(args.keep.as_deref())?;
     let binaries = Binaries::get(&program_names()).await?;
-    display.say(&format!("programs: {}", binaries.origin));
+    display.write_line(&format!("programs: {}", binaries.origin));
     let cluster = Cluster::get(args).await?;
-    display.say(&format!("Kafka: {}", cluster.description));
+    display.write_line(&format!("Kafka: {}", cluster.description));
     cluster.refuse_strangers().await?;
     cluster.create_topics().await?;
     let since_ms = now_ms()?;
@@ -80,20 +81,9 @@ async fn phases(args: &Args) -> anyhow::Result<Report> {
         provider_ports: (free_port()?, free_port()?),
         gateway_ports: GatewayPorts::choose()?,
     };
-    std::fs::create_dir_all(shop.logs())?;
-    let mut guard = Guard::start()?;
-    let provider = shop.provider()?;
-    let mut provider = Provider::start(&provider, shop.provider_ports.1, &mut guard).await?;
-    let mut supervisor = Supervisor::start(shop.daemons()?, guard)?;
-    let took = until_ready(&mut supervisor).await?;
-    let daemons = supervisor.daemons.len();
-    display.say(&format!(
-        "{daemons} daemons are ready after {:.1} s, logs in {}",
-        took.as_secs_f64(),
-        shop.logs().display()
-    ));
-    let mut sampler = Sampler::new(&cluster.config, files.path())?;
-    until_sampled(&mut sampler, &mut supervisor, &display).await?;
+    let (mut provider, mut supervisor) = start(&shop, &display).await?;
+    let sampler = Sampler::new(&cluster.config, files.path())?;
+    let sampler = until_sampled(sampler, &mut supervisor, &display).await?;
 
     let started = Instant::now();
     let callers = Callers::start(shop.gateway_urls(), &from, seed)?;
@@ -101,11 +91,6 @@ async fn phases(args: &Args) -> anyhow::Result<Report> {
     let admin_ports = supervisor.daemons.iter().map(|daemon| daemon.admin_port);
     let mut watch = Watch::start(sampler, admin_ports.collect()).await?;
     let (_, http_rate) = load::parts_of(args.rate);
-    display.say(&format!(
-        "{} orders/s for {} s, {http_rate}/s of them over HTTP, seed {seed}",
-        args.rate,
-        args.load.as_secs()
-    ));
     let load = load::Load {
         shop: &shop,
         supervisor: &mut supervisor,
@@ -117,19 +102,21 @@ async fn phases(args: &Args) -> anyhow::Result<Report> {
     };
     let (requests, measured) = load.carry(args, seed).await?;
     if args.chaos {
-        display.say(&provider.tell(Conduct::Normal).await?);
+        display.write_line(&provider.set_conduct(Conduct::Normal).await?);
     }
     supervisor.relieve();
     let mut faults = drain::until_drained(&mut supervisor, &mut watch, &mut display).await?;
-    drop(watch);
+    watch.end().await?;
     let streams = end_streams(callers, &cluster, &mut supervisor, &display).await?;
     supervisor.finish(STOP_MAX).await?;
     display.end();
 
     let audited = final_audit::audit_all(&cluster, &shop, from, since_ms, &streams).await?;
-    faults.extend(audited.faults);
-    faults.extend(requests.faults());
-    let mut entries = ReportInput {
+    faults.extend(audited.faults.into_iter().chain(requests.faults()));
+    let mut remarks = audited.remarks;
+    remarks.extend(requests.remarks());
+    remarks.extend(files.kept());
+    let input = ReportInput {
         kafka: cluster.description.clone(),
         findings: audited.findings,
         proven: audited.proven,
@@ -138,13 +125,31 @@ async fn phases(args: &Args) -> anyhow::Result<Report> {
         measured,
         toll: std::mem::take(&mut supervisor.toll),
         faults,
-        remarks: audited.remarks,
+        remarks,
         seed,
         seconds: started.elapsed().as_secs(),
     };
-    entries.remarks.extend(requests.remarks());
-    entries.remarks.extend(files.kept());
-    Ok(files.settle(Report::new(entries)))
+    Ok(files.settle(Report::new(input)))
+}
+
+/// Starts the payment provider and all daemons, and waits until they are ready.
+async fn start(
+    shop: &Shop<'_>,
+    display: &ProgressDisplay,
+) -> anyhow::Result<(Provider, Supervisor)> {
+    std::fs::create_dir_all(shop.logs())?;
+    let mut guard = Guard::start()?;
+    let provider = shop.provider()?;
+    let provider = Provider::start(&provider, shop.provider_ports.1, &mut guard).await?;
+    let mut supervisor = Supervisor::start(shop.daemons()?, guard)?;
+    let took = until_ready(&mut supervisor).await?;
+    let daemons = supervisor.daemons.len();
+    display.write_line(&format!(
+        "{daemons} daemons are ready after {:.1} s, logs in {}",
+        took.as_secs_f64(),
+        shop.logs().display()
+    ));
+    Ok((provider, supervisor))
 }
 
 /// Lets the streams read to the end of the log, while the daemons are supervised.
@@ -162,7 +167,7 @@ async fn end_streams(
             () = tokio::time::sleep(Duration::from_millis(100)) => {}
         }
         for line in supervisor.tick().await? {
-            display.say(&line);
+            display.write_line(&line);
         }
     }
 }
@@ -224,28 +229,32 @@ async fn until_ready(supervisor: &mut Supervisor) -> anyhow::Result<Duration> {
 
 /// Waits until the lag of every group is known: the clients of the sampler are connected then, and
 /// the brokers answer for all topics that the services have created. Otherwise the load would begin
-/// while they are busy with new topics, and its first numbers would be old.
+/// while they are busy with new topics, and its first numbers would be old. After a time limit it
+/// begins nevertheless.
 async fn until_sampled(
-    sampler: &mut Sampler,
+    mut sampler: Sampler,
     supervisor: &mut Supervisor,
     display: &ProgressDisplay,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Sampler> {
     let started = Instant::now();
     loop {
         for line in supervisor.tick().await? {
-            display.say(&line);
+            display.write_line(&line);
         }
         let round = sampler.round().await;
         if round.is_known() {
-            return Ok(());
+            return Ok(sampler);
         }
         if started.elapsed() > FIRST_SAMPLE_MAX {
-            display.say(&format!(
-                "{} partitions have not answered after {} s; starting without their lag",
-                round.sample.unknown(),
+            let unknown = match round.sample.unknown() {
+                0 => "the lag".to_owned(),
+                partitions => format!("the lag of {partitions} partitions"),
+            };
+            display.write_line(&format!(
+                "{unknown} is unknown after {} s; the load begins nevertheless",
                 FIRST_SAMPLE_MAX.as_secs()
             ));
-            return Ok(());
+            return Ok(sampler);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

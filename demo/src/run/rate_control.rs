@@ -98,7 +98,7 @@ mod tests {
     fn carried(capacity: i64, seconds: u64) -> (u32, Vec<String>, f64) {
         let (start, mut rate) = (Instant::now(), 200);
         let mut pace = RateControl::new(start, rate);
-        let (mut lag, mut settled, mut said) = (0, 0, Vec::new());
+        let (mut lag, mut settled, mut lines) = (0, 0, Vec::new());
         for second in 0..seconds {
             lag += i64::from(rate) * 5;
             let handled = lag.min(capacity);
@@ -106,25 +106,25 @@ mod tests {
             let now = start + Duration::from_secs(second);
             if let Some((lower, line)) = pace.observe(now, &sample(lag, settled)) {
                 rate = lower;
-                said.push(line);
+                lines.push(line);
             }
         }
-        (rate, said, lag as f64 / capacity as f64)
+        (rate, lines, lag as f64 / capacity as f64)
     }
 
     #[test]
     fn a_machine_that_keeps_up_is_left_alone() {
-        let (rate, said, _) = carried(1_100, 60);
-        assert_eq!((rate, said.len()), (200, 0), "{said:?}");
+        let (rate, lines, _) = carried(1_100, 60);
+        assert_eq!((rate, lines.len()), (200, 0), "{lines:?}");
     }
 
     #[test]
     fn a_slower_machine_is_asked_for_less_until_little_waits() {
         for capacity in [700, 400, 200] {
-            let (rate, said, waits) = carried(capacity, 120);
+            let (rate, lines, waits) = carried(capacity, 120);
             assert!(i64::from(rate) * 5 <= capacity, "{capacity}: {rate}");
             assert!(waits < LAG_MAX_S, "{capacity}: {waits} s wait");
-            assert!(said[0].starts_with("200 orders/s are more"), "{said:?}");
+            assert!(lines[0].starts_with("200 orders/s are more"), "{lines:?}");
         }
     }
 }

@@ -158,13 +158,13 @@ impl Shop<'_> {
 
     /// The payment provider.
     pub(crate) fn provider(&self) -> anyhow::Result<Program> {
-        let (asked, told) = self.provider_ports;
+        let (queries, admin) = self.provider_ports;
         let address = |port: u16| format!("127.0.0.1:{port}").into();
         let arguments = vec![
             "--listen".into(),
-            address(asked),
+            address(queries),
             "--admin".into(),
-            address(told),
+            address(admin),
         ];
         self.program(PROVIDER, PROVIDER, arguments)
     }

@@ -33,7 +33,7 @@ impl Provider {
             admin_port,
         };
         let started = Instant::now();
-        while provider.told(Conduct::Normal).await.is_err() {
+        while provider.put_conduct(Conduct::Normal).await.is_err() {
             provider.must_live(guard)?;
             if started.elapsed() > START_MAX {
                 bail!("{} does not answer", program.name);
@@ -53,8 +53,8 @@ impl Provider {
     }
 
     /// Sets its behaviour. Returns a message that describes the behaviour.
-    pub(crate) async fn tell(&self, conduct: Conduct) -> anyhow::Result<String> {
-        self.told(conduct)
+    pub(crate) async fn set_conduct(&self, conduct: Conduct) -> anyhow::Result<String> {
+        self.put_conduct(conduct)
             .await
             .context("the payment provider does not listen")?;
         let line = match conduct {
@@ -74,21 +74,21 @@ impl Provider {
         Ok(format!("the payment provider {line}"))
     }
 
-    async fn told(&self, conduct: Conduct) -> anyhow::Result<()> {
+    async fn put_conduct(&self, conduct: Conduct) -> anyhow::Result<()> {
         let body = body(conduct);
         let request = format!(
-            "PUT /behaviour HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
+            "PUT /behaviour HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let asked = async {
+        let exchange = async {
             let mut stream = TcpStream::connect(("127.0.0.1", self.admin_port)).await?;
             stream.write_all(request.as_bytes()).await?;
             let mut status = [0; 12];
             stream.read_exact(&mut status).await?;
             std::io::Result::Ok(status)
         };
-        let status = tokio::time::timeout(ANSWER_MAX, asked).await??;
+        let status = tokio::time::timeout(ANSWER_MAX, exchange).await??;
         ensure!(
             &status == b"HTTP/1.1 200",
             "it answers {}",

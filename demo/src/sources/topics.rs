@@ -39,9 +39,9 @@ impl Span {
     }
 }
 
-/// The information of the topics that is not in the facts.
+/// Sums over the records that are not in the facts.
 #[derive(Debug, Default)]
-pub(crate) struct Said {
+pub(crate) struct Totals {
     /// Moved units by article. Each event counts once.
     pub(crate) moved: BTreeMap<String, Moved>,
     /// Records without CloudEvents source, id and type.
@@ -53,12 +53,12 @@ pub(crate) fn read_topics(
     kafka: &KafkaConfig,
     span: &Span,
     facts: &mut Facts,
-) -> anyhow::Result<Said> {
+) -> anyhow::Result<Totals> {
     let starts = span.starts();
     let mut open: HashSet<(String, i32)> = starts.keys().cloned().collect();
-    let mut said = Said::default();
+    let mut totals = Totals::default();
     if open.is_empty() {
-        return Ok(said);
+        return Ok(totals);
     }
     let consumer = reader(kafka)?;
     let mut assignment = TopicPartitionList::new();
@@ -67,10 +67,10 @@ pub(crate) fn read_topics(
     }
     consumer.assign(&assignment)?;
     let mut moved_by = HashSet::new();
-    let mut heard = Instant::now();
+    let mut last_progress = Instant::now();
     while !open.is_empty() {
         match consumer.poll(Duration::from_millis(100)) {
-            None if heard.elapsed() > SILENCE_MAX => {
+            None if last_progress.elapsed() > SILENCE_MAX => {
                 bail!(
                     "no record came for {} s while reading the topics",
                     SILENCE_MAX.as_secs()
@@ -85,16 +85,16 @@ pub(crate) fn read_topics(
                 let place = (record.topic().to_owned(), record.partition());
                 let to = span.to.get(&place).copied().unwrap_or_default();
                 if record.offset() < to {
-                    take(&record, facts, &mut said, &mut moved_by)?;
+                    take(&record, facts, &mut totals, &mut moved_by)?;
                 }
                 if record.offset() + 1 >= to {
                     open.remove(&place);
                 }
             }
         }
-        heard = Instant::now();
+        last_progress = Instant::now();
     }
-    Ok(said)
+    Ok(totals)
 }
 
 fn reader(kafka: &KafkaConfig) -> anyhow::Result<BaseConsumer> {
@@ -137,7 +137,7 @@ fn close_passed(
 fn take(
     record: &BorrowedMessage<'_>,
     facts: &mut Facts,
-    said: &mut Said,
+    totals: &mut Totals,
     moved_by: &mut HashSet<Identity>,
 ) -> anyhow::Result<()> {
     let attribute = |name| attribute(record, name);
@@ -146,18 +146,18 @@ fn take(
         attribute("ce_id"),
         attribute("ce_type"),
     ) else {
-        said.no_events += 1;
+        totals.no_events += 1;
         return Ok(());
     };
     let identity = Identity { source, id };
     if let Some(service) = dead_letters_of(record.topic()) {
         let dead = facts.dead_letters.entry(service.to_owned()).or_default();
-        let said = |name| attribute(name).unwrap_or_else(|| "unknown".to_owned());
+        let header = |name| attribute(name).unwrap_or_else(|| "unknown".to_owned());
         let cause = Cause {
             ty,
-            class: said("evenkeel.dlq.error.class"),
-            stage: said("evenkeel.dlq.error.stage"),
-            message: said("__dlq.errors.message"),
+            class: header("evenkeel.dlq.error.class"),
+            stage: header("evenkeel.dlq.error.stage"),
+            message: header("__dlq.errors.message"),
         };
         dead.push(Dead { identity, cause });
         return Ok(());
@@ -171,7 +171,7 @@ fn take(
         &ty,
         record.payload().unwrap_or_default(),
         &identity,
-        said,
+        totals,
         moved_by,
     )
     .with_context(|| format!("{ty} at {at} cannot be read"))?;
@@ -202,7 +202,7 @@ fn add_moves(
     ty: &str,
     payload: &[u8],
     identity: &Identity,
-    said: &mut Said,
+    totals: &mut Totals,
     moved_by: &mut HashSet<Identity>,
 ) -> anyhow::Result<()> {
     fn read<T: DeserializeOwned>(payload: &[u8]) -> anyhow::Result<T> {
@@ -227,7 +227,7 @@ fn add_moves(
     };
     if moved_by.insert(identity.clone()) {
         for line in lines {
-            *amount(said.moved.entry(line.article).or_default()) += i64::from(line.quantity);
+            *amount(totals.moved.entry(line.article).or_default()) += i64::from(line.quantity);
         }
     }
     Ok(())

@@ -162,12 +162,12 @@ impl Daemon {
             State::Ending(_, None) => (status.success(), None),
             _ => (false, Some(AFTER_CRASH)),
         };
-        let told = matches!(self.state, State::Ending(..));
+        let was_asked = matches!(self.state, State::Ending(..));
         self.state = State::Down(again.map(|span| now + span));
         if expected {
             return Seen::Ended;
         }
-        let when = if told {
+        let when = if was_asked {
             "when asked to stop"
         } else {
             "by itself"

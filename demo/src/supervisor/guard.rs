@@ -33,18 +33,18 @@ impl Guard {
 
     /// Lists a child that was started.
     pub(crate) fn watch(&mut self, pid: u32) -> anyhow::Result<()> {
-        self.tell('+', pid)
+        self.send('+', pid)
     }
 
     /// Removes a reaped child: its id may soon belong to another process.
     pub(crate) fn forget(&mut self, pid: u32) -> anyhow::Result<()> {
-        self.tell('-', pid)
+        self.send('-', pid)
     }
 
-    fn tell(&mut self, change: char, pid: u32) -> anyhow::Result<()> {
+    fn send(&mut self, change: char, pid: u32) -> anyhow::Result<()> {
         let line = format!("{change} {pid}\n");
-        let told = self.0.write_line(&line);
-        told.context("the guard process is gone")
+        let sent = self.0.write_line(&line);
+        sent.context("the guard process is gone")
     }
 }
 

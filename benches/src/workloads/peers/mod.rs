@@ -103,7 +103,7 @@ pub(crate) fn plan() -> Plan {
         )),
     });
     Plan {
-        title: "one effect and one published event an event, beside peers".to_owned(),
+        title: "one effect and one published event for each event, beside peers".to_owned(),
         unit: "events/s",
         contestants: CONTESTANTS.iter().map(contestant).collect(),
         aims: aims.collect(),
