@@ -13,11 +13,12 @@
 //! interrupts none: a registration that the store takes later would be that of a relay that has
 //! left, and others would leave the rest to it.
 
+mod bursts;
 mod finish;
 mod send;
 
 #[cfg(test)]
-pub(super) use send::BURST_INTERVAL;
+pub(super) use bursts::WAIT_MIN as BURST_WAIT_MIN;
 
 use super::super::OutboxError;
 use super::super::store::{RowId, Store};
@@ -27,6 +28,7 @@ use super::slot_leases::{self, SlotLeases};
 use super::{RelayReport, RelaySettings, telemetry};
 use crate::publisher::{PublishError, Publisher};
 use crate::telemetry::{Health, Reporter, instance};
+use bursts::{Burst, Bursts};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -53,8 +55,7 @@ const LEASE_CHECK_DELAY: Duration = Duration::from_millis(20);
 struct Sent {
     /// The key of the row.
     key: i64,
-    /// The number of its burst.
-    burst: u64,
+    burst: Burst,
     /// `None` if the row was not sent.
     result: Option<Result<(), PublishError>>,
 }
@@ -89,13 +90,8 @@ pub(super) struct RelayTask {
     store_down_until: Option<Instant>,
     /// The store is not called until then, to gather work for one round.
     next_round_at: Instant,
-    /// The number of the last burst of rows, and how many of its sends have not ended.
-    burst: u64,
-    burst_unsettled: usize,
-    /// When the last burst was sent.
-    last_burst_at: Instant,
-    /// Until then ready rows wait for the last burst to end, to be sent together.
-    next_burst_at: Instant,
+    /// When ready rows are sent.
+    bursts: Bursts,
     /// Counted during the run; completed at its end.
     report: RelayReport,
 }
@@ -126,10 +122,7 @@ impl RelayTask {
             measure_at: now,
             store_down_until: None,
             next_round_at: now,
-            burst: 0,
-            burst_unsettled: 0,
-            last_burst_at: now,
-            next_burst_at: now,
+            bursts: Bursts::new(now),
             report: RelayReport::default(),
         }
     }
@@ -227,7 +220,7 @@ impl RelayTask {
             None if self.has_store_work() => self.next_round_at,
             None => self.renew_at.min(self.measure_at).max(self.next_round_at),
         };
-        let burst_at = self.in_flight.has_ready().then_some(self.next_burst_at);
+        let burst_at = self.in_flight.has_ready().then(|| self.bursts.next_at());
         let others = [self.in_flight.next_wake(), self.leases.next_end(), burst_at];
         others.into_iter().flatten().fold(store_at, Instant::min)
     }

@@ -1,7 +1,6 @@
 //! Hands rows to the publisher and records the results.
 //!
-//! Owns when ready rows are sent: in bursts, so that those that are ready at about the same time
-//! share requests.
+//! Sends what is ready in one burst; `bursts.rs` decides when.
 
 use super::super::in_flight_rows::{RowSettled, SendOutcome};
 use super::super::telemetry;
@@ -9,32 +8,17 @@ use super::{RelayTask, Sent};
 use crate::outbox::OutboxError;
 use crate::publisher::PublishError;
 use futures_util::FutureExt;
-use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
-
-/// How long ready rows wait for the next acknowledgement of the burst before them. When all have
-/// arrived, the next burst follows at once: the interval bounds what a partition without a leader
-/// costs the others, once for each burst that has a row for it.
-///
-/// Rows that are sent together share requests. And librdkafka's idempotent producer keeps one
-/// request of a partition in flight once that has five records; its thread spends the time until the
-/// answer in a busy loop if more records come meanwhile. Busy brokers answer late because of it.
-pub(in crate::outbox::relay) const BURST_INTERVAL: Duration = Duration::from_millis(100);
-
-/// How long ready rows wait for the burst before them at most, though its acknowledgements keep
-/// arriving.
-const BURST_MAX: Duration = Duration::from_secs(1);
 
 impl RelayTask {
     /// Hands rows to the publisher, in bursts. Waits for room in the publisher's buffer beside all
     /// other work, but not for longer than the slot's lease.
     pub(super) fn send(&mut self) {
         let now = Instant::now();
-        if self.burst_unsettled > 0 && now < self.next_burst_at {
+        let Some(burst) = self.bursts.next(now) else {
             return;
-        }
+        };
         let mut sent = 0;
-        let burst = self.burst + 1;
         let leases = &self.leases;
         let is_ours = |slot| leases.until(slot).is_some_and(|until| now < until);
         while let Some(row) = self.in_flight.next(is_ours) {
@@ -64,12 +48,7 @@ impl RelayTask {
             self.sends.push(send.boxed());
             sent += 1;
         }
-        if sent > 0 {
-            self.burst = burst;
-            self.burst_unsettled = sent;
-            self.next_burst_at = now + BURST_INTERVAL;
-            self.last_burst_at = now;
-        }
+        self.bursts.sent(burst, sent);
     }
 
     /// Records the result of a send. Refusals of the topic (no such topic, no permission) are
@@ -79,12 +58,9 @@ impl RelayTask {
     /// [`OutboxError::Producer`] if the producer is unusable.
     pub(super) fn settle(&mut self, sent: Sent) -> Result<(), OutboxError> {
         let Sent { key, burst, result } = sent;
-        // A late result of an earlier burst holds back no rows.
-        if burst == self.burst {
-            self.burst_unsettled -= 1;
-            let latest = self.last_burst_at + BURST_MAX;
-            self.next_burst_at = latest.min(Instant::now() + BURST_INTERVAL);
-        }
+        let now = Instant::now();
+        let is_acknowledged = matches!(result, Some(Ok(())));
+        self.bursts.settled(burst, is_acknowledged, now);
         let outcome = match result {
             None => SendOutcome::NotSent,
             Some(Ok(())) => SendOutcome::Published,
@@ -97,9 +73,7 @@ impl RelayTask {
             }
             Some(Err(error)) => SendOutcome::Unfit(error.to_string()),
         };
-        let settled = self
-            .in_flight
-            .settle(key, outcome, Instant::now(), rand::random());
+        let settled = self.in_flight.settle(key, outcome, now, rand::random());
         let Some(settled) = settled else {
             return Ok(());
         };
