@@ -8,7 +8,7 @@ use super::super::telemetry;
 use super::{RelayTask, Sent};
 use crate::outbox::OutboxError;
 use crate::publisher::PublishError;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -26,8 +26,9 @@ pub(in crate::outbox::relay) const BURST_INTERVAL: Duration = Duration::from_mil
 const BURST_MAX: Duration = Duration::from_secs(1);
 
 impl RelayTask {
-    /// Hands rows to the publisher, in bursts. Waits for room in the publisher's buffer beside all
-    /// other work, but not for longer than the slot's lease.
+    /// Begins to send ready rows, in bursts. They are handed to the publisher when the sends are
+    /// next polled. Waits for room in the publisher's buffer beside all other work, but not for
+    /// longer than the slot's lease.
     pub(super) fn send(&mut self) {
         let now = Instant::now();
         if self.burst_unsettled > 0 && now < self.next_burst_at {
@@ -70,6 +71,18 @@ impl RelayTask {
             self.next_burst_at = now + BURST_INTERVAL;
             self.last_burst_at = now;
         }
+    }
+
+    /// Hands the rows of [`RelayTask::send`] to the publisher, and records the results of the sends
+    /// that have ended. Does not wait.
+    ///
+    /// # Errors
+    /// The errors of [`RelayTask::settle`].
+    pub(super) fn settle_ended_sends(&mut self) -> Result<(), OutboxError> {
+        while let Some(Some(sent)) = self.sends.next().now_or_never() {
+            self.settle(sent)?;
+        }
+        Ok(())
     }
 
     /// Records the result of a send. Refusals of the topic (no such topic, no permission) are
