@@ -25,7 +25,8 @@ pub(crate) fn path_in(address: &str) -> Option<&Path> {
 /// The settings of every connection that writes.
 ///
 /// - A changed page is copied before the statements of the next savepoint. Copies of a group's pages
-///   stay in memory, where SQLite would else create a temporary file for each larger group.
+///   stay in memory, where SQLite would else create a temporary file for each larger group. A
+///   handler that changes much of a large file in one turn needs as much memory.
 /// - The log is written to the file every 16 MiB, not every 4: most pages of one checkpoint are those
 ///   of the one before.
 pub(crate) fn for_writing(options: SqliteConnectOptions) -> SqliteConnectOptions {
