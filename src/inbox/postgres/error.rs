@@ -44,10 +44,10 @@ pub(super) fn misuse(error: &sqlx::Error, is_shared: bool) -> Option<InboxError>
         // A limit of the server closed the connection. Every attempt of a handler that is too slow
         // ends like that: it is no fault of the server.
         "25P03" => Some(exceeded(error)),
-        "25P04" => Some(match (exceeded(error), is_shared) {
+        "25P04" => Some(match is_shared {
             // All turns together took too long.
-            (exceeded, true) => InboxError::TryAgain(exceeded.into()),
-            (exceeded, false) => exceeded,
+            true => InboxError::TryAgain(exceeded(error).into()),
+            false => exceeded(error),
         }),
         _ => None,
     }

@@ -20,9 +20,9 @@
 //!
 //! # Files
 //! `inbox.rs` opens the inbox and claims; `store.rs` has its connections, `transaction.rs` an open
-//! transaction, and `answers.rs` bounds the waits for the server. `tables.rs` creates the tables and
-//! `statements.rs` has the SQL of deliveries. `completions.rs` reads for the audit, and `error.rs`
-//! maps errors to remedies.
+//! transaction, and `answers.rs` bounds the waits for the server. `tables.rs` creates the tables,
+//! and `statements.rs` has the SQL of deliveries. `completions.rs` reads for the audit, and
+//! `error.rs` maps errors to remedies.
 
 mod answers;
 mod completions;

@@ -102,8 +102,8 @@ async fn a_transaction_that_the_server_ended_fails_its_own_delivery() {
     complete(fresh(&inbox, "1").await).await.unwrap();
 }
 
-/// The limit of a whole transaction (since PostgreSQL 17) may end it in the turn of a quick handler,
-/// after those of slow ones.
+/// The limit of a whole transaction (since PostgreSQL 17) may end it in the turn of a quick
+/// handler, after those of slow ones.
 #[tokio::test]
 async fn a_shared_transaction_that_took_too_long_blames_no_handler() {
     let Some(url) = database().await else { return };
