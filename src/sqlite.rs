@@ -8,6 +8,9 @@ use crate::sql;
 use sqlx::error::DatabaseError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteError};
 use std::error::Error;
+use std::io;
+#[cfg(unix)]
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,7 +25,8 @@ pub(crate) fn path_in(address: &str) -> Option<&Path> {
 /// The settings of every connection that writes.
 ///
 /// - A changed page is copied before the statements of the next savepoint. Copies of a group's pages
-///   stay in memory, where SQLite would else create a temporary file for each larger group.
+///   stay in memory, where SQLite would else create a temporary file for each larger group. A
+///   handler that changes much of a large file in one turn needs as much memory.
 /// - The log is written to the file every 16 MiB, not every 4: most pages of one checkpoint are those
 ///   of the one before.
 pub(crate) fn for_writing(options: SqliteConnectOptions) -> SqliteConnectOptions {
@@ -164,26 +168,14 @@ impl SqliteFileWatch {
     /// while the answer is yes.
     #[must_use]
     pub fn is_in_place(&self) -> bool {
-        let mut seen = self.seen();
         let now = Instant::now();
+        let mut seen = self.seen();
         if seen.checked.is_some_and(|at| now - at < CHECK_INTERVAL) {
             return true;
         }
-        let file = file_id(&self.path);
-        if seen.file.is_none() {
-            seen.file = file;
-        }
-        if seen.wal.is_none() {
-            // SQLite puts it beside the file that a link leads to.
-            seen.wal = std::fs::canonicalize(&self.path).ok().and_then(|path| {
-                let mut wal = path.into_os_string();
-                wal.push("-wal");
-                Some((PathBuf::from(&wal), file_id(Path::new(&wal))?))
-            });
-        }
-        let has_wal = seen.wal.as_ref();
-        let has_wal = has_wal.is_none_or(|(path, wal)| file_id(path) == Some(*wal));
-        let is_in_place = has_wal && seen.file == file;
+        // Where the system refuses to tell, as after the process gave up a right, nothing shows that
+        // a file was moved.
+        let is_in_place = seen.are_in_place(&self.path).unwrap_or(true);
         seen.checked = is_in_place.then_some(now);
         is_in_place
     }
@@ -193,22 +185,54 @@ impl SqliteFileWatch {
     }
 }
 
+impl Seen {
+    /// Whether the files are in their places. The first call decides which files they are.
+    fn are_in_place(&mut self, path: &Path) -> io::Result<bool> {
+        let file = file_id(path)?;
+        if self.file.is_none() {
+            self.file = file;
+        }
+        if self.wal.is_none() && file.is_some() {
+            // SQLite puts it beside the file that a link leads to.
+            let mut wal = std::fs::canonicalize(path)?.into_os_string();
+            wal.push("-wal");
+            let wal = PathBuf::from(wal);
+            self.wal = file_id(&wal)?.map(|id| (wal, id));
+        }
+        let is_wal_in_place = match &self.wal {
+            Some((path, id)) => file_id(path)? == Some(*id),
+            None => true,
+        };
+        Ok(self.file == file && is_wal_in_place)
+    }
+}
+
+/// The file at a path, if there is one.
 #[cfg(unix)]
-fn file_id(path: &Path) -> Option<FileId> {
+fn file_id(path: &Path) -> io::Result<Option<FileId>> {
     use std::os::unix::fs::MetadataExt;
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Other systems refuse to delete or replace an open file.
 #[cfg(not(unix))]
-fn file_id(_: &Path) -> Option<FileId> {
-    None
+fn file_id(_: &Path) -> io::Result<Option<FileId>> {
+    Ok(None)
 }
 
 #[cfg(test)]
 mod tests {
+    #[cfg(unix)]
+    use super::FileWatch;
     use crate::handler::{Class, HandlerError, default_classifier};
+    #[cfg(unix)]
+    use std::path::{Path, PathBuf};
 
     fn class(error: sqlx::Error) -> Class {
         HandlerError::from(error).class(&default_classifier())
@@ -253,5 +277,48 @@ mod tests {
         };
         assert_eq!(class(error), Class::Outage);
         assert_eq!(class(sqlx::Error::PoolTimedOut), Class::Outage);
+    }
+
+    /// A watch on a link to one of two files, checked once.
+    #[cfg(unix)]
+    fn watched_link(directory: &Path) -> (FileWatch, PathBuf) {
+        for name in ["a", "b"] {
+            std::fs::write(directory.join(name), name).expect("a file is written");
+        }
+        let link = directory.join("link");
+        std::os::unix::fs::symlink(directory.join("a"), &link).expect("a link is created");
+        let watch = FileWatch::new(&link);
+        assert!(watch.is_in_place(), "the first check decides");
+        (watch, link)
+    }
+
+    /// Replaces a link, and checks again without a wait for the interval.
+    #[cfg(unix)]
+    fn is_in_place_after(watch: &FileWatch, link: &Path, target: &str) -> bool {
+        std::fs::remove_file(link).expect("the link is removed");
+        std::os::unix::fs::symlink(target, link).expect("a link is created");
+        watch.reconnected();
+        watch.is_in_place()
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_that_leads_to_another_file_is_noticed() {
+        let directory = tempfile::tempdir().expect("a folder");
+        let (watch, link) = watched_link(directory.path());
+        assert!(is_in_place_after(&watch, &link, "a"), "by another path");
+        assert!(!is_in_place_after(&watch, &link, "b"));
+        assert!(!is_in_place_after(&watch, &link, "nothing"));
+        assert!(is_in_place_after(&watch, &link, "a"), "it is back");
+    }
+
+    /// A process may lose the right to look at its files, which are where they were.
+    #[cfg(unix)]
+    #[test]
+    fn an_error_of_the_system_is_no_sign_of_a_move() {
+        let directory = tempfile::tempdir().expect("a folder");
+        let (watch, link) = watched_link(directory.path());
+        // The right itself cannot be taken from a test that is run by root.
+        assert!(is_in_place_after(&watch, &link, "link"), "a circle");
     }
 }

@@ -4,11 +4,32 @@
 //! open claims are not visible there, so they are not reported. Long lists are read in chunks; a
 //! completion between two chunks may be reported or not, as the trait allows.
 
-use super::{PostgresInbox, PostgresSettings, statements};
+use super::statements::storable_text;
+use super::{PostgresInbox, PostgresSettings};
+use crate::event::ContentDigest;
 use crate::inbox::completions::completion::Opening;
+use crate::inbox::shared::digest::digest;
 use crate::inbox::{BoxFuture, Completion, Completions, InboxError, InboxKey};
 use crate::postgres::{Migration, Session, url_in};
+use sqlx::{PgConnection, Row};
+use std::collections::HashMap;
 use std::sync::Arc;
+
+/// How many deliveries one query looks up.
+const KEYS_PER_QUERY_MAX: usize = 4096;
+
+/// Reads by the primary key. The time is rounded down, so that it is never after the real one.
+const READ_COMPLETIONS: &str = "
+    SELECT digest, floor(extract(epoch FROM completed_at) * 1000)::bigint AS at_ms, content
+    FROM evenkeel_inbox WHERE digest = ANY($1)";
+
+/// A handler's rows have no index: for a handler that never completed a delivery the query scans
+/// all rows, once per such handler.
+const HAS_HANDLER: &str = "
+    SELECT EXISTS (SELECT 1 FROM evenkeel_inbox WHERE consumer_group = $1 AND handler = $2)";
+
+/// Scans until the first row of the group.
+const HAS_GROUP: &str = "SELECT EXISTS (SELECT 1 FROM evenkeel_inbox WHERE consumer_group = $1)";
 
 /// Opens the store at a URL of PostgreSQL. A database may serve several groups, so the group is not
 /// checked.
@@ -42,8 +63,8 @@ impl Completions for PostgresInbox {
         Box::pin(async move {
             let mut connection = self.reader().await?;
             let mut found = Vec::with_capacity(keys.len());
-            for keys in keys.chunks(statements::KEYS_PER_QUERY_MAX) {
-                let some = statements::completed(&mut connection, keys).await;
+            for keys in keys.chunks(KEYS_PER_QUERY_MAX) {
+                let some = read_completions(&mut connection, keys).await;
                 found.extend(some.map_err(|error| self.store().failed("read", error))?);
             }
             Ok(found)
@@ -59,7 +80,7 @@ impl Completions for PostgresInbox {
             let mut connection = self.reader().await?;
             let mut has = Vec::with_capacity(handlers.len());
             for handler in handlers {
-                let known = statements::has_deliveries(&mut connection, group, Some(handler)).await;
+                let known = has_deliveries(&mut connection, group, Some(handler)).await;
                 has.push(known.map_err(|error| self.store().failed("read", error))?);
             }
             Ok(has)
@@ -69,8 +90,44 @@ impl Completions for PostgresInbox {
     fn has_group<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<bool, InboxError>> {
         Box::pin(async move {
             let mut connection = self.reader().await?;
-            let has = statements::has_deliveries(&mut connection, group, None).await;
+            let has = has_deliveries(&mut connection, group, None).await;
             has.map_err(|error| self.store().failed("read", error))
         })
     }
+}
+
+/// How each of at most [`KEYS_PER_QUERY_MAX`] deliveries was completed.
+async fn read_completions(
+    connection: &mut PgConnection,
+    keys: &[InboxKey],
+) -> Result<Vec<Option<Completion>>, sqlx::Error> {
+    let digests: Vec<[u8; 32]> = keys.iter().map(digest).collect();
+    let mut found: HashMap<Vec<u8>, Completion> = HashMap::new();
+    let query = sqlx::query(READ_COMPLETIONS).bind(&digests);
+    for row in query.fetch_all(connection).await? {
+        let content: Option<Vec<u8>> = row.try_get("content")?;
+        let completion = Completion {
+            at_ms: row.try_get("at_ms")?,
+            content: content.as_deref().and_then(ContentDigest::from_bytes),
+        };
+        found.insert(row.try_get("digest")?, completion);
+    }
+    let completions = digests.iter().map(|digest| found.get(digest.as_slice()));
+    Ok(completions.map(Option::<&Completion>::copied).collect())
+}
+
+/// Whether any delivery of the group exists, and of the handler if one is given.
+async fn has_deliveries(
+    connection: &mut PgConnection,
+    group: &str,
+    handler: Option<&str>,
+) -> Result<bool, sqlx::Error> {
+    let group = storable_text(group);
+    let query = match handler {
+        Some(handler) => sqlx::query_scalar(HAS_HANDLER)
+            .bind(group)
+            .bind(storable_text(handler)),
+        None => sqlx::query_scalar(HAS_GROUP).bind(group),
+    };
+    query.fetch_one(connection).await
 }

@@ -28,8 +28,10 @@ pub(super) fn ended_by_hand(cause: impl fmt::Display) -> InboxError {
     }
 }
 
-/// The error of a handler that misused its transaction, if `error` shows that.
-pub(super) fn misuse(error: &sqlx::Error) -> Option<InboxError> {
+/// The error of a handler that misused its transaction, if `error` shows that. If the transaction
+/// `is_shared` and the handler of an earlier turn may be the cause, its deliveries are claimed
+/// again, each alone.
+pub(super) fn misuse(error: &sqlx::Error, is_shared: bool) -> Option<InboxError> {
     match code(error)?.as_str() {
         // The savepoint or the cursor does not exist; no transaction is open.
         "3B001" | "25P01" | "34000" => Some(ended_by_hand(error)),
@@ -39,16 +41,26 @@ pub(super) fn misuse(error: &sqlx::Error) -> Option<InboxError> {
                      fail under a savepoint (`Connection::begin`)"
                 .to_owned(),
         }),
-        // A limit of the server closed the connection while the handler had the transaction. Every
-        // attempt of a handler that is too slow ends like that: it is no fault of the server.
-        "25P03" | "25P04" => Some(InboxError::Transaction {
-            reason: format!(
-                "the server ended it while the handler had it ({error}): await nothing but the \
-                 store between its statements, or raise the server's \
-                 idle_in_transaction_session_timeout or transaction_timeout for this role"
-            ),
+        // A limit of the server closed the connection. Every attempt of a handler that is too slow
+        // ends like that: it is no fault of the server.
+        "25P03" => Some(exceeded(error)),
+        "25P04" => Some(match is_shared {
+            // All turns together took too long.
+            true => InboxError::TryAgain(exceeded(error).into()),
+            false => exceeded(error),
         }),
         _ => None,
+    }
+}
+
+/// The error of a transaction that the server ended while a handler had it.
+fn exceeded(error: &sqlx::Error) -> InboxError {
+    InboxError::Transaction {
+        reason: format!(
+            "the server ended it while the handler had it ({error}): await nothing but the store \
+             between its statements, or raise the server's idle_in_transaction_session_timeout or \
+             transaction_timeout for this role"
+        ),
     }
 }
 

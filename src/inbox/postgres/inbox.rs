@@ -276,7 +276,7 @@ impl PostgresInbox {
                 session.done().await.map_err(failed)?;
                 Ok(deleted)
             };
-            let (deleted, purged_before) = store.cancel_if_silent("purge", purge).await?;
+            let (deleted, purged_before) = store.answers.cancel_if_silent("purge", purge).await?;
             store.purge_watermark.reach(purged_before.as_deref());
             purged += deleted;
             if deleted < u64::from(batch) {

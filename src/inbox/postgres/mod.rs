@@ -14,15 +14,17 @@
 //! service, one group at a time takes it exclusively (`group_commit::contention`).
 //!
 //! # A server that does not answer
-//! A TCP connection to a hanging server may wait for minutes. `Store::cancel_if_silent` therefore
+//! A TCP connection to a hanging server may wait for minutes. `Answers::cancel_if_silent` therefore
 //! checks on a fresh connection whether the server answers at all, and cancels the work if it does
 //! not.
 //!
 //! # Files
-//! `inbox.rs` opens the inbox and claims; `store.rs` has its connections and `transaction.rs` an
-//! open transaction. `tables.rs` creates the tables and `statements.rs` has the SQL of deliveries.
-//! `completions.rs` reads, and `error.rs` maps errors to remedies.
+//! `inbox.rs` opens the inbox and claims; `store.rs` has its connections, `transaction.rs` an open
+//! transaction, and `answers.rs` bounds the waits for the server. `tables.rs` creates the tables,
+//! and `statements.rs` has the SQL of deliveries. `completions.rs` reads for the audit, and
+//! `error.rs` maps errors to remedies.
 
+mod answers;
 mod completions;
 mod error;
 mod inbox;

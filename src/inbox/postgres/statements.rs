@@ -1,22 +1,20 @@
 //! The statements on the store's tables.
 //!
-//! Owns all SQL of deliveries. Knows no connection handling: each function runs in the caller's
-//! transaction.
+//! Owns the SQL of deliveries, except for that of the audit (`completions.rs`). Knows no connection
+//! handling: each function runs in the caller's transaction.
 //!
 //! Statements that run for every delivery are prepared and take arrays (`unnest`), so that one text
 //! serves any number of deliveries. Those that contain a setting or several commands are plain
 //! text, one round trip each, and contain no data of an event.
 
-use crate::event::ContentDigest;
+use crate::inbox::InboxKey;
 use crate::inbox::group_commit::CompletedRow;
 use crate::inbox::shared::digest::digest;
 use crate::inbox::shared::purge_watermark::PURGED_BEFORE_MS;
-use crate::inbox::{Completion, InboxKey};
 use crate::postgres::meta;
 use sha2::{Digest, Sha256};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
-use std::collections::HashMap;
 use std::time::Duration;
 
 /// Follows a `BEGIN`, and prevents a handler from committing the transaction, which would complete
@@ -64,22 +62,6 @@ const TRY_LOCK: &str = "
 /// The rows of completed deliveries; waits for no open claim.
 const FIND_COMPLETED: &str =
     "SELECT digest, replies, content FROM evenkeel_inbox WHERE digest = ANY($1)";
-
-/// How many deliveries one query looks up.
-pub(super) const KEYS_PER_QUERY_MAX: usize = 4096;
-
-/// Reads by the primary key. The time is rounded down, so that it is never after the real one.
-const READ_COMPLETIONS: &str = "
-    SELECT digest, floor(extract(epoch FROM completed_at) * 1000)::bigint AS at_ms, content
-    FROM evenkeel_inbox WHERE digest = ANY($1)";
-
-/// A handler's rows have no index: for a handler that never completed a delivery the query scans
-/// all rows, once per such handler.
-const HAS_HANDLER: &str = "
-    SELECT EXISTS (SELECT 1 FROM evenkeel_inbox WHERE consumer_group = $1 AND handler = $2)";
-
-/// Scans until the first row of the group.
-const HAS_GROUP: &str = "SELECT EXISTS (SELECT 1 FROM evenkeel_inbox WHERE consumer_group = $1)";
 
 /// Stores the replies of claimed deliveries. Stores nothing if the transaction of the claims has
 /// ended: the rows could be completions of another owner.
@@ -264,44 +246,8 @@ pub(super) async fn sees_commits(connection: &mut PgConnection) -> Result<bool, 
     Ok(level.starts_with("read "))
 }
 
-/// How each of at most [`KEYS_PER_QUERY_MAX`] deliveries was completed.
-pub(super) async fn completed(
-    connection: &mut PgConnection,
-    keys: &[InboxKey],
-) -> Result<Vec<Option<Completion>>, sqlx::Error> {
-    let digests: Vec<[u8; 32]> = keys.iter().map(digest).collect();
-    let mut found: HashMap<Vec<u8>, Completion> = HashMap::new();
-    let query = sqlx::query(READ_COMPLETIONS).bind(&digests);
-    for row in query.fetch_all(connection).await? {
-        let content: Option<Vec<u8>> = row.try_get("content")?;
-        let completion = Completion {
-            at_ms: row.try_get("at_ms")?,
-            content: content.as_deref().and_then(ContentDigest::from_bytes),
-        };
-        found.insert(row.try_get("digest")?, completion);
-    }
-    let completions = digests.iter().map(|digest| found.get(digest.as_slice()));
-    Ok(completions.map(Option::<&Completion>::copied).collect())
-}
-
-/// Whether any delivery of the group exists, and of the handler if one is given.
-pub(super) async fn has_deliveries(
-    connection: &mut PgConnection,
-    group: &str,
-    handler: Option<&str>,
-) -> Result<bool, sqlx::Error> {
-    let group = storable_text(group);
-    let query = match handler {
-        Some(handler) => sqlx::query_scalar(HAS_HANDLER)
-            .bind(group)
-            .bind(storable_text(handler)),
-        None => sqlx::query_scalar(HAS_GROUP).bind(group),
-    };
-    query.fetch_one(connection).await
-}
-
 /// Without the characters that PostgreSQL's text cannot hold, and truncated.
-fn storable_text(text: &str) -> String {
+pub(super) fn storable_text(text: &str) -> String {
     let characters = text.chars().take(TEXT_MAX);
     characters
         .map(|character| match character {

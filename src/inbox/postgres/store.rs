@@ -7,8 +7,9 @@
 //! Every call of the server has a time limit. The lock timeout is part of each transaction
 //! (`lock_timeout` of PostgreSQL), so a wait for a lock ends on the server and leaves the
 //! connection usable. The limit of the answer is the second line, for a server that does not answer
-//! at all.
+//! at all (`answers.rs`).
 
+use super::answers::Answers;
 use super::settings::PostgresSettings;
 use super::statements::{self, Locking};
 use super::transaction::{Open, PostgresTx, Turns};
@@ -24,23 +25,9 @@ use crate::postgres::Database;
 use sqlx::{Postgres, Transaction};
 use std::any::Any;
 use std::error::Error;
-use std::pin::pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
-
-/// Minimum time to wait for an answer of the server, which may itself wait for a lock.
-pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-
-/// How long to wait for an answer before a fresh connection checks whether the server answers at
-/// all, and the time limit of that check. A server that hangs is detected sooner than by waiting
-/// for a lock.
-const CHECK_AFTER: Duration = Duration::from_secs(2);
-
-/// How long the result of that check is valid.
-const CHECK_VALID_FOR: Duration = Duration::from_secs(1);
 
 /// How long handlers of a group wait for a lock beside other groups. Those groups commit within
 /// little more. A transaction that waits longer probably blocks the one it waits for, which
@@ -53,14 +40,10 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(5);
 /// The connections, and the known state of the server.
 pub(super) struct Store {
     pub(super) database: Database,
-    /// The time and result of the last check whether the server answers.
-    pub(super) checked: Mutex<Option<(Instant, bool)>>,
-    /// Whether the server failed to answer when it was last used.
-    pub(super) is_silent: AtomicBool,
+    /// Bounds the waits for the server.
+    pub(super) answers: Answers,
     /// Host, port and database, without user and password.
     pub(super) name: String,
-    /// How long to wait for an answer.
-    pub(super) answer_limit: Duration,
     /// How long to wait for a lock, in PostgreSQL's format.
     pub(super) lock_timeout: String,
     /// The same for handlers of concurrent groups.
@@ -78,10 +61,8 @@ impl Store {
         let timeout = lock_timeout(settings);
         Self {
             name: database.name(),
+            answers: Answers::new(database.clone(), timeout),
             database,
-            checked: Mutex::default(),
-            is_silent: AtomicBool::new(false),
-            answer_limit: ANSWER_LIMIT.max(2 * timeout),
             lock_timeout: milliseconds(timeout),
             short_lock_timeout: milliseconds(timeout.min(SHORT_LOCK_TIMEOUT)),
             sees_commits: AtomicBool::new(true),
@@ -108,50 +89,6 @@ impl Store {
         self.sees_commits
             .store(sees_commits.map_err(failed)?, Ordering::Relaxed);
         transaction.commit().await.map_err(failed)
-    }
-
-    /// Cancels `work` if the server does not answer: after a while, or as soon as it answers no
-    /// other connection either. The connection of `work` is not used again: the system would wait
-    /// for an answer on it for a quarter of an hour, or for ever.
-    pub(super) async fn cancel_if_silent<T>(
-        &self,
-        doing: &'static str,
-        work: impl Future<Output = Result<T, InboxError>>,
-    ) -> Result<T, InboxError> {
-        let mut work = pin!(work);
-        let began = Instant::now();
-        let until = async {
-            while began.elapsed() < self.answer_limit {
-                tokio::time::sleep(CHECK_AFTER.min(self.answer_limit)).await;
-                if !self.answers().await {
-                    self.is_silent.store(true, Ordering::Relaxed);
-                    break;
-                }
-            }
-        };
-        tokio::select! {
-            biased;
-            done = work.as_mut() => {
-                if done.is_ok() {
-                    self.is_silent.store(false, Ordering::Relaxed);
-                }
-                done
-            }
-            () = until => Err(error::no_answer(&self.name, doing, began.elapsed())),
-        }
-    }
-
-    /// Whether the server answers at all; a refusal is an answer. One check serves all callers.
-    async fn answers(&self) -> bool {
-        let mut checked = self.checked.lock().await;
-        if let Some((at, answered)) = *checked
-            && at.elapsed() < CHECK_VALID_FOR
-        {
-            return answered;
-        }
-        let answered = self.database.answers(CHECK_AFTER).await;
-        *checked = Some((Instant::now(), answered));
-        answered
     }
 
     /// Waits for the lock of the keys' groups where the claim must not wait for it: a transaction
@@ -217,35 +154,37 @@ impl Store {
     /// to be committed. After the locks of the outbox's keys only the commit follows, so two groups
     /// that publish on the same keys cannot wait for each other, and one waits briefly.
     async fn write_outgoing(&self, open: &mut Open) -> Result<(), InboxError> {
+        let is_shared = !open.is_single;
         let (transaction, staged) = (&mut open.transaction, &open.staged);
         let reset = self.database.reset();
         let ready = statements::prepare_last_write(transaction, reset, &self.lock_timeout).await;
-        ready.map_err(|error| self.ended("publish", error))?;
+        ready.map_err(|error| self.ended("publish", error, is_shared))?;
         let is_prepared = !self.database.is_pooled();
         let appended = outbox::postgres::append(transaction, staged.outgoing(), is_prepared).await;
-        appended.map_err(|error| of_outbox(error, |error| self.ended("publish", error)))
+        appended.map_err(|error| of_outbox(error, |error| self.ended("publish", error, is_shared)))
     }
 
     /// Writes the published events to the rows of the deliveries, at the end of a transaction, and
     /// makes it ready to be committed. If there is nothing to reset here, settings are reset when
     /// the connection is returned.
     async fn write_replies(&self, open: &mut Open) -> Result<(), InboxError> {
+        let is_shared = !open.is_single;
         if !open.staged.replies().is_empty() {
             self.reset(open, "publish").await?;
             let (transaction, replies) = (&mut open.transaction, open.staged.replies());
             let stored = statements::store_replies(transaction, replies).await;
-            stored.map_err(|error| self.ended("complete", error))?;
+            stored.map_err(|error| self.ended("complete", error, is_shared))?;
         }
         let reset = self.database.reset_at_end();
         let closed = statements::release_savepoint(&mut open.transaction, reset).await;
-        closed.map_err(|error| self.ended("complete", error))
+        closed.map_err(|error| self.ended("complete", error, is_shared))
     }
 
     /// Resets the settings that a handler changed, if the store is configured to do so.
     async fn reset(&self, open: &mut Open, doing: &'static str) -> Result<(), InboxError> {
-        let timeout = self.timeout_in(open);
+        let (timeout, is_shared) = (self.timeout_in(open), !open.is_single);
         let reset = statements::reset(&mut open.transaction, self.database.reset(), timeout).await;
-        reset.map_err(|error| self.ended(doing, error))
+        reset.map_err(|error| self.ended(doing, error, is_shared))
     }
 
     /// How long handlers of this transaction wait for a lock.
@@ -260,9 +199,9 @@ impl Store {
         error::failed(&self.name, doing, error)
     }
 
-    /// Maps an error of a transaction that the handler may have ended.
-    fn ended(&self, doing: &'static str, error: sqlx::Error) -> InboxError {
-        error::misuse(&error).unwrap_or_else(|| self.failed(doing, error))
+    /// Maps an error of a transaction that its handler, or one of several, may have ended.
+    fn ended(&self, doing: &'static str, error: sqlx::Error, is_shared: bool) -> InboxError {
+        error::misuse(&error, is_shared).unwrap_or_else(|| self.failed(doing, error))
     }
 }
 
@@ -294,7 +233,7 @@ impl GroupStore for Store {
             session.done().await.map_err(failed)?;
             Ok(known)
         };
-        self.cancel_if_silent("look up", work).await
+        self.answers.cancel_if_silent("look up", work).await
     }
 
     async fn begin(&self) -> Result<Open, InboxError> {
@@ -304,7 +243,7 @@ impl GroupStore for Store {
                 .map(Open::new)
                 .map_err(|error| self.failed("claim", error))
         };
-        self.cancel_if_silent("claim", work).await
+        self.answers.cancel_if_silent("claim", work).await
     }
 
     async fn claim(
@@ -314,7 +253,7 @@ impl GroupStore for Store {
         level: Level,
     ) -> Result<(Open, Vec<Known>), InboxError> {
         let work = self.claim_keys(open, keys, level, Turns::OneForEach);
-        self.cancel_if_silent("claim", work).await
+        self.answers.cancel_if_silent("claim", work).await
     }
 
     async fn claim_batch(
@@ -324,18 +263,18 @@ impl GroupStore for Store {
         level: Level,
     ) -> Result<(Open, Vec<Known>), InboxError> {
         let work = self.claim_keys(open, keys, level, Turns::OneForAll);
-        self.cancel_if_silent("claim", work).await
+        self.answers.cancel_if_silent("claim", work).await
     }
 
     async fn keep_turn(&self, open: &mut Open) -> Result<(), InboxError> {
         if open.is_used {
             let work = async {
-                let timeout = self.timeout_in(open);
+                let (timeout, is_shared) = (self.timeout_in(open), !open.is_single);
                 let reset = self.database.reset();
                 let set = statements::savepoint(&mut open.transaction, reset, timeout).await;
-                set.map_err(|error| self.ended("complete", error))
+                set.map_err(|error| self.ended("complete", error, is_shared))
             };
-            self.cancel_if_silent("complete", work).await?;
+            self.answers.cancel_if_silent("complete", work).await?;
         }
         open.is_used = false;
         open.staged.keep_turn();
@@ -371,20 +310,21 @@ impl GroupStore for Store {
                     statements::release_claims(&mut open.transaction, key).await
                 }
             };
-            undone.map_err(|error| self.ended("abandon", error))?;
+            undone.map_err(|error| self.ended("abandon", error, true))?;
             let forgotten = open.forget_outdated_plans().await;
             forgotten.map_err(|error| self.failed("abandon", error))
         };
-        self.cancel_if_silent("abandon", work).await
+        self.answers.cancel_if_silent("abandon", work).await
     }
 
     async fn release_claims(&self, open: &mut Open, keys: &[InboxKey]) -> Result<(), InboxError> {
+        let is_shared = !open.is_single;
         let work = async {
             self.reset(open, "complete").await?;
             let forgotten = statements::release_claims(&mut open.transaction, keys).await;
-            forgotten.map_err(|error| self.ended("complete", error))
+            forgotten.map_err(|error| self.ended("complete", error, is_shared))
         };
-        self.cancel_if_silent("complete", work).await
+        self.answers.cancel_if_silent("complete", work).await
     }
 
     async fn prepare(&self, open: &mut Open) -> Result<(), InboxError> {
@@ -394,7 +334,7 @@ impl GroupStore for Store {
                 false => self.write_outgoing(open).await,
             }
         };
-        self.cancel_if_silent("complete", work).await
+        self.answers.cancel_if_silent("complete", work).await
     }
 
     async fn commit(&self, open: Open) -> Result<(), InboxError> {
@@ -407,25 +347,15 @@ impl GroupStore for Store {
             }
             Ok(())
         };
-        self.cancel_if_silent("complete", work).await
+        self.answers.cancel_if_silent("complete", work).await
     }
 
     async fn check(&self) -> Result<(), InboxError> {
-        match self.answers().await {
-            true => Ok(()),
-            false => {
-                self.is_silent.store(true, Ordering::Relaxed);
-                Err(error::no_answer(
-                    &self.name,
-                    "a statement of a handler",
-                    CHECK_AFTER,
-                ))
-            }
-        }
+        self.answers.check("a statement of a handler").await
     }
 
     fn is_silent(&self) -> bool {
-        self.is_silent.load(Ordering::Relaxed)
+        self.answers.is_silent()
     }
 
     fn sent(&self) -> &Sent {
@@ -440,7 +370,7 @@ impl GroupStore for Store {
             forgotten.map_err(failed)?;
             session.done().await.map_err(failed)
         };
-        self.cancel_if_silent("forget replies", work).await
+        self.answers.cancel_if_silent("forget replies", work).await
     }
 
     async fn roll_back(&self, mut open: Open) -> Result<(), InboxError> {
@@ -450,7 +380,7 @@ impl GroupStore for Store {
             let rolled_back = open.transaction.rollback().await;
             rolled_back.map_err(|error| self.failed("abandon", error))
         };
-        self.cancel_if_silent("abandon", work).await
+        self.answers.cancel_if_silent("abandon", work).await
     }
 
     fn cause(open: Option<&Open>, error: &(dyn Error + 'static)) -> Option<Cause> {

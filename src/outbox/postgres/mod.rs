@@ -116,7 +116,7 @@ impl PostgresOutbox {
     /// # Errors
     /// [`OutboxError::Store`] if the URL cannot be parsed, the database cannot be reached or
     /// refuses the user; [`OutboxError::Foreign`] if its outbox has a newer version, or a sequence
-    /// that caches numbers. No error contains the URL.
+    /// that caches numbers or is behind the rows. No error contains the URL.
     pub async fn open(url: &str) -> Result<Self, OutboxError> {
         Self::open_with(url, &PostgresOutboxSettings::default()).await
     }

@@ -6,10 +6,10 @@
 //! the others take over its slots as its leases expire.
 //!
 //! # The loop
-//! One round: call the store for all pending work (renew, delete, mark, release, read, measure),
-//! hand ready rows to the publisher, then wait for the first of: a stop, an acknowledgement, a
-//! commit, a time. All results are collected between two rounds, so the store sees few and large
-//! calls.
+//! One round: hand ready rows to the publisher, call the store for all pending work (renew, delete,
+//! mark, release, read, measure), hand what became ready to the publisher, then wait for the first
+//! of: a stop, an acknowledgement, a commit, a time. All results are collected between two rounds,
+//! so the store sees few and large calls, and rows are acknowledged while it is called.
 //!
 //! # Invariants
 //! - At most one row of a key is being sent (`in_flight_rows`).
@@ -29,7 +29,7 @@
 //!
 //! # Files
 //! `service.rs`, `settings.rs` and `report.rs` are public. `run` is the task (`finish.rs` its end),
-//! `answer_limit.rs` its limit of a call of the store, `in_flight_rows.rs` and `blocked_keys.rs`
+//! `answer_limit.rs` its limit of a call of the store, `in_flight_rows` and `blocked_keys.rs`
 //! the rows in memory, `telemetry.rs` logs and metrics, `simulation.rs` thousands of random
 //! schedules against the rows in memory, and `tests` their rules, and relays that stop.
 

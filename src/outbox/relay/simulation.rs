@@ -197,8 +197,7 @@ impl World {
             self.table.remove(&row.sequence);
         }
         let relay = &mut self.relays[relay];
-        relay.in_flight.deleted(published.len());
-        relay.may_have_more |= !published.is_empty();
+        relay.may_have_more |= relay.in_flight.deleted(published.len());
     }
 
     /// A relay that hands over sends nothing more, waits for its sends and deletes. Only then may
@@ -315,13 +314,17 @@ fn run(seed: u64) {
     }
     for relay in &mut world.relays {
         relay.has_slot = true;
+        relay.may_have_more = true;
     }
     let mut rounds = 0;
     while !world.table.is_empty() || world.relays.iter().any(|relay| !relay.in_flight.is_empty()) {
         world.now += Duration::from_secs(1);
         for relay in 0..RELAYS {
-            world.relays[relay].in_flight.wake(world.now);
-            world.read(relay);
+            let is_woken = world.relays[relay].in_flight.wake(world.now);
+            // No commit is a reason to read.
+            if is_woken || world.relays[relay].may_have_more {
+                world.read(relay);
+            }
             world.send(relay);
             while !world.relays[relay].under_way.is_empty() {
                 world.end_one(relay, false);

@@ -3,11 +3,12 @@
 //! Owns its connections. SQLite has one writer at a time, so the order of the rows is the order of
 //! the commits without an additional lock.
 //!
-//! `append.rs` writes rows in the caller's transaction, `store.rs` holds the statements of relays,
-//! and `tables.rs` the tables and their versions. Relays of this process are woken by a `Notify`;
-//! those of other processes poll.
+//! `append.rs` writes rows in the caller's transaction, `store.rs` answers relays, with the SQL of
+//! `statements.rs`, and `tables.rs` has the tables and their versions. Relays of this process are
+//! woken by a `Notify`; those of other processes poll.
 
 mod append;
+mod statements;
 mod store;
 mod tables;
 #[cfg(test)]

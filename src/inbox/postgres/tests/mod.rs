@@ -8,7 +8,7 @@ mod silent_server;
 mod transactions;
 mod turns;
 
-use super::store::ANSWER_LIMIT;
+use super::answers::ANSWER_LIMIT;
 use super::*;
 use crate::inbox::conformance::{self, Effects, Forgetting};
 use crate::inbox::{BoxFuture, Claim, Claimed, Inbox, InboxError, InboxKey, completions};

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::handler::{Class, HandlerError, default_classifier};
+use crate::inbox::postgres::error::misuse;
 
 #[tokio::test]
 async fn a_handlers_commit_is_refused_and_its_rollback_detected() {
@@ -99,6 +100,27 @@ async fn a_transaction_that_the_server_ended_fails_its_own_delivery() {
     );
     assert_eq!(count(&inbox, "1").await, 0);
     complete(fresh(&inbox, "1").await).await.unwrap();
+}
+
+/// The limit of a whole transaction (since PostgreSQL 17) may end it in the turn of a quick
+/// handler, after those of slow ones.
+#[tokio::test]
+async fn a_shared_transaction_that_took_too_long_blames_no_handler() {
+    let Some(url) = database().await else { return };
+    let mut server = sqlx::PgConnection::connect(&url).await.unwrap();
+    let exceeded = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '25P04'; END $$";
+    let exceeded = sqlx::raw_sql(exceeded).execute(&mut server).await;
+    let exceeded = exceeded.unwrap_err();
+    let shared = misuse(&exceeded, true);
+    assert!(
+        matches!(shared, Some(InboxError::TryAgain(_))),
+        "{shared:?}"
+    );
+    let alone = misuse(&exceeded, false);
+    assert!(
+        matches!(alone, Some(InboxError::Transaction { .. })),
+        "{alone:?}"
+    );
 }
 
 /// A migration may change a table while the connections have statements on it prepared. Each of the

@@ -1,7 +1,8 @@
 //! The relay's task: calls the store, the publisher and the clock as `in_flight_rows` and
 //! `slot_leases` decide.
 //!
-//! Owns the order of the steps and the behaviour when the store does not answer. Every call to the
+//! Owns the order of the steps and the behaviour when the store does not answer; `store_calls.rs`
+//! has the calls of a round, `send.rs` the bursts of rows, `finish.rs` the end. Every call to the
 //! store has a deadline that leaves time to renew a lease.
 //!
 //! Every deadline derives from the lease: renewed after a third, each call of the store within a
@@ -16,6 +17,7 @@
 mod bursts;
 mod finish;
 mod send;
+mod store_calls;
 
 #[cfg(test)]
 pub(super) use bursts::WAIT_MIN as BURST_WAIT_MIN;
@@ -24,14 +26,14 @@ use super::super::OutboxError;
 use super::super::store::{RowId, Store};
 use super::answer_limit::AnswerLimit;
 use super::in_flight_rows::InFlightRows;
-use super::slot_leases::{self, SlotLeases};
-use super::{RelayReport, RelaySettings, telemetry};
+use super::slot_leases::SlotLeases;
+use super::{RelayReport, RelaySettings};
 use crate::publisher::{PublishError, Publisher};
 use crate::telemetry::{Health, Reporter, instance};
 use bursts::{Burst, Bursts};
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,9 +49,6 @@ const STORE_RETRY: Duration = Duration::from_millis(500);
 /// Pause after each round of calls to the store: events that are committed and acknowledged
 /// meanwhile are read and deleted together, and each call delays the writers.
 const ROUND_PAUSE: Duration = Duration::from_millis(5);
-
-/// Delay after the end of another relay's lease before it is checked again.
-const LEASE_CHECK_DELAY: Duration = Duration::from_millis(20);
 
 /// A send that has ended.
 struct Sent {
@@ -90,6 +89,8 @@ pub(super) struct RelayTask {
     store_down_until: Option<Instant>,
     /// The store is not called until then, to gather work for one round.
     next_round_at: Instant,
+    /// No rows are read until then, because the last read brought none.
+    next_read_at: Instant,
     /// When ready rows are sent.
     bursts: Bursts,
     /// Counted during the run; completed at its end.
@@ -122,6 +123,7 @@ impl RelayTask {
             measure_at: now,
             store_down_until: None,
             next_round_at: now,
+            next_read_at: now,
             bursts: Bursts::new(now),
             report: RelayReport::default(),
         }
@@ -180,22 +182,26 @@ impl RelayTask {
         let store = Arc::clone(&self.store);
         let mut committed = store.committed();
         let mut poll_at = Instant::now();
-        loop {
+        while !stop.is_cancelled() {
+            // Rows that are ready go out first: they are acknowledged while the store is called.
+            self.send();
+            self.settle_ended_sends()?;
             tokio::select! {
                 biased;
-                () = both_cancelled(stop, last_stop) => return Ok(()),
+                () = both_cancelled(stop, last_stop) => break,
                 () = self.call_store() => {}
             }
             if stop.is_cancelled() || self.has_deregistered {
-                return Ok(());
+                break;
             }
+            self.settle_ended_sends()?;
             self.send();
             if until_empty && stop.run_until_cancelled(self.ends_drained()).await != Some(false) {
-                return Ok(());
+                break;
             }
             let wake_at = self.wake_at().min(poll_at);
             tokio::select! {
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => break,
                 Some(sent) = self.sends.next() => self.settle(sent)?,
                 () = &mut committed => {
                     self.may_have_more = true;
@@ -203,33 +209,35 @@ impl RelayTask {
                 }
                 () = sleep_until(wake_at) => {}
             }
-            while let Some(Some(sent)) = self.sends.next().now_or_never() {
-                self.settle(sent)?;
-            }
+            self.settle_ended_sends()?;
             if Instant::now() >= poll_at {
                 self.may_have_more = true;
                 poll_at = Instant::now() + self.settings.poll_interval;
             }
         }
+        Ok(())
     }
 
     /// When to act next without an event.
     fn wake_at(&self) -> Instant {
-        let store_at = match self.store_down_until {
-            Some(until) => until,
-            None if self.has_store_work() => self.next_round_at,
-            None => self.renew_at.min(self.measure_at).max(self.next_round_at),
-        };
+        let store_at = self.store_at();
         let burst_at = self.in_flight.has_ready().then(|| self.bursts.next_at());
         let others = [self.in_flight.next_wake(), self.leases.next_end(), burst_at];
         others.into_iter().flatten().fold(store_at, Instant::min)
     }
 
-    /// Whether there is work for the store now.
-    fn has_store_work(&self) -> bool {
-        self.may_have_more && self.can_read()
-            || self.in_flight.has_published()
-            || !self.marks.is_empty()
+    /// When to call the store next, by the work that is known.
+    fn store_at(&self) -> Instant {
+        if let Some(until) = self.store_down_until {
+            return until;
+        }
+        if self.in_flight.has_published() || !self.marks.is_empty() {
+            return self.next_round_at;
+        }
+        let read_at = (self.may_have_more && self.can_read()).then_some(self.next_read_at);
+        let timed = self.renew_at.min(self.measure_at);
+        let at = read_at.map_or(timed, |at| at.min(timed));
+        at.max(self.next_round_at)
     }
 
     /// Whether a read could bring rows: there is room, and a slot to read from.
@@ -270,161 +278,6 @@ impl RelayTask {
     /// Sets the readiness of this relay.
     fn set_ready(&self, state: Result<(), String>) {
         self.reporter.set_ready(COMPONENT, state);
-    }
-
-    /// The calls of a round, in this order: renewing first, because a lease that ends stops
-    /// everything, and deleting before reading, because a key is read only without undeleted rows.
-    /// The first error ends the round; the remaining work stays pending.
-    async fn run_store_calls(&mut self, now: Instant) -> Result<(), OutboxError> {
-        if now >= self.renew_at {
-            if self.hands_over && self.hand_over().await? {
-                return Ok(());
-            }
-            self.renew().await?;
-        }
-        self.delete().await?;
-        self.mark().await?;
-        self.release().await?;
-        self.read().await?;
-        if now >= self.measure_at {
-            self.measure().await?;
-        }
-        Ok(())
-    }
-
-    /// Renews this relay's leases, and takes or releases slots to make the shares even.
-    async fn renew(&mut self) -> Result<(), OutboxError> {
-        let lease = self.settings.lease;
-        let registered = self
-            .answer_limit
-            .wait_for("register the relay", self.store.register(&self.name, lease));
-        let registered = registered.await?;
-        let shares = slot_leases::plan_slots(&self.name, &registered, &self.leases.slots());
-        self.leases.leave(&shares.surplus);
-        self.in_flight.lose_slots(&shares.surplus);
-        // Measured before the call, so that the lease in the store ends later than the local one.
-        let until = Instant::now() + lease - self.settings.margin();
-        let granted = self.store.lease(&self.name, &shares.wanted, lease);
-        let granted = self.answer_limit.wait_for("lease slots", granted).await?;
-        let lost = self.leases.granted(&granted, until);
-        self.in_flight.lose_slots(&lost);
-        telemetry::slots_leased(&self.reporter, granted.len());
-        self.may_have_more = true;
-        let recheck = shares.recheck_after.map(|after| after + LEASE_CHECK_DELAY);
-        let renew_after = self.settings.renew_interval();
-        self.renew_at = Instant::now() + recheck.map_or(renew_after, |at| at.min(renew_after));
-        self.set_ready(Ok(()));
-        Ok(())
-    }
-
-    /// Leaves the rest to another relay, if one is registered. Returns whether there is one.
-    ///
-    /// This relay keeps its slots until [`RelayTask::finish`] releases them, after the rows in
-    /// flight were deleted: the other relay repeats none of them.
-    async fn hand_over(&mut self) -> Result<bool, OutboxError> {
-        let left = self.store.leave_to_another(&self.name);
-        let left = self.answer_limit.wait_for("hand over", left).await?;
-        if !left {
-            return Ok(false);
-        }
-        self.has_deregistered = true;
-        self.report.handed_over = true;
-        telemetry::handed_over();
-        Ok(true)
-    }
-
-    /// Deletes the acknowledged rows.
-    async fn delete(&mut self) -> Result<(), OutboxError> {
-        let published = self.in_flight.published();
-        if published.is_empty() {
-            return Ok(());
-        }
-        self.answer_limit
-            .wait_for("delete published events", self.store.delete(&published))
-            .await?;
-        self.in_flight.deleted(published.len());
-        // Their keys were excluded from the rows read meanwhile.
-        self.may_have_more = true;
-        Ok(())
-    }
-
-    /// Writes the reasons of refused rows beside them, for operators.
-    async fn mark(&mut self) -> Result<(), OutboxError> {
-        if self.marks.is_empty() {
-            return Ok(());
-        }
-        self.answer_limit
-            .wait_for("mark refused events", self.store.mark(&self.marks))
-            .await?;
-        self.marks.clear();
-        Ok(())
-    }
-
-    /// Releases surplus slots, once none of their rows is being sent.
-    async fn release(&mut self) -> Result<(), OutboxError> {
-        let mut idle = self.leases.leaving();
-        idle.retain(|slot| !self.in_flight.is_busy(*slot));
-        if idle.is_empty() {
-            return Ok(());
-        }
-        self.answer_limit
-            .wait_for("release slots", self.store.release(&self.name, &idle))
-            .await?;
-        self.leases.released(&idle);
-        Ok(())
-    }
-
-    /// Reads the next rows, if there is room and more may be there.
-    async fn read(&mut self) -> Result<(), OutboxError> {
-        if !self.may_have_more {
-            return Ok(());
-        }
-        let Some(page) = self.in_flight.page(&self.leases.slots()) else {
-            return Ok(());
-        };
-        let read = self
-            .answer_limit
-            .wait_for("read events", self.store.read(&page))
-            .await?;
-        self.may_have_more = self.in_flight.take(read);
-        Ok(())
-    }
-
-    /// Measures the backlog and the open transactions for operators.
-    async fn measure(&mut self) -> Result<(), OutboxError> {
-        self.measure_at = Instant::now() + self.settings.watch_interval;
-        let backlog = self
-            .answer_limit
-            .wait_for("measure its backlog", self.store.backlog())
-            .await?;
-        telemetry::backlog_measured(&self.reporter, &backlog);
-        let open = self
-            .store
-            .open_transaction(self.settings.open_transaction_max);
-        let open = self
-            .answer_limit
-            .wait_for("find open transactions", open)
-            .await?;
-        telemetry::transaction_seen(&self.reporter, open.as_ref());
-        let held = self.in_flight.held_keys();
-        let note = format!("{held} keys wait behind a refused event; see: evenkeel outbox status");
-        self.reporter
-            .set_note(COMPONENT, (held > 0).then_some(note));
-        Ok(())
-    }
-
-    /// Whether nothing is left that can be published. All keys of a stopped topic are held,
-    /// including those never tried.
-    async fn is_drained(&mut self) -> bool {
-        if !self.in_flight.is_empty() || self.may_have_more || self.store_down_until.is_some() {
-            return false;
-        }
-        let stopped = self.in_flight.stopped_topics();
-        let is_drained = self.store.is_drained(&stopped);
-        let is_drained = self
-            .answer_limit
-            .wait_for("check whether it is drained", is_drained);
-        is_drained.await.unwrap_or(false)
     }
 }
 

@@ -7,12 +7,13 @@ use super::super::telemetry;
 use super::{RelayTask, Sent};
 use crate::outbox::OutboxError;
 use crate::publisher::PublishError;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, timeout_at};
 
 impl RelayTask {
-    /// Hands rows to the publisher, in bursts. Waits for room in the publisher's buffer beside all
-    /// other work, but not for longer than the slot's lease.
+    /// Begins to send ready rows, in bursts. They are handed to the publisher when the sends are
+    /// next polled. Waits for room in the publisher's buffer beside all other work, but not for
+    /// longer than the slot's lease.
     pub(super) fn send(&mut self) {
         let now = Instant::now();
         let Some(burst) = self.bursts.next(now) else {
@@ -49,6 +50,18 @@ impl RelayTask {
             sent += 1;
         }
         self.bursts.sent(burst, sent);
+    }
+
+    /// Hands the rows of [`RelayTask::send`] to the publisher, and records the results of the sends
+    /// that have ended. Does not wait.
+    ///
+    /// # Errors
+    /// The errors of [`RelayTask::settle`].
+    pub(super) fn settle_ended_sends(&mut self) -> Result<(), OutboxError> {
+        while let Some(Some(sent)) = self.sends.next().now_or_never() {
+            self.settle(sent)?;
+        }
+        Ok(())
     }
 
     /// Records the result of a send. Refusals of the topic (no such topic, no permission) are

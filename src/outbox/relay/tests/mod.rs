@@ -1,9 +1,10 @@
-//! The rules of the rows in memory, one by one; bursts of rows, in `bursts.rs`; relays that stop
-//! beside others, in `hand_over.rs`; and in `stops.rs` with a store that does not answer, which is
-//! `slow_store.rs`.
+//! The rules of the rows in memory, one by one; bursts of rows, in `bursts.rs`; when rows are read,
+//! in `reads.rs`; relays that stop beside others, in `hand_over.rs`; and in `stops.rs` with a store
+//! that does not answer, which is `slow_store.rs`.
 
 mod bursts;
 mod hand_over;
+mod reads;
 mod slow_store;
 mod stops;
 
@@ -88,7 +89,31 @@ async fn due_keys_are_reread_after_published_rows_are_deleted() {
     tokio::time::advance(Duration::from_secs(1)).await;
     assert!(in_flight.wake(Instant::now()));
     assert_eq!(page(&in_flight).without_keys, [7]);
-    in_flight.deleted(1);
+    assert!(in_flight.deleted(1), "it can be read now");
+    assert_eq!(page(&in_flight).without_keys, [0_i64; 0]);
+}
+
+/// A read would exclude a key with rows in memory, and pass over its backlog for nothing.
+#[tokio::test(start_paused = true)]
+async fn a_delete_asks_for_a_read_only_for_keys_without_rows_in_memory() {
+    let mut in_flight = InFlightRows::new(&RelaySettings::default());
+    in_flight.take(whole([row(1, 7, "t"), row(2, 7, "t")]));
+    for is_readable in [false, true] {
+        next(&mut in_flight);
+        in_flight.settle(7, SendOutcome::Published, Instant::now(), 0.0);
+        assert_eq!(in_flight.deleted(1), is_readable);
+    }
+    assert!(!in_flight.wake(Instant::now()), "it was reported");
+}
+
+/// Nobody may be told that the rest of the key is in the store: its slot is still leased.
+#[tokio::test(start_paused = true)]
+async fn a_key_whose_row_was_not_sent_is_read_again() {
+    let mut in_flight = InFlightRows::new(&RelaySettings::default());
+    in_flight.take(whole([row(1, 7, "t"), row(2, 7, "t")]));
+    next(&mut in_flight);
+    in_flight.settle(7, SendOutcome::NotSent, Instant::now(), 0.0);
+    assert!(in_flight.wake(Instant::now()));
     assert_eq!(page(&in_flight).without_keys, [0_i64; 0]);
 }
 
@@ -153,6 +178,7 @@ async fn a_topic_refusing_many_keys_stops_until_one_is_published() {
     in_flight.take(whole(due.iter().map(|key| row(*key, *key, "missing"))));
     next(&mut in_flight);
     in_flight.settle(due[0], SendOutcome::Published, Instant::now(), 0.5);
+    assert!(in_flight.wake(Instant::now()), "its rows can be read");
     let page = page(&in_flight);
     assert_eq!(page.without_topics, [""; 0]);
     let due_again = page.due_keys.len() + due.len();

@@ -5,9 +5,10 @@ use crate::outbox::status::{OpenTransaction, OutboxStatus};
 use crate::outbox::store::{Answer, Backlog, Page, ReadPage, RelaysAndLeases, RowId, Store};
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 /// A store whose calls of some kinds wait.
@@ -18,6 +19,12 @@ pub(super) struct SlowStore {
     pub(super) lease: Arc<Gate>,
     pub(super) deregister: Arc<Gate>,
     pub(super) delete: Arc<Gate>,
+    /// The rows of the last call of `delete`.
+    deleting: Arc<AtomicUsize>,
+    /// How long a read takes at least.
+    read_takes: Duration,
+    /// When each read began and ended.
+    reads: Arc<Mutex<Vec<[Instant; 2]>>>,
 }
 
 /// Lets calls wait until it is opened, and counts them.
@@ -87,7 +94,26 @@ impl SlowStore {
             lease: Gate::before(0),
             deregister: Gate::before(0),
             delete: Gate::before(delete),
+            deleting: Arc::default(),
+            read_takes: Duration::ZERO,
+            reads: Arc::default(),
         }
+    }
+
+    /// Lets each read take this long.
+    pub(super) fn with_reads_of(mut self, takes: Duration) -> Self {
+        self.read_takes = takes;
+        self
+    }
+
+    /// How many rows were to be deleted by the last call.
+    pub(super) fn deleting(&self) -> usize {
+        self.deleting.load(Ordering::SeqCst)
+    }
+
+    /// When each read began and ended.
+    pub(super) fn reads(&self) -> Vec<[Instant; 2]> {
+        self.reads.lock().unwrap().clone()
     }
 }
 
@@ -131,11 +157,18 @@ impl Store for SlowStore {
     }
 
     fn read<'a>(&'a self, page: &'a Page) -> Answer<'a, ReadPage> {
-        self.outbox.read(page)
+        Box::pin(async move {
+            let begun = Instant::now();
+            sleep(self.read_takes).await;
+            let read = self.outbox.read(page).await;
+            self.reads.lock().unwrap().push([begun, Instant::now()]);
+            read
+        })
     }
 
     fn delete<'a>(&'a self, rows: &'a [RowId]) -> Answer<'a, ()> {
         Box::pin(async move {
+            self.deleting.store(rows.len(), Ordering::SeqCst);
             self.delete.pass().await;
             self.outbox.delete(rows).await
         })

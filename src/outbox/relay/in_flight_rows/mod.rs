@@ -6,10 +6,13 @@
 //! predecessors. A key whose row fails is removed from memory and read again after a wait, from its
 //! first row; meanwhile other keys continue. Knows no store, no publisher and no lease.
 
+mod lane;
+
 use super::super::store::{Page, ReadPage, RowId, StoredRow};
 use super::blocked_keys::{BlockReason, BlockedKeys};
 use super::settings::RelaySettings;
 use crate::failure::Backoff;
+use lane::{Lane, State};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use tokio::time::Instant;
@@ -72,39 +75,9 @@ pub(super) struct InFlightRows {
     rows: usize,
     /// Bytes of the rows in memory and being sent. A row that was published counts no more.
     bytes: usize,
-}
-
-/// The rows of a key in memory: the first ones that the store has of it. It exists while it has
-/// rows in memory, being sent, undeleted or waiting for a retry; a key without any is unknown.
-struct Lane {
-    slot: i16,
-    topic: String,
-    queue: VecDeque<StoredRow>,
-    state: State,
-    /// Published rows that the store still has: while there are any, the key is not read again.
-    undeleted: usize,
-    /// Failures in a row, for the backoff.
-    failures: u32,
-    /// Why it is held, if it is.
-    held: BlockReason,
-    /// The row that held it last, and the hash of the reason.
-    held_by: Option<(RowId, u64)>,
-    /// The slot was lost while a row was being sent.
-    is_lost: bool,
-}
-
-/// What a key waits for. `Open` becomes `Sending` by [`InFlightRows::next`]; the outcome leads back
-/// to `Open`, or by `Waiting` and `Due` to a new read.
-#[derive(Debug, Clone, PartialEq)]
-enum State {
-    /// Its next row can be sent, if there is one.
-    Open,
-    /// A row is being sent.
-    Sending { row: RowId, bytes: usize },
-    /// A row failed; read the key again at this time.
-    Waiting(Instant),
-    /// Read the key again now.
-    Due,
+    /// Keys may be read that the last read excluded: a key is not in memory any more or became due,
+    /// or its topic is not stopped any more.
+    has_readable: bool,
 }
 
 impl InFlightRows {
@@ -120,6 +93,7 @@ impl InFlightRows {
             published: Vec::new(),
             rows: 0,
             bytes: 0,
+            has_readable: false,
         }
     }
 
@@ -185,7 +159,7 @@ impl InFlightRows {
             let gone: Vec<i64> = gone.map(|(key, _)| *key).collect();
             gone.into_iter().for_each(|key| self.drop_lane(key));
         }
-        !is_whole
+        self.take_readable() || !is_whole
     }
 
     /// Whether there may be a row to send.
@@ -296,30 +270,39 @@ impl InFlightRows {
         !self.published.is_empty()
     }
 
-    /// Records that the store deleted the first `count` of [`InFlightRows::published`].
-    pub(super) fn deleted(&mut self, count: usize) {
+    /// Records that the store deleted the first `count` of [`InFlightRows::published`]. Returns
+    /// whether a read may bring rows of their keys. Those of keys that have more rows in memory
+    /// are excluded still: such a read would pass over the whole backlog for nothing.
+    pub(super) fn deleted(&mut self, count: usize) -> bool {
         for (_, key) in self.published.drain(..count).collect::<Vec<_>>() {
             self.rows -= 1;
             if let Some(lane) = self.lanes.get_mut(&key) {
                 lane.undeleted -= 1;
+                self.has_readable |= lane.is_to_be_read();
                 self.remove_if_done(key);
             }
         }
+        self.take_readable()
     }
 
-    /// Makes the keys due that have waited long enough. Returns whether there are any.
+    /// Makes the keys due that have waited long enough. Returns whether there are any, or others
+    /// that can be read since the last call.
     pub(super) fn wake(&mut self, now: Instant) -> bool {
-        let mut is_any = false;
         while let Some((at, key)) = self.waiting.first().copied()
             && at <= now
         {
             self.waiting.pop_first();
             if let Some(lane) = self.lanes.get_mut(&key) {
                 lane.state = State::Due;
-                is_any = true;
+                self.has_readable = true;
             }
         }
-        is_any
+        self.take_readable()
+    }
+
+    /// Whether keys may be read that the last read excluded. Only the first call returns it.
+    fn take_readable(&mut self) -> bool {
+        std::mem::take(&mut self.has_readable)
     }
 
     /// When the next failed key is read again.
@@ -395,6 +378,7 @@ impl InFlightRows {
     fn remove_if_done(&mut self, key: i64) {
         if self.lanes.get(&key).is_some_and(Lane::is_done) {
             self.lanes.remove(&key);
+            self.has_readable = true;
         }
     }
 
@@ -429,6 +413,7 @@ impl InFlightRows {
         }
         let topic = lane.topic.clone();
         let was_stopped = self.held.unblock(&topic, held);
+        self.has_readable |= was_stopped;
         if was_stopped && held == BlockReason::Refused {
             let refused = |lane: &Lane| lane.topic == topic && lane.held == BlockReason::Refused;
             for (key, lane) in self.lanes.iter_mut().filter(|(_, lane)| refused(lane)) {
@@ -438,33 +423,6 @@ impl InFlightRows {
                 }
             }
         }
-    }
-}
-
-impl Lane {
-    /// A key that is read for the first time.
-    fn of(row: &StoredRow) -> Self {
-        Self {
-            slot: row.slot,
-            topic: row.topic.clone(),
-            queue: VecDeque::new(),
-            state: State::Due,
-            undeleted: 0,
-            failures: 0,
-            held: BlockReason::No,
-            held_by: None,
-            is_lost: false,
-        }
-    }
-
-    /// Whether the store has rows of it that are not in memory, and a read returns its first ones.
-    fn is_to_be_read(&self) -> bool {
-        self.state == State::Due && self.undeleted == 0
-    }
-
-    /// Whether nothing of the key is in memory, on its way or undeleted.
-    fn is_done(&self) -> bool {
-        self.state == State::Open && self.queue.is_empty() && self.undeleted == 0
     }
 }
 
