@@ -229,7 +229,7 @@ fn file_id(_: &Path) -> io::Result<Option<FileId>> {
 #[cfg(test)]
 mod tests {
     #[cfg(unix)]
-    use super::FileWatch;
+    use super::SqliteFileWatch;
     use crate::handler::{Class, HandlerError, default_classifier};
     #[cfg(unix)]
     use std::path::{Path, PathBuf};
@@ -281,20 +281,20 @@ mod tests {
 
     /// A watch on a link to one of two files, checked once.
     #[cfg(unix)]
-    fn watched_link(directory: &Path) -> (FileWatch, PathBuf) {
+    fn watched_link(directory: &Path) -> (SqliteFileWatch, PathBuf) {
         for name in ["a", "b"] {
             std::fs::write(directory.join(name), name).expect("a file is written");
         }
         let link = directory.join("link");
         std::os::unix::fs::symlink(directory.join("a"), &link).expect("a link is created");
-        let watch = FileWatch::new(&link);
+        let watch = SqliteFileWatch::new(&link);
         assert!(watch.is_in_place(), "the first check decides");
         (watch, link)
     }
 
     /// Replaces a link, and checks again without a wait for the interval.
     #[cfg(unix)]
-    fn is_in_place_after(watch: &FileWatch, link: &Path, target: &str) -> bool {
+    fn is_in_place_after(watch: &SqliteFileWatch, link: &Path, target: &str) -> bool {
         std::fs::remove_file(link).expect("the link is removed");
         std::os::unix::fs::symlink(target, link).expect("a link is created");
         watch.reconnected();
