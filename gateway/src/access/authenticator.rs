@@ -84,12 +84,12 @@ impl Authenticator {
         })
     }
 
-    /// Finds the caller of a request, and adds it to the request's extensions.
+    /// Finds the caller of a request, and marks its token as sensitive.
     ///
     /// # Errors
     /// Those of [`principal`](Self::principal), and [`ProblemKind::Malformed`] for a token in the
     /// URL.
-    pub(crate) fn identify(&self, request: &mut Request) -> Result<Principal, Problem> {
+    pub(crate) fn identify<B>(&self, request: &mut Request<B>) -> Result<Principal, Problem> {
         if request.uri().query().is_some_and(has_token) {
             let detail = "send the token in the header Authorization: Bearer <token>, not in the \
                           URL, which others log; replace the token that was sent";
@@ -99,7 +99,6 @@ impl Authenticator {
         if let Some(value) = request.headers_mut().get_mut(AUTHORIZATION) {
             value.set_sensitive(true);
         }
-        request.extensions_mut().insert(principal.clone());
         Ok(principal)
     }
 }
@@ -182,7 +181,10 @@ pub async fn authenticate(
     next: Next,
 ) -> Response {
     match authenticator.identify(&mut request) {
-        Ok(_) => next.run(request).await,
+        Ok(principal) => {
+            request.extensions_mut().insert(principal);
+            next.run(request).await
+        }
         Err(problem) => problem.into_response(),
     }
 }

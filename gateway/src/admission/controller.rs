@@ -163,6 +163,11 @@ impl Admission {
             .map_or(latest, |deadline| deadline.min(latest))
     }
 
+    /// The most bytes of a body that is read.
+    pub(crate) fn body_bytes_max(&self) -> usize {
+        self.shared.settings.body_bytes_max
+    }
+
     /// The settings, with every value in its range.
     pub(super) fn settings(&self) -> &AdmissionSettings {
         &self.shared.settings

@@ -49,13 +49,9 @@ pub async fn admit(State(admission): State<Admission>, request: Request, next: N
     if request.method().is_safe() {
         return next.run(request).await;
     }
-    let bytes_max = admission.settings().body_bytes_max;
+    let bytes_max = admission.body_bytes_max();
     match AdmittedRequest::read(&admission, request, bytes_max).await {
-        Ok(admitted) => {
-            let outcome = |response: &Response| Outcome::of_status(response.status());
-            let timed_out = || timed_out().into_response();
-            admitted.serve(next, outcome, timed_out).await
-        }
+        Ok(admitted) => admitted.serve(next, outcome_of, timed_out_response).await,
         Err(problem) => problem.into_response(),
     }
 }
@@ -63,13 +59,11 @@ pub async fn admit(State(admission): State<Admission>, request: Request, next: N
 /// A request with its whole body, which has its place.
 pub(crate) struct AdmittedRequest {
     request: Request,
-    permit: Permit,
-    deadline: Instant,
+    admitted: Admitted,
 }
 
 impl AdmittedRequest {
-    /// Admits a request: the caller's rate by the head, then the body, at most `bytes_max` long,
-    /// then the load. Expects what [`admit`] expects.
+    /// Admits a request, see [`Admitted::read`]. Expects what [`admit`] expects.
     ///
     /// # Errors
     /// Those of [`admit`].
@@ -79,25 +73,65 @@ impl AdmittedRequest {
         bytes_max: usize,
     ) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let (principal, context) = caller(&parts.extensions)?;
-        admission.try_rate(principal)?;
-        let body = read_upload(admission, principal, context.deadline, body, bytes_max).await?;
-        let permit = admission.try_permit(principal, context, retry_key(&parts.headers))?;
+        let caller = caller(&parts.extensions)?;
+        let read = Admitted::read(admission, caller, &parts.headers, body, bytes_max).await;
+        let (admitted, body) = read?;
         Ok(Self {
-            permit,
-            deadline: admission.deadline(context),
-            request: Request::from_parts(parts, body),
+            admitted,
+            request: Request::from_parts(parts, Body::from(body)),
         })
     }
 
-    /// Serves it until its deadline. The limit learns from the outcome of the answer.
+    /// Serves it, see [`Admitted::serve`].
     pub(crate) async fn serve(
         self,
         next: Next,
         outcome: fn(&Response) -> Outcome,
         timed_out: fn() -> Response,
     ) -> Response {
-        let (outcome, response) = match timeout_at(self.deadline, next.run(self.request)).await {
+        let served = next.run(self.request);
+        self.admitted.serve(served, outcome, timed_out).await
+    }
+}
+
+/// The place of a request whose body was read.
+pub(crate) struct Admitted {
+    permit: Permit,
+    deadline: Instant,
+}
+
+impl Admitted {
+    /// Admits a request of this caller: the caller's rate by the head, then the body, at most
+    /// `bytes_max` long, then the load. Returns the body, too.
+    ///
+    /// # Errors
+    /// Those of [`admit`].
+    pub(crate) async fn read<B>(
+        admission: &Admission,
+        (principal, context): (&Principal, &RequestContext),
+        headers: &HeaderMap,
+        body: B,
+        bytes_max: usize,
+    ) -> Result<(Self, Bytes), Problem>
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+        B::Error: Into<axum::BoxError>,
+    {
+        admission.try_rate(principal)?;
+        let body = read_upload(admission, principal, context.deadline, body, bytes_max).await?;
+        let permit = admission.try_permit(principal, context, retry_key(headers))?;
+        let deadline = admission.deadline(context);
+        Ok((Self { permit, deadline }, body))
+    }
+
+    /// Awaits the answer until the deadline. The limit learns from its outcome.
+    pub(crate) async fn serve(
+        self,
+        answer: impl Future<Output = Response>,
+        outcome: fn(&Response) -> Outcome,
+        timed_out: fn() -> Response,
+    ) -> Response {
+        let (outcome, response) = match timeout_at(self.deadline, answer).await {
             Ok(response) => (outcome(&response), response),
             Err(_) => (Outcome::TimedOut, timed_out()),
         };
@@ -112,24 +146,28 @@ impl AdmittedRequest {
 /// # Errors
 /// A problem whose detail says that nothing was accepted: the body is too large, too slow, or broke
 /// off, or there is no place for it.
-async fn read_upload(
+async fn read_upload<B>(
     admission: &Admission,
     principal: &Principal,
     deadline: Option<Instant>,
-    body: Body,
+    body: B,
     bytes_max: usize,
-) -> Result<Body, Problem> {
+) -> Result<Bytes, Problem>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<axum::BoxError>,
+{
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(too_large());
     }
     if body.is_end_stream() {
-        return Ok(body);
+        return Ok(Bytes::new());
     }
     let _place = admission.try_upload(principal)?;
     let latest = Instant::now() + admission.settings().body_time_max;
     let ends = deadline.map_or(latest, |deadline| deadline.min(latest));
     match timeout_at(ends, read_all(body, bytes_max)).await {
-        Ok(Ok(bytes)) => Ok(Body::from(bytes)),
+        Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if is_limit(&*error) => Err(too_large()),
         Ok(Err(_)) => {
             let detail = "the body broke off; nothing was accepted";
@@ -146,15 +184,37 @@ async fn read_upload(
     }
 }
 
-/// The body in one buffer: chunks of a byte each, kept apart, would take forty times the room.
-async fn read_all(body: Body, bytes_max: usize) -> Result<Bytes, axum::BoxError> {
-    let (mut body, mut all) = (Limited::new(body, bytes_max), BytesMut::new());
+/// The body in one buffer: chunks of a byte each, kept apart, would take forty times the room. One
+/// that is a single chunk is not copied.
+async fn read_all<B>(body: B, bytes_max: usize) -> Result<Bytes, axum::BoxError>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<axum::BoxError>,
+{
+    let mut body = Limited::new(body, bytes_max);
+    let (mut first, mut all) = (Bytes::new(), BytesMut::new());
     while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame?.into_data() {
-            all.extend_from_slice(&data);
+        let Ok(data) = frame?.into_data() else {
+            continue;
+        };
+        if first.is_empty() && all.is_empty() {
+            first = data;
+            continue;
         }
+        all.extend_from_slice(&std::mem::take(&mut first));
+        all.extend_from_slice(&data);
     }
-    Ok(all.freeze())
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// The outcome of a post over HTTP.
+pub(crate) fn outcome_of(response: &Response) -> Outcome {
+    Outcome::of_status(response.status())
+}
+
+/// The answer to a post over HTTP that was given up.
+pub(crate) fn timed_out_response() -> Response {
+    timed_out().into_response()
 }
 
 /// Without the bound: that of the route is usually lower.

@@ -38,6 +38,6 @@ mod telemetry;
 mod uploads;
 
 pub use controller::{Admission, Outcome, Permit};
-pub(crate) use middleware::AdmittedRequest;
 pub use middleware::admit;
+pub(crate) use middleware::{Admitted, AdmittedRequest, outcome_of, timed_out_response};
 pub use settings::AdmissionSettings;

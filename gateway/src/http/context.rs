@@ -48,6 +48,21 @@ impl RequestContext {
         })
     }
 
+    /// The context of a request, and the refusal of one that [`from_headers`](Self::from_headers)
+    /// cannot read: its answer has a context, too.
+    pub(crate) fn of(headers: &HeaderMap, worker: &Worker) -> (Self, Option<Problem>) {
+        let (timeout, refused) = match timeout(headers) {
+            Ok(timeout) => (timeout, None),
+            Err(problem) => (None, Some(problem)),
+        };
+        let context = Self {
+            trace: trace(headers),
+            deadline: timeout.map(|timeout| Instant::now() + timeout),
+            worker: Arc::clone(&worker.name),
+        };
+        (context, refused)
+    }
+
     /// The trace id: 32 hexadecimal digits.
     pub fn trace_id(&self) -> &str {
         self.trace.traceparent.get(3..35).unwrap_or_default()
@@ -60,49 +75,78 @@ impl RequestContext {
     }
 }
 
-/// The middleware: adds a [`RequestContext`] to the request, and `traceparent`, `trace-id` and
-/// `worker` to the answer.
-pub async fn add_context(State(worker): State<Arc<str>>, request: Request, next: Next) -> Response {
-    with_context(worker, request, |request| next.run(request)).await
+/// The name of this gateway, and its header, which is made once.
+#[derive(Debug, Clone)]
+pub(crate) struct Worker {
+    name: Arc<str>,
+    header: Option<HeaderValue>,
 }
 
-/// [`add_context`] around anything that answers.
-pub(crate) async fn with_context<F>(
-    worker: Arc<str>,
-    mut request: Request,
-    next: impl FnOnce(Request) -> F,
-) -> Response
-where
-    F: Future<Output = Response>,
-{
-    let (context, refused) = match RequestContext::from_headers(request.headers(), worker.clone()) {
-        Ok(context) => (context, None),
-        Err(problem) => {
-            let trace = trace(request.headers());
-            let context = RequestContext {
-                trace,
-                deadline: None,
-                worker,
-            };
-            (context, Some(problem))
-        }
-    };
-    request.extensions_mut().insert(context.clone());
-    let mut response = match refused {
-        Some(problem) => problem.into_response(),
-        None => next(request).await,
-    };
-    let headers = response.headers_mut();
-    let values = [
-        (TRACEPARENT, context.trace.traceparent.as_str()),
-        (TRACE_ID_HEADER, context.trace_id()),
-        (WORKER_HEADER, &context.worker),
-    ];
-    for (name, value) in values {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
+impl Worker {
+    /// The worker of this name.
+    pub(crate) fn new(name: Arc<str>) -> Self {
+        let header = HeaderValue::from_str(&name).ok();
+        Self { name, header }
+    }
+}
+
+/// The headers of an answer by which its request is found: `traceparent`, `trace-id`, `worker`.
+/// They are made before the request is handled, as its handler gets the context.
+#[derive(Debug)]
+pub(crate) struct AnswerHeaders {
+    traceparent: Option<HeaderValue>,
+    trace_id: Option<HeaderValue>,
+    worker: Option<HeaderValue>,
+}
+
+impl AnswerHeaders {
+    /// The headers for the answer to a request with this context.
+    pub(crate) fn new(context: &RequestContext, worker: &Worker) -> Self {
+        Self {
+            traceparent: HeaderValue::from_str(&context.trace.traceparent).ok(),
+            trace_id: HeaderValue::from_str(context.trace_id()).ok(),
+            worker: worker.header.clone(),
         }
     }
+
+    /// The trace id.
+    pub(crate) fn trace_id(&self) -> Option<&str> {
+        self.trace_id.as_ref()?.to_str().ok()
+    }
+
+    /// Adds the headers to the answer.
+    pub(crate) fn add_to(self, headers: &mut HeaderMap) {
+        let values = [
+            (TRACEPARENT, self.traceparent),
+            (TRACE_ID_HEADER, self.trace_id),
+            (WORKER_HEADER, self.worker),
+        ];
+        for (name, value) in values {
+            if let Some(value) = value {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+/// The middleware: adds a [`RequestContext`] to the request, and `traceparent`, `trace-id` and
+/// `worker` to the answer.
+pub async fn add_context(
+    State(worker): State<Arc<str>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let worker = Worker::new(worker);
+    let (context, refused) = RequestContext::of(request.headers(), &worker);
+    let answer_headers = AnswerHeaders::new(&context, &worker);
+    let mut response = match refused {
+        Some(problem) => problem.into_response(),
+        None => {
+            request.extensions_mut().insert(context);
+            next.run(request).await
+        }
+    };
+    answer_headers.add_to(response.headers_mut());
     response
 }
 

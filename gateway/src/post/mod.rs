@@ -48,4 +48,5 @@ pub use idempotency::IdempotencyKey;
 pub use limits::PostLimits;
 pub use new_event::NewEvent;
 pub use posting::Posting;
+pub(crate) use routes::answer_read;
 pub use routes::router;

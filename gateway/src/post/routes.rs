@@ -5,11 +5,14 @@ use super::binding::{self, Mode};
 use super::data_request::caller;
 use super::idempotency::IdempotencyKey;
 use super::posting::Posting;
-use crate::http::{Problem, ProblemKind};
+use crate::access::Principal;
+use crate::http::{Problem, ProblemKind, RequestContext};
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::header;
+use axum::http::request::Parts;
 use axum::routing::post;
 
 /// The routes `POST /events` and `POST /events/{type}`. Expects the caller and the context in the
@@ -50,11 +53,43 @@ async fn answer(
     name: Option<&str>,
     request: Request,
 ) -> Result<PostAnswer, Problem> {
-    let (parts, body) = request.into_parts();
-    let (principal, context) = caller(&parts.extensions)?;
+    let (mut parts, body) = request.into_parts();
+    let extensions = std::mem::take(&mut parts.extensions);
+    let caller = caller(&extensions)?;
     let mode = binding::mode(&parts.headers, name.is_some())?;
     let limits = posting.limits();
-    let body = binding::read_body(&parts.headers, body, limits, context.deadline).await?;
+    let body = binding::read_body(&parts.headers, body, limits, caller.1.deadline).await?;
+    accept(posting, (mode, name), caller, parts, body).await
+}
+
+/// Answers a request of this caller whose body was read, as the routes of [`router`] do. `name` is
+/// the event type in the path.
+///
+/// # Errors
+/// Those of the routes.
+pub(crate) async fn answer_read(
+    posting: &Posting,
+    name: Option<&str>,
+    caller: (&Principal, &RequestContext),
+    parts: Parts,
+    body: Bytes,
+) -> Result<PostAnswer, Problem> {
+    let mode = binding::mode(&parts.headers, name.is_some())?;
+    binding::check_length(&parts.headers, posting.limits())?;
+    if body.len() > posting.limits().body_bytes_max {
+        return Err(binding::too_large(posting.limits()));
+    }
+    accept(posting, (mode, name), caller, parts, body).await
+}
+
+/// Accepts the events of a request.
+async fn accept(
+    posting: &Posting,
+    (mode, name): (Mode, Option<&str>),
+    (principal, context): (&Principal, &RequestContext),
+    parts: Parts,
+    body: Bytes,
+) -> Result<PostAnswer, Problem> {
     let content_type = parts.headers.get(header::CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
     let idempotency = IdempotencyKey::of_request(
@@ -66,13 +101,13 @@ async fn answer(
     )?;
     let text = binding::body_text(&body)?;
     let events = match mode {
-        Mode::Batch => binding::batch(text, limits.batch_max)?,
+        Mode::Batch => binding::batch(text, posting.limits().batch_max)?,
         Mode::Structured => vec![binding::structured(text)?],
-        _ => vec![binding::binary(&parts.headers, name, text)?],
+        Mode::Data => vec![binding::binary(&parts.headers, name, text)?],
     };
     // The events are copies. The head is a part of the connection's read buffer, which has at least
     // 8 KiB, and of which the connection makes another one while the store works.
-    drop((body, parts.headers, parts.uri));
+    drop((body, parts));
     if mode == Mode::Batch {
         return posting
             .accept_batch(principal, context, events, idempotency)

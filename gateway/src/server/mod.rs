@@ -27,6 +27,7 @@ mod connections;
 #[cfg(feature = "shop")]
 mod gateway;
 mod middleware;
+mod posts;
 mod problems;
 #[cfg(feature = "shop")]
 pub mod program;

@@ -4,13 +4,15 @@
 //! of the interface, the explanations of problems, and what answers for routes that do not exist.
 
 use super::middleware::{
-    BodyLimits, CrossSite, Surroundings, identify, identify_and_admit, surround,
+    BodyLimits, CrossSite, RequestMetrics, Surroundings, identify, identify_and_admit,
+    surround_route,
 };
+use super::posts::Posts;
 use super::problems;
 use crate::access::Authenticator;
 use crate::admission::Admission;
-use crate::http::{Problem, ProblemKind};
-use crate::post::{self, Posting};
+use crate::http::{Problem, ProblemKind, Worker};
+use crate::post::Posting;
 use crate::status::{self, StatusReader};
 use crate::stream::{self, Streams};
 use axum::Router;
@@ -135,31 +137,40 @@ impl RouterSettings {
 /// # Panics
 /// If a team's own route is one of the gateway's.
 pub fn router(parts: Parts, settings: RouterSettings) -> Router {
-    let admitting = (parts.authenticator.clone(), parts.admission);
-    let posts = post::router(parts.posting)
-        .merge(parts.own_posts)
-        .layer(from_fn_with_state(admitting, identify_and_admit));
-    let reads = stream::router(parts.streams)
-        .merge(status::router(parts.status))
-        .merge(parts.own_reads)
-        .layer(from_fn_with_state(parts.authenticator, identify));
-    let surroundings = Surroundings {
+    let surroundings = Arc::new(Surroundings {
         scheme: if settings.tls { "https" } else { "http" },
-        worker: parts.worker,
+        worker: Worker::new(parts.worker),
         cross_site: CrossSite {
             allowed_origins: settings.allowed_origins.into(),
             local_only: settings.local_only,
         },
         body: settings.body,
+        metrics: RequestMetrics::default(),
+    });
+    let posts = Posts {
+        surroundings: Arc::clone(&surroundings),
+        authenticator: parts.authenticator.clone(),
+        admission: parts.admission.clone(),
+        posting: parts.posting,
     };
-    posts
+    let admitting = (parts.authenticator.clone(), parts.admission);
+    let own_posts = parts
+        .own_posts
+        .layer(from_fn_with_state(admitting, identify_and_admit));
+    let reads = stream::router(parts.streams)
+        .merge(status::router(parts.status))
+        .merge(parts.own_reads)
+        .layer(from_fn_with_state(parts.authenticator, identify));
+    let others = own_posts
         .merge(reads)
         .merge(parts.grpc)
         .route("/openapi.json", get(openapi))
         .route("/problems/{name}", get(problems::explain))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(from_fn_with_state(surroundings, surround))
+        .layer(from_fn_with_state(surroundings, surround_route));
+    // The paths of posts are those of reads, too, which have answers for other methods.
+    posts.into_router().merge(others)
 }
 
 async fn openapi() -> Response {

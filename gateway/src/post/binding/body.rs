@@ -21,18 +21,7 @@ pub(in crate::post) async fn read_body(
     limits: &PostLimits,
     deadline: Option<Instant>,
 ) -> Result<Bytes, Problem> {
-    if let Some(length) = headers.get(header::CONTENT_LENGTH) {
-        let length = length
-            .to_str()
-            .ok()
-            .and_then(|length| length.parse::<u64>().ok());
-        let length = length.ok_or_else(|| {
-            Problem::new(ProblemKind::Malformed, "Content-Length is not a number")
-        })?;
-        if length > limits.body_bytes_max as u64 {
-            return Err(too_large(limits));
-        }
-    }
+    check_length(headers, limits)?;
     let latest = Instant::now() + limits.body_time_max;
     let deadline = deadline.map_or(latest, |deadline| deadline.min(latest));
     match timeout_at(deadline, to_bytes(body, limits.body_bytes_max)).await {
@@ -49,13 +38,37 @@ pub(in crate::post) async fn read_body(
     }
 }
 
+/// Checks the length that a request declares.
+///
+/// # Errors
+/// - [`ProblemKind::TooLarge`]: it is more than allowed
+/// - [`ProblemKind::Malformed`]: `Content-Length` is not a number
+pub(in crate::post) fn check_length(
+    headers: &HeaderMap,
+    limits: &PostLimits,
+) -> Result<(), Problem> {
+    let Some(length) = headers.get(header::CONTENT_LENGTH) else {
+        return Ok(());
+    };
+    let length = length.to_str().ok();
+    match length.and_then(|length| length.parse::<u64>().ok()) {
+        Some(length) if length > limits.body_bytes_max as u64 => Err(too_large(limits)),
+        Some(_) => Ok(()),
+        None => {
+            let detail = "Content-Length is not a number";
+            Err(Problem::new(ProblemKind::Malformed, detail))
+        }
+    }
+}
+
 /// Whether a limit was reached: that of this file, or an outer one of a middleware.
 fn is_limit(error: &(dyn Error + 'static)) -> bool {
     let mut causes = std::iter::successors(Some(error), |&error| error.source());
     causes.any(|cause| cause.is::<LengthLimitError>())
 }
 
-fn too_large(limits: &PostLimits) -> Problem {
+/// The refusal of a body that is longer than allowed.
+pub(in crate::post) fn too_large(limits: &PostLimits) -> Problem {
     let detail = format!("at most {} bytes are accepted", limits.body_bytes_max);
     let problem = Problem::new(ProblemKind::TooLarge, detail);
     problem.with_member("maxBytes", limits.body_bytes_max)

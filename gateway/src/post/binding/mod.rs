@@ -15,6 +15,6 @@ mod mode;
 mod structured;
 
 pub(super) use binary::{attribute, binary};
-pub(super) use body::{body_text, read_body};
+pub(super) use body::{body_text, check_length, read_body, too_large};
 pub(super) use mode::{Mode, mode};
 pub(super) use structured::{batch, structured};

@@ -12,7 +12,7 @@ use super::request_body::RequestBody;
 use super::socket::Socket;
 use crate::server::tls::Tls;
 use axum::Router;
-use axum::body::{Body, HttpBody};
+use axum::body::HttpBody;
 use axum::serve::Listener;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -211,9 +211,8 @@ impl Connection {
             let request = request.map(|body| RequestBody::wrap(body, &counted));
             async move {
                 let response = router.oneshot(request).await?;
-                let wrap = |body| Body::new(CountedBody::new(body, guard, version));
-                let response = response.map(wrap);
-                Ok::<Response<Body>, Infallible>(response)
+                let response = response.map(|body| CountedBody::new(body, guard, version));
+                Ok::<Response<CountedBody>, Infallible>(response)
             }
         });
         let io = TokioIo::new(Socket::new(stream, admitted));

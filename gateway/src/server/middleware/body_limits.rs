@@ -102,7 +102,7 @@ impl BodyFault {
 pub(super) async fn limit_body<F>(
     limits: BodyLimits,
     request: Request,
-    next: impl FnOnce(Request) -> F,
+    next: impl FnOnce(Request<LimitedBody>) -> F,
 ) -> Response
 where
     F: Future<Output = Response>,
@@ -112,12 +112,12 @@ where
         return BodyFault::TooLarge.answer(&limits);
     }
     if request.body().is_end_stream() {
-        return next(request).await;
+        return next(request.map(|body| LimitedBody::new(body, limits, None))).await;
     }
     let is_grpc = is_grpc(request.headers());
     let fault = Arc::new(OnceLock::new());
-    let seen = Arc::clone(&fault);
-    let request = request.map(|body| Body::new(LimitedBody::new(body, limits, seen)));
+    let seen = Some(Arc::clone(&fault));
+    let request = request.map(|body| LimitedBody::new(body, limits, seen));
     let response = next(request).await;
     match fault.get() {
         // A call of gRPC has its error in the trailers, with HTTP status 200.
@@ -132,19 +132,20 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// A body that fails when it exceeds a bound.
-struct LimitedBody {
+pub(in crate::server) struct LimitedBody {
     inner: Body,
     limits: BodyLimits,
     received: u64,
-    /// When the handler began to read.
+    /// When the handler began to wait for it.
     begun: Option<Instant>,
     /// Made when the handler has to wait, and set anew only if it has to wait again.
     timer: Option<Pin<Box<Sleep>>>,
-    fault: Arc<OnceLock<BodyFault>>,
+    /// None for a body that is empty.
+    fault: Option<Arc<OnceLock<BodyFault>>>,
 }
 
 impl LimitedBody {
-    fn new(inner: Body, limits: BodyLimits, fault: Arc<OnceLock<BodyFault>>) -> Self {
+    fn new(inner: Body, limits: BodyLimits, fault: Option<Arc<OnceLock<BodyFault>>>) -> Self {
         Self {
             inner,
             limits,
@@ -155,8 +156,17 @@ impl LimitedBody {
         }
     }
 
+    /// The body as a handler of axum reads it. One that is empty needs no bounds.
+    pub(super) fn into_body(self) -> Body {
+        match self.fault {
+            Some(_) => Body::new(self),
+            None => self.inner,
+        }
+    }
+
     /// Waits for the time at which the body is too slow.
-    fn poll_too_slow(&mut self, begun: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let begun = *self.begun.get_or_insert_with(Instant::now);
         let ends = begun + self.limits.time_for(self.received);
         let timer = self
             .timer
@@ -168,8 +178,10 @@ impl LimitedBody {
     }
 
     fn fail<T>(&self, fault: BodyFault) -> Poll<Option<Result<T, axum::Error>>> {
-        // The first fault counts.
-        let _ = self.fault.set(fault);
+        if let Some(first) = &self.fault {
+            // The first fault counts.
+            let _ = first.set(fault);
+        }
         Poll::Ready(Some(Err(axum::Error::new(fault))))
     }
 }
@@ -183,7 +195,6 @@ impl HttpBody for LimitedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = self.get_mut();
-        let begun = *this.begun.get_or_insert_with(Instant::now);
         match Pin::new(&mut this.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 let length = frame.data_ref().map_or(0, Bytes::len) as u64;
@@ -193,9 +204,7 @@ impl HttpBody for LimitedBody {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Pending if this.poll_too_slow(begun, cx).is_ready() => {
-                this.fail(BodyFault::TooSlow)
-            }
+            Poll::Pending if this.poll_too_slow(cx).is_ready() => this.fail(BodyFault::TooSlow),
             other => other,
         }
     }
@@ -231,7 +240,9 @@ mod tests {
     /// A route whose bodies have these bounds.
     fn router(route: MethodRouter, limits: BodyLimits) -> Router {
         let layer = from_fn(move |request: Request, next: Next| {
-            limit_body(limits, request, |request| next.run(request))
+            limit_body(limits, request, |request| {
+                next.run(request.map(LimitedBody::into_body))
+            })
         });
         Router::new().route("/", route).layer(layer)
     }

@@ -8,7 +8,7 @@
 use crate::http::{Problem, ProblemKind};
 use axum::extract::Request;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -49,11 +49,10 @@ pub(super) async fn check_site<F>(
 where
     F: Future<Output = Response>,
 {
-    if !names_one_host(&request) {
+    let Ok(host) = host(&request) else {
         let detail = "a request names one host, in one valid Host header";
         return Problem::new(ProblemKind::Malformed, detail).into_response();
-    }
-    let host = host(request.uri(), request.headers());
+    };
     if settings.local_only && !host.as_ref().is_none_or(is_local) {
         let detail = "this gateway has no authentication; it answers for localhost only";
         return Problem::new(ProblemKind::Forbidden, detail).into_response();
@@ -150,23 +149,23 @@ fn is_cross_site(host: Option<&Authority>, headers: &HeaderMap) -> bool {
     origin.is_none() || origin.as_ref() != host
 }
 
-/// The authority that the client named: `:authority` of HTTP/2, or `Host`.
-fn host(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
-    if let Some(authority) = uri.authority() {
-        return Some(authority.clone());
-    }
-    headers.get(header::HOST)?.to_str().ok()?.parse().ok()
+/// The authority that the client named: `:authority` of HTTP/2, or `Host`. An error if it did not
+/// name one host (RFC 9112, 3.2). HTTP/2 has `:authority`; HTTP/1.0 may name none.
+fn host(request: &Request) -> Result<Option<Authority>, ()> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let named = match (hosts.next(), hosts.next()) {
+        (None, _) if request.version() == Version::HTTP_11 => return Err(()),
+        (None, _) => None,
+        (Some(host), None) => Some(authority(host).ok_or(())?),
+        (Some(_), Some(_)) => return Err(()),
+    };
+    Ok(request.uri().authority().cloned().or(named))
 }
 
-/// Whether the client named one host (RFC 9112, 3.2). HTTP/2 has `:authority`; HTTP/1.0 may name
-/// none.
-fn names_one_host(request: &Request) -> bool {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let Some(host) = hosts.next() else {
-        return request.version() != Version::HTTP_11;
-    };
-    let is_valid = |text: &str| !text.contains('@') && text.parse::<Authority>().is_ok();
-    hosts.next().is_none() && host.to_str().is_ok_and(is_valid)
+/// The authority in a valid `Host`.
+fn authority(host: &HeaderValue) -> Option<Authority> {
+    let host = host.to_str().ok().filter(|host| !host.contains('@'))?;
+    host.parse().ok()
 }
 
 fn is_local(host: &Authority) -> bool {

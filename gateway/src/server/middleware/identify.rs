@@ -38,5 +38,6 @@ fn identified(authenticator: &Authenticator, request: &mut Request) -> Result<()
     if let Some(caller) = request.extensions().get::<Caller>() {
         caller.set(&principal.name);
     }
+    request.extensions_mut().insert(principal);
     Ok(())
 }

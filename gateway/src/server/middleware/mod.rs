@@ -2,7 +2,7 @@
 //!
 //! | order | file | does |
 //! |---|---|---|
-//! | 1 | `observe` | log line, metrics and, by `request_span`, the span |
+//! | 1 | `observe` | log line and, by `request_metrics` and `request_span`, metrics and the span |
 //! | 2 | `http/context` | the context of the request, and its headers in the answer |
 //! | 3 | `answers` | security headers; panics become problems |
 //! | 4 | `paths` | long and ambiguous URLs |
@@ -17,10 +17,13 @@ mod cross_site;
 mod identify;
 mod observe;
 mod paths;
+mod request_metrics;
 mod request_span;
 mod surround;
 
 pub use body_limits::BodyLimits;
+pub(super) use body_limits::LimitedBody;
 pub(super) use cross_site::CrossSite;
 pub(super) use identify::{identify, identify_and_admit};
-pub(super) use surround::{Surroundings, surround};
+pub(super) use request_metrics::RequestMetrics;
+pub(super) use surround::{Known, Surroundings, surround, surround_route};

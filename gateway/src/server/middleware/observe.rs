@@ -1,16 +1,13 @@
-//! The log line and the metrics of a request. Its span is `request_span`'s.
+//! The log line of a request, and what its metrics count. Its span is `request_span`'s, and the
+//! metrics are `request_metrics`'s.
 //!
 //! Owns their names and labels. Labels are route templates and fixed words: no path, no id and no
 //! caller. A log line has no query string, as it may have a token.
 //!
-//! | metric | kind | labels |
-//! |---|---|---|
-//! | `gateway_requests_total` | counter | `route`, `method`, `status` |
-//! | `gateway_request_seconds` | histogram, up to the head of the answer | `route` |
-//!
 //! A gRPC call that is refused has the HTTP status 200. The status here is that of its gRPC code,
 //! unless its answer had begun before.
 
+use super::request_metrics::RequestMetrics;
 use super::request_span;
 use crate::http::TRACE_ID_HEADER;
 use axum::extract::{MatchedPath, Request};
@@ -18,14 +15,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 use tokio::time::Instant;
-use tracing::Instrument;
-
-/// The metric of requests.
-const REQUESTS_TOTAL: &str = "gateway_requests_total";
-/// The histogram of the time up to the head of an answer.
-const REQUEST_SECONDS: &str = "gateway_request_seconds";
+use tracing::Span;
 
 /// The header of an answer that is only a refusal of gRPC.
 const GRPC_STATUS: &str = "grpc-status";
@@ -40,73 +31,82 @@ const REFUSALS_PER_LINE: u64 = 100;
 /// The refusals of this process.
 static REFUSALS: AtomicU64 = AtomicU64::new(0);
 
-/// The place for the name of the caller, in the request's extensions. Authentication fills it.
+/// The place for the name of the caller, which authentication fills.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Caller(Arc<OnceLock<Arc<str>>>);
+pub(in crate::server) struct Caller(Arc<OnceLock<Arc<str>>>);
 
 impl Caller {
     /// Sets the name, once.
-    pub(super) fn set(&self, name: &Arc<str>) {
+    pub(in crate::server) fn set(&self, name: &Arc<str>) {
         self.0.get_or_init(|| Arc::clone(name));
     }
 }
 
-/// Logs and counts a request when its answer begins, which is in its span.
-pub(super) async fn observe<F>(
-    scheme: &'static str,
-    mut request: Request,
-    next: impl FnOnce(Request) -> F,
-) -> Response
-where
-    F: Future<Output = Response>,
-{
-    let began = Instant::now();
-    let caller = Caller::default();
-    request.extensions_mut().insert(caller.clone());
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    // Invented methods share one label.
-    let method = request_span::known_method(request.method()).unwrap_or("other");
-    let route = route.as_ref().map(MatchedPath::as_str);
-    let span = request_span::begin(&request, route, scheme);
-    let response = next(request).instrument(span.clone()).await;
-    let route = route.unwrap_or(NO_ROUTE);
-    let status = status_of(response.status(), response.headers());
-    let took = began.elapsed();
-    request_span::end(&span, status);
-    count(route, method, status, took);
-    let trace_id = response.headers().get(TRACE_ID_HEADER);
-    let trace_id = trace_id.and_then(|value| value.to_str().ok());
-    let principal = caller.0.get().map(|name| &**name);
-    let (ms, code) = (took.as_millis() as u64, status.as_u16());
-    if is_logged_at_info(status, &REFUSALS) {
-        tracing::info!(
-            method,
-            route,
-            status = code,
-            ms,
-            principal,
-            trace_id,
-            "request"
-        );
-    } else {
-        tracing::debug!(
-            method,
-            route,
-            status = code,
-            ms,
-            principal,
-            trace_id,
-            "request"
-        );
-    }
-    response
+/// A request under way, as log, metrics and spans see it.
+#[derive(Debug)]
+pub(super) struct Observation {
+    began: Instant,
+    method: &'static str,
+    route: Option<MatchedPath>,
+    /// The span of the request.
+    pub(super) span: Span,
+    /// The place for the name of the caller.
+    pub(super) caller: Caller,
 }
 
-fn count(route: &str, method: &'static str, status: StatusCode, took: Duration) {
-    let (route, status) = (route.to_owned(), status.as_str().to_owned());
-    metrics::histogram!(REQUEST_SECONDS, "route" => route.clone()).record(took.as_secs_f64());
-    metrics::counter!(REQUESTS_TOTAL, "route" => route, "method" => method, "status" => status)
-        .increment(1);
+impl Observation {
+    /// Begins with a request on a connection of this scheme.
+    pub(super) fn begin(scheme: &'static str, request: &Request) -> Self {
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        let template = route.as_ref().map(MatchedPath::as_str);
+        Self {
+            began: Instant::now(),
+            // Invented methods share one label.
+            method: request_span::known_method(request.method()).unwrap_or("other"),
+            span: request_span::begin(request, template, scheme),
+            caller: Caller::default(),
+            route,
+        }
+    }
+
+    /// The route's template.
+    pub(super) fn route(&self) -> &str {
+        self.route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str)
+    }
+
+    /// Logs and counts the request when its answer begins.
+    pub(super) fn end(&self, response: &Response, metrics: &RequestMetrics) {
+        let (route, method) = (self.route(), self.method);
+        let status = status_of(response.status(), response.headers());
+        let took = self.began.elapsed();
+        request_span::end(&self.span, status);
+        metrics.count(route, method, status, took);
+        let trace_id = response.headers().get(TRACE_ID_HEADER);
+        let trace_id = trace_id.and_then(|value| value.to_str().ok());
+        let principal = self.caller.0.get().map(|name| &**name);
+        let (ms, code) = (took.as_millis() as u64, status.as_u16());
+        if is_logged_at_info(status, &REFUSALS) {
+            tracing::info!(
+                method,
+                route,
+                status = code,
+                ms,
+                principal,
+                trace_id,
+                "request"
+            );
+        } else {
+            tracing::debug!(
+                method,
+                route,
+                status = code,
+                ms,
+                principal,
+                trace_id,
+                "request"
+            );
+        }
+    }
 }
 
 /// The status for log and metrics: that of HTTP, or of the gRPC code in the head of an answer.

@@ -2,8 +2,7 @@
 //! programs may read it differently.
 
 use crate::http::{Problem, ProblemKind};
-use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
+use axum::http::Uri;
 
 /// The most bytes of path and query.
 pub(in crate::server) const URL_BYTES_MAX: usize = 4 << 10;
@@ -12,21 +11,14 @@ pub(in crate::server) const URL_BYTES_MAX: usize = 4 << 10;
 /// id, because routes are matched before their segments are decoded.
 const TRICKS: [&str; 3] = ["%2e", "%5c", "%00"];
 
-/// Answers 414 or 404.
-pub(super) async fn check_path<F>(request: Request, next: impl FnOnce(Request) -> F) -> Response
-where
-    F: Future<Output = Response>,
-{
-    let uri = request.uri();
+/// The refusal of a request to this URL: 414 or 404.
+pub(super) fn refusal(uri: &Uri) -> Option<Problem> {
     let length = uri.path_and_query().map_or(0, |text| text.as_str().len());
     if length > URL_BYTES_MAX {
         let detail = format!("path and query have at most {URL_BYTES_MAX} bytes");
-        return Problem::new(ProblemKind::UriTooLong, detail).into_response();
+        return Some(Problem::new(ProblemKind::UriTooLong, detail));
     }
-    if is_ambiguous(uri.path()) {
-        return Problem::new(ProblemKind::NotFound, "there is no such route").into_response();
-    }
-    next(request).await
+    is_ambiguous(uri.path()).then(|| Problem::new(ProblemKind::NotFound, "there is no such route"))
 }
 
 fn is_ambiguous(path: &str) -> bool {
