@@ -2,6 +2,7 @@
 //!
 //! Owns the creation of ids, random or derived. Does not know what they identify.
 
+use std::fmt::Write as _;
 use uuid::Uuid;
 
 /// Creates a new, time-ordered id (UUIDv7). Ids of one process sort by the time of their creation,
@@ -42,8 +43,14 @@ pub(crate) fn published_id(
 }
 
 fn of_parts<const N: usize>(parts: [&str; N]) -> String {
-    // The lengths keep ("ab", "c") and ("a", "bc") apart.
-    let name = parts.map(|part| format!("{}:{part}", part.len())).concat();
+    /// Room for the length of a part, which few names exceed.
+    const LENGTH_ROOM: usize = 4;
+    let room = parts.iter().map(|part| LENGTH_ROOM + part.len()).sum();
+    let mut name = String::with_capacity(room);
+    for part in parts {
+        // The lengths keep ("ab", "c") and ("a", "bc") apart. Writing to a string cannot fail.
+        let _ = write!(name, "{}:{part}", part.len());
+    }
     Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()).to_string()
 }
 

@@ -100,7 +100,12 @@ impl<T: EventType> Event<T> {
     /// Create an event once, and publish the same value again after an error: a second event would
     /// have another id, and no consumer could recognise the duplicate.
     pub fn new(source: impl Into<String>, data: T) -> Self {
-        let mut attributes = Attributes::new(new_id(), source, T::TYPE);
+        Self::with_id(new_id(), source, data)
+    }
+
+    /// Creates an event with this id and the present time.
+    pub(crate) fn with_id(id: String, source: impl Into<String>, data: T) -> Self {
+        let mut attributes = Attributes::new(id, source, T::TYPE);
         attributes.subject = data.subject();
         attributes.time = Some(jiff::Timestamp::now());
         attributes.datacontenttype = Some("application/json".to_owned());

@@ -2,8 +2,10 @@
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
+use tracing::Dispatch;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Format;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::fmt::{FormatEvent, FormatFields, SubscriberBuilder};
 use tracing_subscriber::registry::Registry;
 
@@ -30,13 +32,20 @@ where
     Fields: for<'w> FormatFields<'w> + Send + Sync + 'static,
     Format<L, T>: FormatEvent<Registry, Fields> + Send + Sync + 'static,
 {
+    let subscriber = subscriber.with_ansi(false);
+    capture_by(|writer| subscriber.with_writer(writer).finish(), run)
+}
+
+/// The output for the log lines of `run` on this thread of the subscriber that `build` creates to
+/// write to its argument.
+pub(crate) fn capture_by<S: Into<Dispatch>>(
+    build: impl FnOnce(BoxMakeWriter) -> S,
+    run: impl FnOnce(),
+) -> String {
     let buffer = Buffer::default();
     let writer = buffer.clone();
-    let subscriber = subscriber
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    tracing::subscriber::with_default(subscriber, run);
+    let subscriber = build(BoxMakeWriter::new(move || writer.clone()));
+    tracing::dispatcher::with_default(&subscriber.into(), run);
     let bytes = std::mem::take(&mut *buffer.0.lock().unwrap());
     String::from_utf8(bytes).unwrap()
 }

@@ -7,6 +7,8 @@
 
 use super::propagation::{continue_trace, is_exporting, link};
 use crate::event::{Record, TraceContext};
+use std::cell::Cell;
+use std::fmt::Write as _;
 use tracing::field::Empty;
 use tracing::{Span, debug_span};
 
@@ -57,17 +59,19 @@ pub fn process_span(record: &Record, group: &str, attempt: u32) -> Span {
     let [id, source, ty] = event_attributes(record);
     let topic = record.topic();
     let value = record.value();
+    let mut texts = SPAN_TEXTS.take();
+    let (name, partition) = texts.of(topic, record.partition());
     let span = tracing::info_span!(
         target: PROCESS_TARGET,
         "process",
-        otel.name = format!("process {topic}"),
+        otel.name = name,
         otel.kind = "consumer",
         messaging.system = "kafka",
         messaging.operation.name = "process",
         "messaging.operation.type" = "process",
         messaging.destination.name = topic,
         // A string by the convention, as other systems name their partitions.
-        messaging.destination.partition.id = record.partition().to_string(),
+        messaging.destination.partition.id = partition,
         messaging.kafka.offset = record.offset(),
         messaging.kafka.message.tombstone = value.is_none().then_some(true),
         messaging.consumer.group.name = group,
@@ -81,8 +85,31 @@ pub fn process_span(record: &Record, group: &str, attempt: u32) -> Span {
         error.type = Empty,
         otel.status_code = Empty,
     );
+    SPAN_TEXTS.set(texts);
     continue_record(&span, record, attempt);
     span
+}
+
+thread_local! {
+    /// Lent to one span at a time. A span that is created meanwhile gets an empty one.
+    static SPAN_TEXTS: Cell<SpanTexts> = const { Cell::new(SpanTexts(String::new())) };
+}
+
+/// Memory for the texts of a span that its record does not have, used by one span after the other.
+#[derive(Default)]
+struct SpanTexts(String);
+
+impl SpanTexts {
+    /// The span's name and its partition.
+    fn of(&mut self, topic: &str, partition: i32) -> (&str, &str) {
+        self.0.clear();
+        self.0.push_str("process ");
+        self.0.push_str(topic);
+        let name_end = self.0.len();
+        // Writing to a string cannot fail.
+        let _ = write!(self.0, "{partition}");
+        self.0.split_at(name_end)
+    }
 }
 
 /// Puts the span of an attempt into the record's trace.

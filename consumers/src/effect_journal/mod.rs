@@ -14,6 +14,9 @@ use evenkeel::event::Attributes;
 use evenkeel::handler::Context;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{AssertSqlSafe, Sqlite};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
 use values::{padded, placeholders};
 
 /// The journal's table.
@@ -82,20 +85,49 @@ impl<'a> Effect<'a> {
 /// The key is stored as text: all keys of the shop are text. The empty text stands for a record
 /// without a key. If the store rejects a row, the handler must fail too.
 pub fn journaled(effects: &[Effect<'_>], statements: &str) -> Query {
-    let insert = INSERT.replace("/*effects*/", &placeholders(8, effects.len()));
-    let at = jiff::Timestamp::now().to_string();
-    let mut query = sqlx::query(AssertSqlSafe(insert + statements));
+    let text = text_of(effects.len(), statements);
+    bind(sqlx::query(AssertSqlSafe(text)), effects)
+}
+
+/// [`journaled`] for one event, with a text that is made once on each thread.
+pub fn journaled_one(effect: Effect<'_>, statements: &'static str) -> Query {
+    let text = made_once(statements);
+    bind(sqlx::query(AssertSqlSafe(text)), &[effect])
+}
+
+/// The text that writes this many rows and then executes `statements`.
+fn text_of(effects: usize, statements: &str) -> String {
+    INSERT.replace("/*effects*/", &placeholders(8, effects)) + statements
+}
+
+/// The text that writes one row and then executes `statements`.
+fn made_once(statements: &'static str) -> Arc<str> {
+    thread_local! {
+        /// By address and length of the statements, which are few.
+        static TEXTS: RefCell<HashMap<(*const u8, usize), Arc<str>>> = RefCell::default();
+    }
+    TEXTS.with_borrow_mut(|texts| {
+        let text = texts.entry((statements.as_ptr(), statements.len()));
+        Arc::clone(text.or_insert_with(|| text_of(1, statements).into()))
+    })
+}
+
+/// Binds the values of the journal's statement. SQLite's driver takes an `Arc` as it is, and would
+/// copy another text twice.
+fn bind(mut query: Query, effects: &[Effect<'_>]) -> Query {
+    let at: Arc<str> = jiff::Timestamp::now().to_string().into();
+    let text = |text: &str| Arc::<str>::from(text);
     for effect in padded(effects) {
         let key = effect.map(|effect| effect.key.unwrap_or_default());
         query = query
-            .bind(effect.map(|effect| effect.source))
-            .bind(effect.map(|effect| effect.id))
-            .bind(effect.map(|effect| effect.ty))
-            .bind(effect.map(|effect| effect.topic))
+            .bind(effect.map(|effect| text(effect.source)))
+            .bind(effect.map(|effect| text(effect.id)))
+            .bind(effect.map(|effect| text(effect.ty)))
+            .bind(effect.map(|effect| text(effect.topic)))
             .bind(effect.map(|effect| effect.partition))
             .bind(effect.map(|effect| effect.offset))
-            .bind(key.map(|key| String::from_utf8_lossy(key).into_owned()))
-            .bind(at.as_str());
+            .bind(key.map(|key| Arc::<str>::from(String::from_utf8_lossy(key))))
+            .bind(Arc::clone(&at));
     }
     query
 }
@@ -115,6 +147,22 @@ mod tests {
         let (count, bound): (i64, String) = sqlx::FromRow::from_row(&row).unwrap();
         assert_eq!((count, bound.as_str()), (3, "bound"));
         assert_eq!(effects(&mut store).await, ids);
+    }
+
+    #[tokio::test]
+    async fn one_effect_is_written_by_a_text_that_is_made_once() {
+        const COUNT: &str = "SELECT count(*), ? FROM effects";
+        const SUM: &str = "SELECT sum(seq), ? FROM effects";
+        let mut store = store("").await;
+        for (id, statements, expected) in [("e-1", COUNT, 1), ("e-2", SUM, 3), ("e-3", COUNT, 3)] {
+            let query = journaled_one(effect(id), statements).bind("bound");
+            let row = query.fetch_one(&mut store).await.unwrap();
+            let row: (i64, String) = sqlx::FromRow::from_row(&row).unwrap();
+            assert_eq!(row, (expected, "bound".to_owned()));
+        }
+        assert_eq!(effects(&mut store).await, ["e-1", "e-2", "e-3"]);
+        assert!(Arc::ptr_eq(&made_once(COUNT), &made_once(COUNT)));
+        assert_eq!(*made_once(COUNT), text_of(1, COUNT));
     }
 
     #[tokio::test]

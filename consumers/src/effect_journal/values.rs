@@ -12,8 +12,16 @@
 
 /// The placeholders of at least `rows` rows, each of `columns` values. [`padded`] has as many rows.
 pub fn placeholders(columns: usize, rows: usize) -> String {
-    let row = format!("({})", vec!["?"; columns].join(", "));
-    vec![row.as_str(); rows.next_power_of_two()].join(", ")
+    let rows = rows.next_power_of_two();
+    let mut list = String::with_capacity(rows * (columns + 1) * ", ?".len());
+    for row in 0..rows {
+        list.push_str(if row > 0 { ", (" } else { "(" });
+        for column in 0..columns {
+            list.push_str(if column > 0 { ", ?" } else { "?" });
+        }
+        list.push(')');
+    }
+    list
 }
 
 /// The rows, then `None` for each row of nulls.

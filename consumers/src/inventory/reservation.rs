@@ -2,7 +2,7 @@
 
 use super::stock::{Move, Moves, bind_lines};
 use crate::effect_journal::values::placeholders;
-use crate::effect_journal::{Effect, Query, journaled};
+use crate::effect_journal::{Effect, Query, journaled, journaled_one};
 use evenkeel::handler::HandlerError;
 use shop_schemas::{
     LINES_MAX, OrderPlaced, ReservedLine, StockRejected, StockReleased, StockReserved,
@@ -97,7 +97,7 @@ pub async fn release(
     order_id: &str,
     reason: &str,
 ) -> Result<Option<StockReleased>, HandlerError> {
-    let known = journaled(&[effect], BAR)
+    let known = journaled_one(effect, BAR)
         .bind(order_id)
         .bind(reason)
         .bind(order_id)

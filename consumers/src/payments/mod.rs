@@ -13,7 +13,7 @@ mod provider_span;
 use crate::daemon::layer::Layered;
 use crate::daemon::options::Options;
 use crate::daemon::{self, Service};
-use crate::effect_journal::{Effect, journaled};
+use crate::effect_journal::{Effect, journaled_one};
 use crate::provider::Answer;
 use clap::{Args, Command, FromArgMatches};
 use evenkeel::event::{Event, derived_id};
@@ -159,7 +159,7 @@ pub async fn decide(
         Answer::Authorized { authorization } => ("authorized", Some(authorization), None),
         Answer::Declined { reason } => ("declined", None, Some(reason)),
     };
-    let decided = journaled(&[effect], DECIDE)
+    let decided = journaled_one(effect, DECIDE)
         .bind(&order.order_id)
         .bind(state)
         .bind(amount)
@@ -202,7 +202,7 @@ pub async fn void(
     effect: Effect<'_>,
     cancelled: &OrderCancelled,
 ) -> Result<(), sqlx::Error> {
-    journaled(&[effect], VOID)
+    journaled_one(effect, VOID)
         .bind(&cancelled.order_id)
         .bind(&cancelled.reason)
         .execute(store)

@@ -7,7 +7,7 @@
 //! stock that inventory takes back stands for the returned goods.
 
 use crate::daemon::Service;
-use crate::effect_journal::{Effect, journaled};
+use crate::effect_journal::{Effect, journaled_one};
 use evenkeel::event::{Event, EventType, derived_id};
 use evenkeel::handler::{Context, HandlerError, Router};
 use evenkeel::inbox::SqliteTx;
@@ -125,7 +125,7 @@ pub async fn learn(
         Fact::Barred(reason) => (None, None, Some(reason)),
     };
     let tracking = derived_id("/shop/shipping", order_id, "tracking", 0);
-    let completed = journaled(&[effect], LEARN)
+    let completed = journaled_one(effect, LEARN)
         .bind(order_id)
         .bind(authorization)
         .bind(lines)

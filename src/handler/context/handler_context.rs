@@ -86,8 +86,8 @@ struct Inner {
     route: RouteId,
     /// The digest of the event's content, where an inbox compares it.
     content: Option<ContentDigest>,
-    /// Read from the record on first use.
-    identity: OnceLock<(String, String)>,
+    /// The delivery's key in the inbox. Read from the record on first use.
+    key: OnceLock<InboxKey>,
     trace: OnceLock<Option<TraceContext>>,
     /// The context of the delivery's span, for a handler that runs outside of it.
     span_trace: OnceLock<TraceContext>,
@@ -167,7 +167,7 @@ impl Context {
             router: router.share(),
             route,
             content,
-            identity: OnceLock::new(),
+            key: OnceLock::new(),
             trace: OnceLock::new(),
             span_trace: OnceLock::new(),
             staged: Mutex::default(),
@@ -250,7 +250,8 @@ impl Context {
                 "this consumer has no publisher; give it one with Consumer::with_publisher",
             ));
         };
-        let mut event = Event::new(publisher.source(), data);
+        // Its id follows below, as it depends on the events before it.
+        let mut event = Event::with_id(String::new(), publisher.source(), data);
         let mut staged = self
             .inner
             .staged
@@ -302,18 +303,33 @@ impl Context {
     }
 
     /// The record's identity as source and id, equal in every delivery.
-    pub(in crate::handler) fn identity(&self) -> &(String, String) {
-        self.inner.identity.get_or_init(|| {
+    pub(in crate::handler) fn identity(&self) -> (&str, &str) {
+        let InboxKey { source, id, .. } = self.key();
+        (source, id)
+    }
+
+    /// The delivery's key in the inbox. Reads the record's identity if [`Context::identified`] was
+    /// not called.
+    fn key(&self) -> &InboxKey {
+        self.inner.key.get_or_init(|| {
             let record = &self.inner.delivery.record;
-            match decode(record.headers(), record.value()) {
+            let (source, id) = match decode(record.headers(), record.value()) {
                 Ok(Envelope { attributes, .. })
                     if matches!(self.inner.route, RouteId::Typed(_)) =>
                 {
                     (attributes.source, attributes.id)
                 }
                 _ => identity_of(record),
-            }
+            };
+            self.inbox_key(source, id)
         })
+    }
+
+    /// The delivery's key in the inbox, by the record's identity. It is kept, so that the record is
+    /// not read once more.
+    pub(in crate::handler) fn identified(&self, source: String, id: String) -> &InboxKey {
+        let key = &self.inner.key;
+        key.get_or_init(|| self.inbox_key(source, id))
     }
 
     /// How to handle an event whose id was completed with other content.
@@ -330,8 +346,7 @@ impl Context {
     /// them.
     pub(in crate::handler) fn sent(&self) {
         if let Some(inbox) = self.inbox() {
-            let (source, id) = self.identity().clone();
-            inbox.sent(&self.inbox_key(source, id));
+            inbox.sent(self.key());
         }
     }
 

@@ -1,9 +1,10 @@
 //! Processes one delivery: read the record, claim it in the inbox, call its handler, commit,
 //! publish.
 //!
-//! Without an inbox, the future of the handler is returned as it is, so that a handler that is
-//! ready at its first poll costs one allocation. With one, a delivery may be handled several times
-//! here, after collisions of its transaction with others; the consumer sees one attempt.
+//! Without an inbox and a span, the future of the handler is returned as it is, so that a handler
+//! that is ready at its first poll costs one allocation. With an inbox, a delivery may be handled
+//! several times here, after collisions of its transaction with others; the consumer sees one
+//! attempt.
 
 use super::checked_payload::{Payload, dead};
 use super::publish::{OutcomeFuture, publish};
@@ -15,11 +16,13 @@ use crate::handler::error::store_error;
 use crate::handler::{Context, Delivery, HandlerError, Outcome, Stage, dedup};
 use crate::inbox::{Claim, Claimed, Inbox, InboxError};
 use crate::recovery::is_edited;
+use crate::telemetry::mark_failed;
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
+use tracing::{Instrument, Span};
 
 /// A record as its handler receives it.
 #[allow(
@@ -156,12 +159,39 @@ fn not_an_event(record: &Record) -> Outcome {
     )
 }
 
-/// Handles one delivery. Reads the record at once, in the caller's poll, if there is no inbox.
-pub(super) fn deliver(routes: &Arc<OwnRoutes>, delivery: Delivery) -> OutcomeFuture {
+/// Handles one delivery inside of its span. Reads the record at once, in the caller's poll, if there
+/// is no inbox.
+pub(super) fn deliver(routes: &Arc<OwnRoutes>, delivery: Delivery, span: Span) -> OutcomeFuture {
+    let has_span = !span.is_none();
     if let Some(inbox) = &routes.inbox {
         let (routes, inbox) = (Arc::clone(routes), Arc::clone(inbox));
-        return Box::pin(async move { Ok(with_inbox(&routes, inbox.as_ref(), delivery).await) });
+        let delivered = async move {
+            let outcome = with_inbox(&routes, inbox.as_ref(), delivery).await;
+            mark_if_failed(has_span, &outcome);
+            Ok(outcome)
+        };
+        return Box::pin(delivered.instrument(span));
     }
+    let delivered = span.in_scope(|| without_inbox(routes, delivery));
+    if !has_span {
+        return delivered;
+    }
+    let observed = async move {
+        let Ok(outcome) = delivered.await;
+        mark_if_failed(has_span, &outcome);
+        Ok(outcome)
+    };
+    Box::pin(observed.instrument(span))
+}
+
+/// Marks the current span, which is the delivery's if it has one, after a failure.
+fn mark_if_failed(has_span: bool, outcome: &Outcome) {
+    if let Some(kind) = outcome.error_type().filter(|_| has_span) {
+        mark_failed(&Span::current(), kind);
+    }
+}
+
+fn without_inbox(routes: &Arc<OwnRoutes>, delivery: Delivery) -> OutcomeFuture {
     let called = Input::read(routes, &delivery).and_then(|input| {
         let source = ContextSource::new(&delivery, routes, input.route(), None);
         input.call(routes, source)
@@ -215,10 +245,10 @@ async fn deliver_once(routes: &Arc<OwnRoutes>, inbox: &dyn Inbox, delivery: &Del
         };
     }
     let (source, id) = input.identity(&delivery.record);
-    let key = context.inbox_key(source, id);
+    let key = context.identified(source, id);
     let claiming = match routes.names_transaction(route) {
-        true => inbox.claim(&key),
-        false => inbox.claim_without_transaction(&key),
+        true => inbox.claim(key),
+        false => inbox.claim_without_transaction(key),
     };
     let mut claim = match outside_handler_time(claiming).await {
         Ok(Claimed::Fresh(claim)) => claim,

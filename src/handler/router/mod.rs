@@ -20,7 +20,7 @@ use crate::event::EventType;
 use crate::inbox::Inbox;
 use crate::kafka::ConfigError;
 use crate::schema::PayloadValidator;
-use crate::telemetry::{mark_failed, process_span};
+use crate::telemetry::process_span;
 use publish::OutcomeFuture;
 use route::{RawRoute, Route};
 use std::any::Any;
@@ -29,7 +29,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{self, Poll};
 use table::{FALLBACK_HANDLER, OwnRoutes, RAW_HANDLER, Routes};
-use tracing::{Instrument, Span};
 
 mod batches;
 mod checked_payload;
@@ -385,17 +384,6 @@ impl tower::Service<Delivery> for Router {
 
     fn call(&mut self, delivery: Delivery) -> Self::Future {
         let span = process_span(&delivery.record, &delivery.scope.group, delivery.attempt);
-        if span.is_none() {
-            return deliver::deliver(&self.routes, delivery);
-        }
-        let delivered = span.in_scope(|| deliver::deliver(&self.routes, delivery));
-        let observed = async move {
-            let delivered = delivered.await;
-            if let Some(kind) = delivered.as_ref().ok().and_then(Outcome::error_type) {
-                mark_failed(&Span::current(), kind);
-            }
-            delivered
-        };
-        Box::pin(observed.instrument(span))
+        deliver::deliver(&self.routes, delivery, span)
     }
 }

@@ -98,7 +98,7 @@ struct GroupBatch<S: GroupStore> {
 }
 
 /// Recalls the transaction when the store no longer answers.
-async fn recall_when_silent<S: GroupStore>(groups: Arc<Groups<S>>, recall: Recall) {
+async fn recall_when_silent<S: GroupStore>(groups: Arc<Groups<S>>, recall: Recall<S::Open>) {
     loop {
         tokio::time::sleep(RECALL_AFTER).await;
         if let Err(error) = groups.store.check().await {

@@ -1,8 +1,8 @@
 //! The claims of one store, and the groups that share a transaction.
 //!
-//! Owns the task of each group, and with it the only code that begins, undoes and commits a shared
-//! transaction. A group's task ends in every case with its drop, which frees its keys and opens the
-//! next group: no path can leave claims waiting.
+//! Owns the tasks of groups, and with them the only code that begins, undoes and commits a shared
+//! transaction. A group ends in every case with its drop, which frees its keys. Then its task runs
+//! the next group, or the drop opens it if the task ends too: no path can leave claims waiting.
 //!
 //! Callers wait on oneshot channels. A caller that stops waiting drops its receiver or its claim;
 //! the task finds the transaction returned as abandoned and continues with the next turn.
@@ -87,13 +87,17 @@ impl<S: GroupStore> Groups<S> {
         }
     }
 
-    /// Opens a transaction for the waiting claims, if one may be opened now. Called after each new
-    /// claim and at the end of each group, so claims wait only while no transaction may be opened.
+    /// Opens a transaction for the waiting claims, in a new task, if one may be opened now.
     fn open(self: &Arc<Self>) {
-        let may_open = self.lock().may_open(Instant::now());
-        if may_open {
-            tokio::spawn(Group::new(Arc::clone(self)).run());
+        if self.may_open() {
+            tokio::spawn(run_groups(Arc::clone(self)));
         }
+    }
+
+    /// Whether the caller must run a group now. Asked after each new claim and at the end of each
+    /// group, so claims wait only while no transaction may be opened.
+    fn may_open(&self) -> bool {
+        self.lock().may_open(Instant::now())
     }
 
     /// Records that a transaction of these claims, opened at `level`, collided with another one.
@@ -124,8 +128,21 @@ impl<S: GroupStore> ForgetReplies for Groups<S> {
     }
 }
 
-/// Claims that share a transaction. Dropping it frees its keys to be claimed again and opens the
-/// next group.
+/// Runs a group, and those that may be opened at its end, one after the other in one task.
+async fn run_groups<S: GroupStore>(groups: Arc<Groups<S>>) {
+    loop {
+        let mut group = Group::new(Arc::clone(&groups));
+        group.run().await;
+        group.opens_next = false;
+        drop(group);
+        if !groups.may_open() {
+            return;
+        }
+    }
+}
+
+/// Claims that share a transaction. Dropping it frees its keys to be claimed again and, if its task
+/// ends with it, opens the next group.
 pub(super) struct Group<S: GroupStore> {
     groups: Arc<Groups<S>>,
     /// Whether it took its claims from the queue.
@@ -140,6 +157,9 @@ pub(super) struct Group<S: GroupStore> {
     pending: PendingAnswers<S::Open>,
     /// How it ended. `Lost` until its task knows better, so that a panic counts as a loss.
     ended: GroupEnd,
+    /// Whether its drop opens the next group: it was ended by a panic or a shutdown, and its task
+    /// with it.
+    opens_next: bool,
 }
 
 impl<S: GroupStore> Group<S> {
@@ -153,6 +173,7 @@ impl<S: GroupStore> Group<S> {
             level: Level::Parallel,
             pending: PendingAnswers::new(Vec::new()),
             ended: GroupEnd::Lost,
+            opens_next: true,
         }
     }
 
@@ -173,7 +194,7 @@ impl<S: GroupStore> Group<S> {
 
     /// Runs the group to its end and answers its callers. Waits for a permit first, because batches
     /// open transactions beside the queue.
-    async fn run(mut self) {
+    async fn run(&mut self) {
         let permits = Arc::clone(&self.groups.permits);
         let _permit = permits.acquire().await;
         match self.run_transaction().await {
@@ -363,7 +384,7 @@ impl<S: GroupStore> Group<S> {
 pub(super) async fn recalled<S: GroupStore>(
     store: &S,
     mut returned: oneshot::Receiver<Returned<S::Open>>,
-    recall: &Recall,
+    recall: &Recall<S::Open>,
     mut recall_timer: Pin<&mut Sleep>,
 ) -> Result<Returned<S::Open>, InboxError> {
     loop {
@@ -379,7 +400,8 @@ pub(super) async fn recalled<S: GroupStore>(
     }
 }
 
-/// Frees the keys of the group, adapts the size of the next one, and opens it.
+/// Frees the keys of the group, adapts the size of the next one, and opens it unless the group's
+/// task does.
 impl<S: GroupStore> Drop for Group<S> {
     fn drop(&mut self) {
         if !self.has_taken {
@@ -401,7 +423,7 @@ impl<S: GroupStore> Drop for Group<S> {
             changed.report(&self.groups.collision_log);
         }
         // During shutdown no runtime is left to run the next group.
-        if tokio::runtime::Handle::try_current().is_ok() {
+        if self.opens_next && tokio::runtime::Handle::try_current().is_ok() {
             self.groups.open();
         }
     }

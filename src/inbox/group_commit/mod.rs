@@ -14,10 +14,11 @@
 //! Owns the order of events in a group. Knows no SQL: a store begins and ends its transactions
 //! through [`GroupStore`].
 //!
-//! # Why one task per group
+//! # Why groups have a task
 //! A handler may be dropped at any time, and a dropped future cannot await a rollback. Therefore
-//! the transaction belongs to a task of the group; a handler borrows it through a handoff that
-//! returns it on every path, also on a drop. The task alone begins, undoes and commits.
+//! the transaction belongs to the task of the group; a handler borrows it through a handoff that
+//! returns it on every path, also on a drop. The task alone begins, undoes and commits. At the end
+//! of a group it runs the next one, and it ends when no claim waits.
 //!
 //! # Order of a group
 //! 1. The store begins the transaction. Then `claim_queue` picks the claims. A key that is in an

@@ -38,14 +38,26 @@ pub(super) fn hand_off<O>(open: O) -> (Handoff<O>, oneshot::Receiver<Returned<O>
         at: PlaceState::Home(open),
         back: Some(back),
     };
-    let handoff = Handoff {
-        place: Arc::new(Mutex::new(place)),
-        recall: Recall::default(),
-    };
-    (handoff, returned)
+    let shared = Arc::new(SharedHandoff {
+        place: Mutex::new(place),
+        recall: RecallState::default(),
+    });
+    (Handoff { shared }, returned)
 }
 
-/// The place of the transaction, shared by the claim and the handler.
+/// What the group, the claim and the handler share of a handed-out transaction.
+struct SharedHandoff<O> {
+    place: Mutex<HandoffPlace<O>>,
+    recall: RecallState,
+}
+
+impl<O> SharedHandoff<O> {
+    fn lock(&self) -> MutexGuard<'_, HandoffPlace<O>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of the transaction.
 struct HandoffPlace<O> {
     at: PlaceState<O>,
     back: Option<oneshot::Sender<Returned<O>>>,
@@ -71,16 +83,11 @@ impl<O> HandoffPlace<O> {
     }
 }
 
-fn lock<O>(place: &Mutex<HandoffPlace<O>>) -> MutexGuard<'_, HandoffPlace<O>> {
-    place.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Recalls a transaction whose handler waits for a store that does not answer.
 ///
 /// The handler cannot be interrupted by its own statement, which may never end. The claim's waker
 /// is woken instead, and the router drops the handler, which drops the connection with it.
-#[derive(Clone, Default)]
-pub(super) struct Recall(Arc<RecallState>);
+pub(super) struct Recall<O>(Arc<SharedHandoff<O>>);
 
 #[derive(Default)]
 struct RecallState {
@@ -90,29 +97,29 @@ struct RecallState {
     claim: AtomicWaker,
 }
 
-impl Recall {
+impl<O> Recall<O> {
     /// Requests the holder of the claim to drop it, for this reason.
     pub(super) fn now(&self, why: InboxError) {
+        let recall = &self.0.recall;
         // The first reason is kept.
-        let _ = self.0.why.set(why);
-        self.0.claim.wake();
+        let _ = recall.why.set(why);
+        recall.claim.wake();
     }
 }
 
 /// The claim's side. Dropping it abandons the claim.
 pub(super) struct Handoff<O> {
-    place: Arc<Mutex<HandoffPlace<O>>>,
-    recall: Recall,
+    shared: Arc<SharedHandoff<O>>,
 }
 
 impl<O> Handoff<O> {
     /// Hands the transaction to the handler, if the handler does not have it yet.
     pub(super) fn to_handler(&self) -> Option<HandedOut<O>> {
-        let mut place = lock(&self.place);
+        let mut place = self.shared.lock();
         match std::mem::replace(&mut place.at, PlaceState::HandedOut) {
             PlaceState::Home(open) => Some(HandedOut {
                 open: Some(open),
-                place: Arc::clone(&self.place),
+                shared: Arc::clone(&self.shared),
             }),
             other => {
                 place.at = other;
@@ -122,13 +129,13 @@ impl<O> Handoff<O> {
     }
 
     /// Returns the handle that recalls the transaction.
-    pub(super) fn recall(&self) -> Recall {
-        self.recall.clone()
+    pub(super) fn recall(&self) -> Recall<O> {
+        Recall(Arc::clone(&self.shared))
     }
 
     /// Ready when the transaction is recalled: drop the handler, then the claim.
     pub(super) fn poll_recalled(&self, cx: &mut Context<'_>) -> Poll<InboxError> {
-        let recalled = &*self.recall.0;
+        let recalled = &self.shared.recall;
         recalled.claim.register(cx.waker());
         match recalled.why.get() {
             Some(why) => Poll::Ready(unavailable(why)),
@@ -141,7 +148,9 @@ impl<O> Handoff<O> {
     pub(super) async fn complete(self, published: Vec<OutgoingRecord>) -> Completed {
         let open = self.end()?;
         let (answer, completed) = oneshot::channel();
-        lock(&self.place).send_back(Returned::Complete(open, published, answer));
+        self.shared
+            .lock()
+            .send_back(Returned::Complete(open, published, answer));
         completed.await.unwrap_or_else(|_| Err(shutting_down()))
     }
 
@@ -157,7 +166,7 @@ impl<O> Handoff<O> {
             return false;
         };
         let cause = cause(&open);
-        lock(&self.place).send_back(match cause {
+        self.shared.lock().send_back(match cause {
             Some(cause) => Returned::Collided(open, cause),
             None => Returned::Abandoned(open),
         });
@@ -169,7 +178,7 @@ impl<O> Handoff<O> {
     /// # Errors
     /// [`InboxError::Transaction`] if the handler did not return it.
     fn end(&self) -> Result<O, InboxError> {
-        match std::mem::replace(&mut lock(&self.place).at, PlaceState::Ended) {
+        match std::mem::replace(&mut self.shared.lock().at, PlaceState::Ended) {
             PlaceState::Home(open) => Ok(open),
             PlaceState::HandedOut | PlaceState::Ended => Err(InboxError::Transaction {
                 reason: "the handler still holds it, in a task that outlives the handler or in a \
@@ -182,7 +191,7 @@ impl<O> Handoff<O> {
 
 impl<O> Drop for Handoff<O> {
     fn drop(&mut self) {
-        let mut place = lock(&self.place);
+        let mut place = self.shared.lock();
         if let PlaceState::Home(open) = std::mem::replace(&mut place.at, PlaceState::Ended) {
             place.send_back(Returned::Abandoned(open));
         }
@@ -193,7 +202,7 @@ impl<O> Drop for Handoff<O> {
 pub(in crate::inbox) struct HandedOut<O> {
     /// Present until it is dropped.
     open: Option<O>,
-    place: Arc<Mutex<HandoffPlace<O>>>,
+    shared: Arc<SharedHandoff<O>>,
 }
 
 /// The message of a panic that cannot occur: only `drop` takes the transaction.
@@ -218,7 +227,7 @@ impl<O> Drop for HandedOut<O> {
         let Some(open) = self.open.take() else {
             return;
         };
-        let mut place = lock(&self.place);
+        let mut place = self.shared.lock();
         match place.at {
             PlaceState::HandedOut => place.at = PlaceState::Home(open),
             PlaceState::Home(_) | PlaceState::Ended => place.send_back(Returned::Abandoned(open)),

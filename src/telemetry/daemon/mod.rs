@@ -30,6 +30,7 @@ mod logging;
 mod otel;
 mod server;
 mod signals;
+mod span_values;
 
 pub use address::admin_address;
 pub use logging::TextFields;

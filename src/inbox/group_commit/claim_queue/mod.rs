@@ -16,6 +16,7 @@ use super::contention::{Contention, Level};
 use crate::inbox::InboxKey;
 use foldhash::fast::RandomState;
 use std::collections::{HashSet, VecDeque};
+use std::hash::BuildHasher;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -36,8 +37,9 @@ const SUSPECTS_MAX: usize = 4 * GROUP_MAX as usize;
 /// The claims that wait for a transaction, with the callers' values (`W`).
 pub(super) struct Queue<W> {
     waiting: VecDeque<(InboxKey, W)>,
-    /// Keys in open transactions.
-    claimed: HashSet<InboxKey, RandomState>,
+    /// The hashes of the keys in open transactions. No two of them are equal: of two keys with one
+    /// hash, the second waits as it would for the first's own end.
+    claimed: HashSet<u64, RandomState>,
     /// Keys whose transaction was refused while it held other claims too. Each runs alone next,
     /// which shows the one that causes the refusal.
     suspects: HashSet<InboxKey, RandomState>,
@@ -104,8 +106,8 @@ impl<W> Queue<W> {
         self.waiting.push_back((key, caller));
     }
 
-    /// Returns claims to the front of the queue, in the order of their arrival: their transaction
-    /// ended before their turn.
+    /// Returns claims to the front of the queue, in the order of their arrival: they must wait, or
+    /// their transaction ended before their turn.
     pub(super) fn push_back_to_front(&mut self, claims: Vec<(InboxKey, W)>) {
         for claim in claims.into_iter().rev() {
             self.waiting.push_front(claim);
@@ -147,17 +149,23 @@ impl<W> Queue<W> {
     /// takes one claim of a key.
     fn has_claim_to_spare(&self) -> bool {
         let reserved = self.reserved();
-        let mut taken: Vec<&InboxKey> = Vec::with_capacity(reserved);
+        let mut taken: Vec<u64> = Vec::with_capacity(reserved);
         self.waiting.iter().any(|(key, _)| {
-            if self.claimed.contains(key) || taken.contains(&key) {
+            let hash = self.hash_of(key);
+            if self.claimed.contains(&hash) || taken.contains(&hash) {
                 return false;
             }
             if taken.len() == reserved {
                 return true;
             }
-            taken.push(key);
+            taken.push(hash);
             false
         })
+    }
+
+    /// Stands for the key in `claimed`, which so needs no copy of it.
+    fn hash_of(&self, key: &InboxKey) -> u64 {
+        self.claimed.hasher().hash_one(key)
     }
 
     /// Takes the claims of a transaction that has begun, in the order of their arrival. None if
@@ -199,24 +207,24 @@ impl<W> Queue<W> {
         let size = self.waiting.len().div_ceil(sharing);
         let size = size.min(size_max).min(at_most);
         let mut group = Vec::with_capacity(size);
-        let mut later = VecDeque::new();
+        let mut later = Vec::new();
         while group.len() < size
             && let Some((key, caller)) = self.waiting.pop_front()
         {
             let is_suspect = self.suspects.contains(&key);
-            if self.claimed.contains(&key) || is_suspect && !group.is_empty() {
-                later.push_back((key, caller));
+            let hash = self.hash_of(&key);
+            if self.claimed.contains(&hash) || is_suspect && !group.is_empty() {
+                later.push((key, caller));
                 continue;
             }
             self.suspects.remove(&key);
-            self.claimed.insert(key.clone());
+            self.claimed.insert(hash);
             group.push((key, caller));
             if is_suspect {
                 break;
             }
         }
-        later.append(&mut self.waiting);
-        self.waiting = later;
+        self.push_back_to_front(later);
         (group, level)
     }
 
@@ -249,7 +257,8 @@ impl<W> Queue<W> {
     ) -> Option<Duration> {
         let count = keys.len();
         for key in keys {
-            self.claimed.remove(key);
+            let hash = self.hash_of(key);
+            self.claimed.remove(&hash);
         }
         if ended == GroupEnd::Refused && count > 1 {
             if self.suspects.len() + count > SUSPECTS_MAX {

@@ -22,6 +22,8 @@ pub(super) struct FakeStore {
     /// The events left to publish of committed deliveries, encoded.
     replies: Mutex<HashMap<InboxKey, Vec<u8>>>,
     pub(super) transactions: AtomicUsize,
+    /// The tasks that began transactions.
+    pub(super) tasks: Mutex<HashSet<tokio::task::Id>>,
     /// Transactions may begin while there are permits.
     pub(super) begins: Semaphore,
     /// The next transaction has a dead connection.
@@ -58,6 +60,7 @@ impl Default for FakeStore {
             committed: Mutex::default(),
             replies: Mutex::default(),
             transactions: AtomicUsize::new(0),
+            tasks: Mutex::default(),
             begins: Semaphore::new(Semaphore::MAX_PERMITS),
             is_dead_at_begin: AtomicBool::new(false),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
@@ -107,6 +110,7 @@ impl GroupStore for FakeStore {
     }
 
     async fn begin(&self) -> Result<Open, InboxError> {
+        self.tasks.lock().unwrap().extend(tokio::task::try_id());
         if self.is_dead_at_begin.swap(false, Ordering::Relaxed) {
             tokio::time::sleep(DEAD_FOR).await;
             return Err(down());

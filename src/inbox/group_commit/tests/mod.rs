@@ -128,6 +128,17 @@ async fn claims_that_arrive_while_a_transaction_begins_share_it() {
 }
 
 #[tokio::test]
+async fn groups_that_follow_each_other_have_one_task() {
+    let groups = Groups::new(FakeStore::default(), 1, 1);
+    let deliveries: Vec<_> = (1..=8).map(|id| deliver(&groups, id)).collect();
+    for delivered in futures_util::future::join_all(deliveries).await {
+        delivered.expect("committed");
+    }
+    assert_eq!(groups.store().transactions.load(Ordering::Relaxed), 8);
+    assert_eq!(groups.store().tasks.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn a_panic_while_a_transaction_begins_ends_its_claims() {
     let groups = Groups::new(FakeStore::default(), 1, GROUP_MAX);
     groups.store().begins.close();
