@@ -304,13 +304,13 @@ impl Context {
 
     /// The record's identity as source and id, equal in every delivery.
     pub(in crate::handler) fn identity(&self) -> (&str, &str) {
-        let InboxKey { source, id, .. } = self.key();
+        let InboxKey { source, id, .. } = self.key_in_inbox();
         (source, id)
     }
 
     /// The delivery's key in the inbox. Reads the record's identity if [`Context::identified`] was
     /// not called.
-    fn key(&self) -> &InboxKey {
+    fn key_in_inbox(&self) -> &InboxKey {
         self.inner.key.get_or_init(|| {
             let record = &self.inner.delivery.record;
             let (source, id) = match decode(record.headers(), record.value()) {
@@ -346,7 +346,7 @@ impl Context {
     /// them.
     pub(in crate::handler) fn sent(&self) {
         if let Some(inbox) = self.inbox() {
-            inbox.sent(self.key());
+            inbox.sent(self.key_in_inbox());
         }
     }
 
