@@ -3,6 +3,7 @@
 //! Owns the format. Standard output remains for the output of commands. The fields of spans are
 //! formatted when a line needs them (`span_values`).
 
+use super::log_filter::LogFilter;
 use super::span_values::{FormatSpanValues, LateFields, SpanValues};
 use crate::telemetry::escape::VisibleWriter;
 use std::fmt::{self, Write as _};
@@ -57,6 +58,7 @@ fn subscriber<W>(form: LineForm, filter: EnvFilter, spans: Option<SpanLayer>, wr
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
+    let filter = LogFilter::new(filter);
     match spans {
         None => tracing_subscriber::registry()
             .with(filter)

@@ -25,6 +25,7 @@
 
 mod address;
 mod admin;
+mod log_filter;
 mod logging;
 #[cfg(feature = "otel")]
 mod otel;

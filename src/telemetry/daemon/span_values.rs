@@ -95,7 +95,6 @@ where
 }
 
 /// The values of a span's fields, in their order.
-#[derive(Default)]
 pub(super) struct SpanValues {
     /// With the index of the field in its span.
     values: Vec<(usize, Value)>,
