@@ -1,7 +1,7 @@
 //! The core of posting: decides, completes, validates, encodes, and asks the store. Knows no
 //! protocol, and no store but by its port.
 
-use super::answer::{AnswerForm, PostAnswer, PostedEvent};
+use super::answer::{AnswerForm, HttpAnswer, PostAnswer, PostedEvent, WrittenAnswer};
 use super::checks::{self, Payload, PayloadFault};
 use super::idempotency::IdempotencyKey;
 use super::limits::PostLimits;
@@ -141,6 +141,31 @@ impl Posting {
             .await
     }
 
+    /// [`accept`](Self::accept), or for a list [`accept_batch`](Self::accept_batch), with the
+    /// answer over HTTP alone: it needs no copies of the events' attributes.
+    ///
+    /// # Errors
+    /// As for [`accept`](Self::accept).
+    pub(super) async fn accept_over_http(
+        &self,
+        form: AnswerForm,
+        caller: (&Principal, &RequestContext),
+        events: Vec<NewEvent>,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<HttpAnswer, Problem> {
+        let noted = |_: &[AcceptedEvent]| ();
+        let stored = self
+            .make_durable(form, caller, events, idempotency, noted)
+            .await;
+        match stored? {
+            // Read, as it may be damaged.
+            (HttpAnswer::Repeated(stored), ()) => {
+                Ok(PostAnswer::of_repetition(stored)?.into_http())
+            }
+            (answer, ()) => Ok(answer),
+        }
+    }
+
     async fn accept_as(
         &self,
         form: AnswerForm,
@@ -149,25 +174,37 @@ impl Posting {
         events: Vec<NewEvent>,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<PostAnswer, Problem> {
+        let posted = |events: &[AcceptedEvent]| {
+            let posted = events.iter().map(PostedEvent::from);
+            posted.collect::<Vec<_>>()
+        };
+        let caller = (principal, context);
+        let stored = self
+            .make_durable(form, caller, events, idempotency, posted)
+            .await;
+        let (http, posted) = stored?;
+        PostAnswer::new(posted, http, context)
+    }
+
+    /// Makes the events durable, and returns the answer, with what `noted` made of the events.
+    async fn make_durable<T>(
+        &self,
+        form: AnswerForm,
+        (principal, context): (&Principal, &RequestContext),
+        events: Vec<NewEvent>,
+        idempotency: Option<IdempotencyKey>,
+        noted: impl FnOnce(&[AcceptedEvent]) -> T,
+    ) -> Result<(HttpAnswer, T), Problem> {
         let drafts = self.shared.drafts(principal, events)?;
         let events = self.encode(context, drafts).await?;
-        let posted = events.iter().map(|event| {
-            let key = event.record.key.as_deref().unwrap_or_default();
-            let key = String::from_utf8_lossy(key).into_owned();
-            PostedEvent::new(
-                event.id.clone(),
-                event.source.clone(),
-                event.ty.clone(),
-                key,
-            )
-        });
-        let answer = PostAnswer::new(posted.collect(), form, context)?;
+        let written = WrittenAnswer::new(&events, form, context)?;
+        let noted = noted(&events);
         let idempotency = idempotency.map(|key| IdempotencyClaim {
             principal: principal.name.to_string(),
             key: key.key,
             fingerprint: key.fingerprint,
         });
-        let kept = idempotency.as_ref().map(|_| answer.stored().clone());
+        let kept = idempotency.as_ref().map(|_| written.to_stored());
         let request = AcceptRequest {
             events,
             idempotency,
@@ -175,8 +212,8 @@ impl Posting {
             deadline: context.deadline,
         };
         match self.shared.store.accept(request).await {
-            Ok(Accepted::New) => Ok(answer),
-            Ok(Accepted::Repeated(stored)) => PostAnswer::of_repetition(stored),
+            Ok(Accepted::New) => Ok((HttpAnswer::New(written), noted)),
+            Ok(Accepted::Repeated(stored)) => Ok((HttpAnswer::Repeated(stored), noted)),
             Err(error) => {
                 self.shared.log(&error, context);
                 Err(error.into())
