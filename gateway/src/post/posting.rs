@@ -11,7 +11,7 @@ use crate::http::{FieldError, Problem, ProblemKind, RequestContext};
 use crate::store::{
     AcceptError, AcceptRequest, AcceptStore, Accepted, AcceptedEvent, IdempotencyClaim,
 };
-use evenkeel::event::{Attributes, ContentMode, JsonEvent, TraceContext, encode_json};
+use evenkeel::event::{Attributes, JsonEvent, TraceContext};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,6 +49,7 @@ struct Shared {
 
 /// An event whose attributes are checked, and whose data is not.
 struct Draft {
+    /// The event without its attributes.
     event: NewEvent,
     attributes: Attributes,
 }
@@ -271,8 +272,8 @@ impl Shared {
         }
         let now = jiff::Timestamp::now();
         let (mut drafts, mut faults) = (Vec::with_capacity(events.len()), Vec::new());
-        for event in events {
-            match checks::complete(&event, &principal.source, now) {
+        for mut event in events {
+            match checks::complete(&mut event, &principal.source, now) {
                 Ok(attributes) => drafts.push(Draft { event, attributes }),
                 Err(found) => faults.extend(found),
             }
@@ -327,7 +328,9 @@ impl Shared {
         let mut encoded = Vec::with_capacity(drafts.len());
         let (mut unreadable, mut invalid) = (Vec::new(), Vec::new());
         for draft in drafts {
-            let route = self.route(&draft.event)?;
+            // Its type was looked up before.
+            let route = self.allow_list.post(&draft.attributes.ty);
+            let route = route.ok_or_else(defect)?;
             let catalogue = self.allow_list.catalogue();
             match checks::check(catalogue, route, &draft.event, self.needs_fingerprints) {
                 Ok(payload) => encoded.push(record(route, draft, payload, trace)?),
@@ -370,6 +373,9 @@ impl Shared {
 /// The faults of events with the id of an earlier one. All have the same source.
 fn repeated_ids(drafts: &[Draft]) -> Vec<FieldError> {
     let (mut ids, mut faults) = (BTreeSet::new(), Vec::new());
+    if drafts.len() < 2 {
+        return faults;
+    }
     for draft in drafts {
         if !ids.insert(draft.attributes.id.as_str()) {
             let detail = "is that of an earlier event in the request";
@@ -387,12 +393,11 @@ fn record(
 ) -> Result<AcceptedEvent, Problem> {
     let event = JsonEvent::new(draft.attributes, route.topic.as_str(), draft.event.data)
         .with_key(payload.key);
-    let encoded = encode_json(&event, ContentMode::Binary, Some(trace));
-    let record = encoded.map_err(|_| defect())?;
+    let (record, attributes) = event.into_record(Some(trace)).map_err(|_| defect())?;
     Ok(AcceptedEvent {
-        source: event.attributes.source,
-        id: event.attributes.id,
-        ty: event.attributes.ty,
+        source: attributes.source,
+        id: attributes.id,
+        ty: attributes.ty,
         fingerprint: payload.fingerprint.unwrap_or_default(),
         record,
     })
