@@ -31,6 +31,13 @@ impl Headers {
         Self::default()
     }
 
+    /// Creates an empty list with room for this many bytes of names and values.
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        Self {
+            packed: Vec::with_capacity(bytes),
+        }
+    }
+
     /// Appends a header. An earlier one of the same name stays.
     pub fn push(&mut self, name: &str, value: Option<&[u8]>) {
         pack(&mut self.packed, name.as_bytes(), value);

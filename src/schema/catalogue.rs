@@ -6,6 +6,8 @@ use super::error::{ValidationError, Violation};
 #[cfg(feature = "json-schema")]
 use super::json_schema::CompiledSchema;
 #[cfg(feature = "json-schema")]
+use super::json_tree::JsonTree;
+#[cfg(feature = "json-schema")]
 use super::validator::PayloadValidator;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -153,6 +155,16 @@ impl Catalogue {
         max: usize,
     ) -> Result<Vec<Violation>, ValidationError> {
         Ok(self.compiled(ty)?.violations(ty, data, max))
+    }
+
+    /// Whether a payload is valid. It says what [`violations`](Self::violations) does, which names
+    /// the faults of one that is not, and needs no copy of the payload's texts.
+    ///
+    /// # Errors
+    /// Returns [`ValidationError::UnknownType`] for a type that the catalogue does not have.
+    #[cfg(feature = "json-schema")]
+    pub fn is_valid(&self, ty: &str, data: &JsonTree<'_>) -> Result<bool, ValidationError> {
+        Ok(self.compiled(ty)?.is_valid(data))
     }
 
     #[cfg(feature = "json-schema")]

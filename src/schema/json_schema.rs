@@ -1,34 +1,39 @@
 //! Compiled JSON Schema documents.
 
 use super::error::Violation;
+use super::json_tree::{JsonTree, TreeJson};
 use jsonschema::error::ValidationErrorKind;
+use jsonschema::json::Json;
 use jsonschema::{Draft, PatternOptions, ReferencingError, Validator};
 use serde_json::Value;
 
-/// A compiled document.
-pub(super) struct CompiledSchema(Validator);
+/// A compiled document, for each form of a payload.
+pub(super) struct CompiledSchema {
+    value: Validator,
+    tree: Validator<TreeJson>,
+}
 
 impl CompiledSchema {
     /// Compiles a document, or returns its fault.
     pub(super) fn new(document: &Value) -> Result<Self, String> {
-        jsonschema::options()
-            .with_draft(Draft::Draft202012)
-            .should_validate_formats(true)
-            .should_ignore_unknown_formats(false)
-            .with_pattern_options(PatternOptions::regex())
-            .offline()
-            .build(document)
-            .map(Self)
-            .map_err(|error| schema_fault(&error))
+        Ok(Self {
+            value: compile(document)?,
+            tree: compile(document)?,
+        })
+    }
+
+    /// Whether a payload follows the document.
+    pub(super) fn is_valid(&self, data: &JsonTree<'_>) -> bool {
+        self.tree.is_valid(data)
     }
 
     /// Validates a payload of the type `ty`.
     pub(super) fn validate(&self, ty: &str, data: &Value) -> Result<(), Violation> {
         // Nearly all payloads are valid, which is faster to determine than the fault.
-        if self.0.is_valid(data) {
+        if self.value.is_valid(data) {
             return Ok(());
         }
-        let validated = self.0.validate(data);
+        let validated = self.value.validate(data);
         validated.map_err(|error| violation(ty, &error))
     }
 
@@ -38,12 +43,23 @@ impl CompiledSchema {
             let first = self.validate(ty, data).err();
             return first.into_iter().take(max).collect();
         }
-        if self.0.is_valid(data) {
+        if self.value.is_valid(data) {
             return Vec::new();
         }
-        let errors = self.0.iter_errors(data).take(max);
+        let errors = self.value.iter_errors(data).take(max);
         errors.map(|error| violation(ty, &error)).collect()
     }
+}
+
+fn compile<F: Json>(document: &Value) -> Result<Validator<F>, String> {
+    jsonschema::options_for::<F>()
+        .with_draft(Draft::Draft202012)
+        .should_validate_formats(true)
+        .should_ignore_unknown_formats(false)
+        .with_pattern_options(PatternOptions::regex())
+        .offline()
+        .build(document)
+        .map_err(|error| schema_fault(&error))
 }
 
 /// Takes pointer and keyword from the validator's error, whose own message quotes the payload.

@@ -1,7 +1,8 @@
 //! The catalogue from outside: accepted documents, and errors of payloads.
 
-use super::{Catalogue, SchemaError, ValidationError, Violation};
+use super::{Catalogue, JsonTree, SchemaError, ValidationError, Violation};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::path::Path;
 
 fn catalogue(schema: &Value) -> Catalogue {
@@ -121,6 +122,80 @@ fn a_violation_never_shows_the_value() {
         assert!(!shown.contains("hunter2"), "{schema}: {shown}");
         assert!(std::error::Error::source(&error).is_none(), "{schema}");
     }
+}
+
+/// A tree of the value that borrows its texts.
+fn tree(value: &Value) -> JsonTree<'_> {
+    match value {
+        Value::Null => JsonTree::Null,
+        Value::Bool(value) => JsonTree::Bool(*value),
+        Value::Number(number) => JsonTree::Number(number.clone()),
+        Value::String(text) => JsonTree::String(Cow::Borrowed(text)),
+        Value::Array(items) => JsonTree::Array(items.iter().map(tree).collect()),
+        Value::Object(members) => {
+            let members = members.iter();
+            let members = members.map(|(name, value)| (Cow::Borrowed(name.as_str()), tree(value)));
+            JsonTree::Object(members.collect())
+        }
+    }
+}
+
+#[test]
+fn a_borrowed_tree_is_judged_like_a_value() {
+    let item = json!({
+        "type": "object",
+        "required": ["n"],
+        "additionalProperties": false,
+        "properties": {"n": {"type": "integer", "minimum": 1}, "next": {"$ref": "#/$defs/item"}}
+    });
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "format": "uuid"},
+            "code": {"pattern": "^[a-z]+$", "minLength": 2, "maxLength": 3},
+            "kind": {"enum": ["x", 1, {"a": [1.0]}]},
+            "fixed": {"const": null},
+            "items": {"items": {"$ref": "#/$defs/item"}, "uniqueItems": true, "maxItems": 3}
+        },
+        "propertyNames": {"maxLength": 6},
+        "$defs": {"item": item}
+    });
+    let catalogue = catalogue(&schema);
+    let (mut valid, mut invalid) = (0, 0);
+    for data in [
+        json!({}),
+        json!([]),
+        json!("text"),
+        json!({"id": "6f1c2b7e-8a43-4c1e-9a39-2d1a5b0c7f10", "fixed": null}),
+        json!({"id": "no uuid"}),
+        json!({"id": null}),
+        json!({"fixed": false}),
+        json!({"code": "ab"}),
+        json!({"code": "a"}),
+        json!({"code": "äöü"}),
+        json!({"kind": "x"}),
+        json!({"kind": "1"}),
+        json!({"kind": 1.0}),
+        json!({"kind": {"a": [1]}}),
+        json!({"kind": {"a": [2]}}),
+        json!({"too-long-a-name": true}),
+        json!({"items": [{"n": 1}, {"n": 2, "next": {"n": 3.0}}]}),
+        json!({"items": [{"n": 1}, {"n": 1.0}]}),
+        json!({"items": [{"n": 1}, {"n": 2}, {"n": 3}, {"n": 4}]}),
+        json!({"items": [{"n": 0}]}),
+        json!({"items": [{"n": 1.5}]}),
+        json!({"items": [{"m": 1}]}),
+        json!({"items": [{"n": 1, "next": {"n": 1, "next": {}}}]}),
+    ] {
+        let expected = catalogue.validate("test.thing.v1", &data).is_ok();
+        let found = catalogue.is_valid("test.thing.v1", &tree(&data));
+        assert_eq!(found, Ok(expected), "{data}");
+        assert_eq!(Value::from(&tree(&data)), data);
+        *if expected { &mut valid } else { &mut invalid } += 1;
+    }
+    assert!(valid > 5 && invalid > 10, "{valid} {invalid}");
+    let unknown = catalogue.is_valid("test.thing.v2", &JsonTree::Null);
+    assert!(unknown.is_err());
 }
 
 #[test]

@@ -5,9 +5,9 @@
 use super::files::parse_toml;
 use crate::http::FieldError;
 use evenkeel::kafka::is_topic_name;
-use evenkeel::schema::Catalogue;
+use evenkeel::schema::{Catalogue, JsonTree};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Number, Value};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
@@ -43,6 +43,14 @@ pub struct EventRoute {
     pub stream: bool,
 }
 
+/// The member of a payload that is the record key.
+enum KeyMember<'a> {
+    Missing,
+    Text(&'a str),
+    Number(&'a Number),
+    Other,
+}
+
 impl EventRoute {
     /// A route that allows nothing yet; see [`with_post`](Self::with_post) and
     /// [`with_stream`](Self::with_stream).
@@ -76,7 +84,37 @@ impl EventRoute {
     /// If the member is missing, or is not a non-empty string or an integer of at most 1,024 bytes
     /// without control characters. The pointer of the error is relative to the payload.
     pub fn record_key(&self, data: &Value) -> Result<String, FieldError> {
-        let Some(members) = data.as_object() else {
+        let member = data
+            .as_object()
+            .map(|members| match members.get(&self.key) {
+                None => KeyMember::Missing,
+                Some(Value::String(text)) => KeyMember::Text(text),
+                Some(Value::Number(number)) => KeyMember::Number(number),
+                Some(_) => KeyMember::Other,
+            });
+        self.key_of(member)
+    }
+
+    /// [`record_key`](Self::record_key) of a payload that borrows its texts.
+    ///
+    /// # Errors
+    /// As for [`record_key`](Self::record_key).
+    pub(crate) fn tree_key(&self, data: &JsonTree<'_>) -> Result<String, FieldError> {
+        let JsonTree::Object(members) = data else {
+            return self.key_of(None);
+        };
+        let member = members.iter().find(|(name, _)| **name == *self.key);
+        self.key_of(Some(match member {
+            None => KeyMember::Missing,
+            Some((_, JsonTree::String(text))) => KeyMember::Text(text),
+            Some((_, JsonTree::Number(number))) => KeyMember::Number(number),
+            Some(_) => KeyMember::Other,
+        }))
+    }
+
+    /// The record key in the member of a payload. None if the payload is no object.
+    fn key_of(&self, member: Option<KeyMember<'_>>) -> Result<String, FieldError> {
+        let Some(member) = member else {
             return Err(FieldError {
                 pointer: String::new(),
                 detail: format!("must be an object with the record key `{}`", self.key),
@@ -86,11 +124,13 @@ impl EventRoute {
             pointer: pointer_to(&self.key),
             detail,
         };
-        let key = match members.get(&self.key) {
-            None => return Err(refused("is required: it is the record key".to_owned())),
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Number(number)) if number.is_i64() || number.is_u64() => number.to_string(),
-            Some(_) => {
+        let key = match member {
+            KeyMember::Missing => {
+                return Err(refused("is required: it is the record key".to_owned()));
+            }
+            KeyMember::Text(text) => text.to_owned(),
+            KeyMember::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
+            KeyMember::Number(_) | KeyMember::Other => {
                 let detail = "is the record key, and must be a string or an integer";
                 return Err(refused(detail.to_owned()));
             }

@@ -8,5 +8,5 @@ mod problem;
 
 pub(crate) use context::{AnswerHeaders, Worker, caller_trace};
 pub use context::{RequestContext, TRACE_ID_HEADER, WORKER_HEADER, add_context};
-pub(crate) use percent::{is_utf8_query, percent_decoded, percent_encoded};
+pub(crate) use percent::{is_utf8_query, percent_decoded, percent_encoded, push_percent_encoded};
 pub use problem::{FieldError, Problem, ProblemKind};

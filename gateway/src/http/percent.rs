@@ -6,14 +6,19 @@ use std::fmt::Write;
 /// `-._~`. The result is one segment of a path, or one value of a query.
 pub(crate) fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
+    push_percent_encoded(&mut encoded, text);
+    encoded
+}
+
+/// Appends a text as [`percent_encoded`] encodes it.
+pub(crate) fn push_percent_encoded(into: &mut String, text: &str) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
+            into.push(char::from(byte));
         } else {
-            write!(encoded, "%{byte:02X}").expect("writing to a string does not fail");
+            write!(into, "%{byte:02X}").expect("writing to a string does not fail");
         }
     }
-    encoded
 }
 
 /// Decodes `%41` to `A`. A `%` that no two hexadecimal digits follow stays as it is.

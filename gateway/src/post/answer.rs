@@ -1,14 +1,21 @@
 //! The answer to accepted events, and its form in the store and over HTTP.
 
-use crate::http::{Problem, ProblemKind, RequestContext, percent_encoded};
-use crate::store::StoredAnswer;
+use crate::http::{Problem, ProblemKind, RequestContext, push_percent_encoded};
+use crate::store::{AcceptedEvent, StoredAnswer};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// The header that marks the answer of an earlier request.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// The media type of the body.
+const CONTENT_TYPE: &str = "application/json";
+/// The usual bytes of an event in the body: room for it is made at once.
+const EVENT_BYTES: usize = 384;
 
 /// The headers of an answer, with those that middlewares add: room for all is made at once.
 const HEADERS: usize = 12;
@@ -41,12 +48,31 @@ impl PostedEvent {
     ///
     /// Everything but letters, digits and `-._~` is percent-encoded.
     pub fn status_path(&self) -> String {
-        format!(
-            "/events/{}?source={}",
-            percent_encoded(&self.id),
-            percent_encoded(&self.source)
-        )
+        status_path(&self.id, &self.source)
     }
+}
+
+impl From<&AcceptedEvent> for PostedEvent {
+    fn from(event: &AcceptedEvent) -> Self {
+        let (id, source, ty) = (event.id.clone(), event.source.clone(), event.ty.clone());
+        Self::new(id, source, ty, key_of(event).into_owned())
+    }
+}
+
+fn status_path(id: &str, source: &str) -> String {
+    const PARTS: [&str; 2] = ["/events/", "?source="];
+    // Each byte that is encoded takes three.
+    let encoded = id.len() + 3 * source.len();
+    let mut path = String::with_capacity(PARTS[0].len() + PARTS[1].len() + encoded);
+    for (part, text) in PARTS.into_iter().zip([id, source]) {
+        path.push_str(part);
+        push_percent_encoded(&mut path, text);
+    }
+    path
+}
+
+fn key_of(event: &AcceptedEvent) -> Cow<'_, str> {
+    String::from_utf8_lossy(event.record.key.as_deref().unwrap_or_default())
 }
 
 /// Whether the answer names one event, or a list.
@@ -72,130 +98,213 @@ pub struct PostAnswer {
     pub worker: String,
     /// The answer of the first request, if this one is a repetition of it.
     pub repeated: Option<StoredAnswer>,
-    /// The answer to keep.
-    stored: StoredAnswer,
+    http: HttpAnswer,
 }
 
 impl PostAnswer {
-    /// The answer to events that were not accepted before.
+    /// The answer that is sent over HTTP as this one. `events` are those of the request: for a
+    /// repetition, those of the first one are read from its answer.
     pub(super) fn new(
         events: Vec<PostedEvent>,
-        form: AnswerForm,
+        http: HttpAnswer,
         context: &RequestContext,
     ) -> Result<Self, Problem> {
-        let mut bodies: Vec<_> = events.iter().map(EventBody::of).collect();
-        let mut headers = vec![
-            ("content-type".to_owned(), "application/json".to_owned()),
-            ("traceparent".to_owned(), context.trace.traceparent.clone()),
-        ];
-        let described = match (form, bodies.pop()) {
-            (AnswerForm::One, Some(body)) if bodies.is_empty() => {
-                headers.push(("location".to_owned(), body.status.clone()));
-                Described::One(body)
-            }
-            (_, last) => {
-                bodies.extend(last);
-                Described::List { events: bodies }
-            }
-        };
-        let body = Body {
-            described,
-            trace_id: context.trace_id().to_owned(),
-            worker: context.worker.to_string(),
-        };
-        let json = serde_json::to_vec(&body).map_err(|_| unreadable())?;
-        Ok(Self {
-            events,
-            trace_id: body.trace_id,
-            worker: body.worker,
-            repeated: None,
-            stored: StoredAnswer {
-                status: StatusCode::ACCEPTED.as_u16(),
-                headers,
-                body: Bytes::from(json),
-            },
-        })
+        match http {
+            HttpAnswer::Repeated(stored) => Self::of_repetition(stored),
+            HttpAnswer::New(_) => Ok(Self {
+                events,
+                trace_id: context.trace_id().to_owned(),
+                worker: context.worker.to_string(),
+                repeated: None,
+                http,
+            }),
+        }
     }
 
     /// The answer to a repetition of the request that had this answer.
     pub(super) fn of_repetition(stored: StoredAnswer) -> Result<Self, Problem> {
-        let body: Body = serde_json::from_slice(&stored.body).map_err(|_| unreadable())?;
+        let body: Body<'_> = serde_json::from_slice(&stored.body).map_err(|_| unreadable())?;
         let bodies = match body.described {
             Described::One(body) => vec![body],
             Described::List { events } => events,
         };
-        let event = |body: EventBody| PostedEvent::new(body.id, body.source, body.ty, body.key);
-        let events = bodies.into_iter().map(event);
+        let event = |body: EventBody<'_>| {
+            let [id, source, ty, key] =
+                [body.id, body.source, body.ty, body.key].map(Cow::into_owned);
+            PostedEvent::new(id, source, ty, key)
+        };
         Ok(Self {
-            events: events.collect(),
-            trace_id: body.trace_id,
-            worker: body.worker,
+            events: bodies.into_iter().map(event).collect(),
+            trace_id: body.trace_id.into_owned(),
+            worker: body.worker.into_owned(),
             repeated: Some(stored.clone()),
-            stored,
+            http: HttpAnswer::Repeated(stored),
         })
     }
 
-    /// The answer to keep, and to send.
-    pub(super) fn stored(&self) -> &StoredAnswer {
-        &self.stored
+    /// The answer as it is sent over HTTP.
+    pub(super) fn into_http(self) -> HttpAnswer {
+        self.http
     }
 }
 
 impl IntoResponse for PostAnswer {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.stored.status).unwrap_or(StatusCode::ACCEPTED);
-        let mut response = Response::new(axum::body::Body::from(self.stored.body));
-        *response.status_mut() = status;
+        self.http.into_response()
+    }
+}
+
+/// An answer as it is sent over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum HttpAnswer {
+    /// To events that were not accepted before.
+    New(WrittenAnswer),
+    /// To a repetition of the request that had this answer.
+    Repeated(StoredAnswer),
+}
+
+/// The answer to events that were not accepted before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WrittenAnswer {
+    location: Option<String>,
+    traceparent: String,
+    body: Bytes,
+}
+
+impl WrittenAnswer {
+    /// Writes the answer to these events.
+    pub(super) fn new(
+        events: &[AcceptedEvent],
+        form: AnswerForm,
+        context: &RequestContext,
+    ) -> Result<Self, Problem> {
+        let described = match (form, events) {
+            (AnswerForm::One, [event]) => Described::One(EventBody::from(event)),
+            _ => Described::List {
+                events: events.iter().map(EventBody::from).collect(),
+            },
+        };
+        let body = Body {
+            described,
+            trace_id: Cow::Borrowed(context.trace_id()),
+            worker: Cow::Borrowed(&*context.worker),
+        };
+        let mut json = Vec::with_capacity(EVENT_BYTES * events.len());
+        serde_json::to_writer(&mut json, &body).map_err(|_| unreadable())?;
+        let location = match body.described {
+            Described::One(event) => Some(event.status.into_owned()),
+            Described::List { .. } => None,
+        };
+        Ok(Self {
+            location,
+            traceparent: context.trace.traceparent.clone(),
+            body: Bytes::from(json),
+        })
+    }
+
+    /// The answer to keep for a repetition of the request.
+    pub(super) fn to_stored(&self) -> StoredAnswer {
+        let mut headers = vec![
+            ("content-type".to_owned(), CONTENT_TYPE.to_owned()),
+            ("traceparent".to_owned(), self.traceparent.clone()),
+        ];
+        if let Some(location) = &self.location {
+            headers.push(("location".to_owned(), location.clone()));
+        }
+        StoredAnswer {
+            status: StatusCode::ACCEPTED.as_u16(),
+            headers,
+            body: self.body.clone(),
+        }
+    }
+}
+
+impl IntoResponse for HttpAnswer {
+    fn into_response(self) -> Response {
+        match self {
+            Self::New(written) => written.into_response(),
+            Self::Repeated(stored) => repeated(stored),
+        }
+    }
+}
+
+impl IntoResponse for WrittenAnswer {
+    fn into_response(self) -> Response {
+        let mut response = response(StatusCode::ACCEPTED, self.body);
         let headers = response.headers_mut();
-        headers.reserve(HEADERS);
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        for (name, value) in &self.stored.headers {
-            let name = HeaderName::from_bytes(name.as_bytes());
-            if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+        let values = [
+            (TRACEPARENT, Some(self.traceparent)),
+            (header::LOCATION, self.location),
+        ];
+        for (name, value) in values {
+            if let Some(Ok(value)) = value.map(HeaderValue::try_from) {
                 headers.insert(name, value);
             }
-        }
-        if self.repeated.is_some() {
-            headers.insert(REPLAYED, HeaderValue::from_static("true"));
         }
         response
     }
 }
 
+fn repeated(stored: StoredAnswer) -> Response {
+    let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::ACCEPTED);
+    let mut response = response(status, stored.body);
+    let headers = response.headers_mut();
+    for (name, value) in &stored.headers {
+        let name = HeaderName::from_bytes(name.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) {
+            headers.insert(name, value);
+        }
+    }
+    headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    response
+}
+
+/// A response with room for all headers, of which it has the first.
+fn response(status: StatusCode, body: Bytes) -> Response {
+    let mut response = Response::new(axum::body::Body::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.reserve(HEADERS);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
 #[derive(Serialize, Deserialize)]
-struct Body {
+struct Body<'a> {
     #[serde(flatten)]
-    described: Described,
+    described: Described<'a>,
     #[serde(rename = "traceId")]
-    trace_id: String,
-    worker: String,
+    trace_id: Cow<'a, str>,
+    worker: Cow<'a, str>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-enum Described {
-    One(EventBody),
-    List { events: Vec<EventBody> },
+enum Described<'a> {
+    One(EventBody<'a>),
+    List { events: Vec<EventBody<'a>> },
 }
 
+/// An event in the body of an answer.
 #[derive(Serialize, Deserialize)]
-struct EventBody {
-    id: String,
-    source: String,
+struct EventBody<'a> {
+    id: Cow<'a, str>,
+    source: Cow<'a, str>,
     #[serde(rename = "type")]
-    ty: String,
-    key: String,
-    status: String,
+    ty: Cow<'a, str>,
+    key: Cow<'a, str>,
+    status: Cow<'a, str>,
 }
 
-impl EventBody {
-    fn of(event: &PostedEvent) -> Self {
+impl<'a> From<&'a AcceptedEvent> for EventBody<'a> {
+    fn from(event: &'a AcceptedEvent) -> Self {
         Self {
-            id: event.id.clone(),
-            source: event.source.clone(),
-            ty: event.ty.clone(),
-            key: event.key.clone(),
-            status: event.status_path(),
+            id: Cow::Borrowed(&event.id),
+            source: Cow::Borrowed(&event.source),
+            ty: Cow::Borrowed(&event.ty),
+            key: key_of(event),
+            status: Cow::Owned(status_path(&event.id, &event.source)),
         }
     }
 }
@@ -210,6 +319,7 @@ fn unreadable() -> Problem {
 mod tests {
     use super::*;
     use axum::http::HeaderMap;
+    use evenkeel::event::{Headers, OutgoingRecord};
     use serde_json::{Value, json};
 
     fn context() -> RequestContext {
@@ -217,13 +327,37 @@ mod tests {
         context.expect("no deadline")
     }
 
-    fn event(id: &str) -> PostedEvent {
-        PostedEvent::new(
-            id.to_owned(),
-            "/callers/web".to_owned(),
-            "bank.opened.v1".to_owned(),
-            "account-1".to_owned(),
-        )
+    fn event(id: &str) -> AcceptedEvent {
+        let record = OutgoingRecord {
+            topic: "bank.accounts".to_owned(),
+            partition: None,
+            key: Some(Bytes::from_static(b"account-1")),
+            value: None,
+            headers: Headers::new(),
+            timestamp_ms: None,
+        };
+        AcceptedEvent {
+            source: "/callers/web".to_owned(),
+            id: id.to_owned(),
+            ty: "bank.opened.v1".to_owned(),
+            fingerprint: [0; 32],
+            record,
+        }
+    }
+
+    /// The answer to events that were not accepted before.
+    fn answer(events: &[AcceptedEvent], form: AnswerForm) -> PostAnswer {
+        let context = context();
+        let written = WrittenAnswer::new(events, form, &context).expect("an answer");
+        let posted = events.iter().map(PostedEvent::from).collect();
+        PostAnswer::new(posted, HttpAnswer::New(written), &context).expect("an answer")
+    }
+
+    fn stored(answer: &PostAnswer) -> StoredAnswer {
+        match &answer.http {
+            HttpAnswer::New(written) => written.to_stored(),
+            HttpAnswer::Repeated(stored) => stored.clone(),
+        }
     }
 
     #[test]
@@ -259,14 +393,13 @@ mod tests {
 
     #[test]
     fn a_repetition_has_the_first_answer() {
-        let context = context();
         for (events, form) in [
             (vec![event("a")], AnswerForm::One),
             (vec![event("a")], AnswerForm::List),
             (vec![event("a"), event("b")], AnswerForm::List),
         ] {
-            let first = PostAnswer::new(events, form, &context).expect("an answer");
-            let again = PostAnswer::of_repetition(first.stored().clone()).expect("an answer");
+            let first = answer(&events, form);
+            let again = PostAnswer::of_repetition(stored(&first)).expect("an answer");
             assert_eq!(again.events, first.events);
             assert_eq!(
                 (&again.trace_id, &again.worker),
@@ -283,13 +416,12 @@ mod tests {
 
     #[test]
     fn a_list_has_no_location() {
-        let one = PostAnswer::new(vec![event("a")], AnswerForm::One, &context());
-        let list = PostAnswer::new(vec![event("a")], AnswerForm::List, &context());
-        let (one, list) = (one.expect("an answer"), list.expect("an answer"));
-        let body: Value = serde_json::from_slice(&one.stored().body).expect("JSON");
+        let one = answer(&[event("a")], AnswerForm::One);
+        let list = answer(&[event("a")], AnswerForm::List);
+        let body: Value = serde_json::from_slice(&stored(&one).body).expect("JSON");
         assert_eq!(body["status"], "/events/a?source=%2Fcallers%2Fweb");
         assert_eq!(body["traceId"], one.trace_id);
-        let listed: Value = serde_json::from_slice(&list.stored().body).expect("JSON");
+        let listed: Value = serde_json::from_slice(&stored(&list).body).expect("JSON");
         let status = &body["status"];
         let event = json!({
             "id": "a", "source": "/callers/web", "type": "bank.opened.v1", "key": "account-1",

@@ -63,7 +63,7 @@ impl DataRequest {
             content_type.unwrap_or_default(),
             &body,
         )?;
-        let data = checks::parse(binding::body_text(&body)?).map_err(|fault| {
+        let tree = checks::parse(binding::body_text(&body)?).map_err(|fault| {
             let error = FieldError {
                 pointer: fault.pointer,
                 detail: fault.detail,
@@ -75,7 +75,7 @@ impl DataRequest {
             principal: principal.clone(),
             context: context.clone(),
             event_id: binding::attribute(&parts.headers, EVENT_ID)?,
-            data,
+            data: Value::from(&tree),
             idempotency,
         })
     }

@@ -1,7 +1,7 @@
 //! The core of posting: decides, completes, validates, encodes, and asks the store. Knows no
 //! protocol, and no store but by its port.
 
-use super::answer::{AnswerForm, PostAnswer, PostedEvent};
+use super::answer::{AnswerForm, HttpAnswer, PostAnswer, PostedEvent, WrittenAnswer};
 use super::checks::{self, Payload, PayloadFault};
 use super::idempotency::IdempotencyKey;
 use super::limits::PostLimits;
@@ -11,7 +11,7 @@ use crate::http::{FieldError, Problem, ProblemKind, RequestContext};
 use crate::store::{
     AcceptError, AcceptRequest, AcceptStore, Accepted, AcceptedEvent, IdempotencyClaim,
 };
-use evenkeel::event::{Attributes, ContentMode, JsonEvent, TraceContext, encode_json};
+use evenkeel::event::{Attributes, JsonEvent, TraceContext};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,6 +49,7 @@ struct Shared {
 
 /// An event whose attributes are checked, and whose data is not.
 struct Draft {
+    /// The event without its attributes.
     event: NewEvent,
     attributes: Attributes,
 }
@@ -141,6 +142,31 @@ impl Posting {
             .await
     }
 
+    /// [`accept`](Self::accept), or for a list [`accept_batch`](Self::accept_batch), with the
+    /// answer over HTTP alone: it needs no copies of the events' attributes.
+    ///
+    /// # Errors
+    /// As for [`accept`](Self::accept).
+    pub(super) async fn accept_over_http(
+        &self,
+        form: AnswerForm,
+        caller: (&Principal, &RequestContext),
+        events: Vec<NewEvent>,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<HttpAnswer, Problem> {
+        let noted = |_: &[AcceptedEvent]| ();
+        let stored = self
+            .make_durable(form, caller, events, idempotency, noted)
+            .await;
+        match stored? {
+            // Read, as it may be damaged.
+            (HttpAnswer::Repeated(stored), ()) => {
+                Ok(PostAnswer::of_repetition(stored)?.into_http())
+            }
+            (answer, ()) => Ok(answer),
+        }
+    }
+
     async fn accept_as(
         &self,
         form: AnswerForm,
@@ -149,25 +175,37 @@ impl Posting {
         events: Vec<NewEvent>,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<PostAnswer, Problem> {
+        let posted = |events: &[AcceptedEvent]| {
+            let posted = events.iter().map(PostedEvent::from);
+            posted.collect::<Vec<_>>()
+        };
+        let caller = (principal, context);
+        let stored = self
+            .make_durable(form, caller, events, idempotency, posted)
+            .await;
+        let (http, posted) = stored?;
+        PostAnswer::new(posted, http, context)
+    }
+
+    /// Makes the events durable, and returns the answer, with what `noted` made of the events.
+    async fn make_durable<T>(
+        &self,
+        form: AnswerForm,
+        (principal, context): (&Principal, &RequestContext),
+        events: Vec<NewEvent>,
+        idempotency: Option<IdempotencyKey>,
+        noted: impl FnOnce(&[AcceptedEvent]) -> T,
+    ) -> Result<(HttpAnswer, T), Problem> {
         let drafts = self.shared.drafts(principal, events)?;
         let events = self.encode(context, drafts).await?;
-        let posted = events.iter().map(|event| {
-            let key = event.record.key.as_deref().unwrap_or_default();
-            let key = String::from_utf8_lossy(key).into_owned();
-            PostedEvent::new(
-                event.id.clone(),
-                event.source.clone(),
-                event.ty.clone(),
-                key,
-            )
-        });
-        let answer = PostAnswer::new(posted.collect(), form, context)?;
+        let written = WrittenAnswer::new(&events, form, context)?;
+        let noted = noted(&events);
         let idempotency = idempotency.map(|key| IdempotencyClaim {
             principal: principal.name.to_string(),
             key: key.key,
             fingerprint: key.fingerprint,
         });
-        let kept = idempotency.as_ref().map(|_| answer.stored().clone());
+        let kept = idempotency.as_ref().map(|_| written.to_stored());
         let request = AcceptRequest {
             events,
             idempotency,
@@ -175,8 +213,8 @@ impl Posting {
             deadline: context.deadline,
         };
         match self.shared.store.accept(request).await {
-            Ok(Accepted::New) => Ok(answer),
-            Ok(Accepted::Repeated(stored)) => PostAnswer::of_repetition(stored),
+            Ok(Accepted::New) => Ok((HttpAnswer::New(written), noted)),
+            Ok(Accepted::Repeated(stored)) => Ok((HttpAnswer::Repeated(stored), noted)),
             Err(error) => {
                 self.shared.log(&error, context);
                 Err(error.into())
@@ -234,8 +272,8 @@ impl Shared {
         }
         let now = jiff::Timestamp::now();
         let (mut drafts, mut faults) = (Vec::with_capacity(events.len()), Vec::new());
-        for event in events {
-            match checks::complete(&event, &principal.source, now) {
+        for mut event in events {
+            match checks::complete(&mut event, &principal.source, now) {
                 Ok(attributes) => drafts.push(Draft { event, attributes }),
                 Err(found) => faults.extend(found),
             }
@@ -290,7 +328,9 @@ impl Shared {
         let mut encoded = Vec::with_capacity(drafts.len());
         let (mut unreadable, mut invalid) = (Vec::new(), Vec::new());
         for draft in drafts {
-            let route = self.route(&draft.event)?;
+            // Its type was looked up before.
+            let route = self.allow_list.post(&draft.attributes.ty);
+            let route = route.ok_or_else(defect)?;
             let catalogue = self.allow_list.catalogue();
             match checks::check(catalogue, route, &draft.event, self.needs_fingerprints) {
                 Ok(payload) => encoded.push(record(route, draft, payload, trace)?),
@@ -333,6 +373,9 @@ impl Shared {
 /// The faults of events with the id of an earlier one. All have the same source.
 fn repeated_ids(drafts: &[Draft]) -> Vec<FieldError> {
     let (mut ids, mut faults) = (BTreeSet::new(), Vec::new());
+    if drafts.len() < 2 {
+        return faults;
+    }
     for draft in drafts {
         if !ids.insert(draft.attributes.id.as_str()) {
             let detail = "is that of an earlier event in the request";
@@ -350,12 +393,11 @@ fn record(
 ) -> Result<AcceptedEvent, Problem> {
     let event = JsonEvent::new(draft.attributes, route.topic.as_str(), draft.event.data)
         .with_key(payload.key);
-    let encoded = encode_json(&event, ContentMode::Binary, Some(trace));
-    let record = encoded.map_err(|_| defect())?;
+    let (record, attributes) = event.into_record(Some(trace)).map_err(|_| defect())?;
     Ok(AcceptedEvent {
-        source: event.attributes.source,
-        id: event.attributes.id,
-        ty: event.attributes.ty,
+        source: attributes.source,
+        id: attributes.id,
+        ty: attributes.ty,
         fingerprint: payload.fingerprint.unwrap_or_default(),
         record,
     })

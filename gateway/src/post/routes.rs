@@ -1,6 +1,6 @@
 //! The routes `POST /events` and `POST /events/{type}`.
 
-use super::answer::PostAnswer;
+use super::answer::{AnswerForm, HttpAnswer};
 use super::binding::{self, Mode};
 use super::data_request::caller;
 use super::idempotency::IdempotencyKey;
@@ -19,9 +19,9 @@ use axum::routing::post;
 /// request's extensions: a [`Principal`](crate::access::Principal) and a
 /// [`RequestContext`](crate::http::RequestContext).
 ///
-/// Both answer 202 when the events are durable, with a [`PostAnswer`], and otherwise with a
-/// [`Problem`]. They read the body themselves, so a body limit of axum has no effect; see
-/// [`PostLimits`](super::PostLimits).
+/// Both answer 202 when the events are durable, with a [`PostAnswer`](super::PostAnswer), and
+/// otherwise with a [`Problem`]. They read the body themselves, so a body limit of axum has no
+/// effect; see [`PostLimits`](super::PostLimits).
 pub fn router(posting: Posting) -> Router {
     Router::new()
         .route("/events", post(post_events))
@@ -33,7 +33,7 @@ pub fn router(posting: Posting) -> Router {
 async fn post_events(
     State(posting): State<Posting>,
     request: Request,
-) -> Result<PostAnswer, Problem> {
+) -> Result<HttpAnswer, Problem> {
     answer(&posting, None, request).await
 }
 
@@ -41,7 +41,7 @@ async fn post_data(
     State(posting): State<Posting>,
     name: Result<Path<String>, PathRejection>,
     request: Request,
-) -> Result<PostAnswer, Problem> {
+) -> Result<HttpAnswer, Problem> {
     let malformed = |_| Problem::new(ProblemKind::Malformed, "the path is not UTF-8");
     let Path(name) = name.map_err(malformed)?;
     answer(&posting, Some(&name), request).await
@@ -52,7 +52,7 @@ async fn answer(
     posting: &Posting,
     name: Option<&str>,
     request: Request,
-) -> Result<PostAnswer, Problem> {
+) -> Result<HttpAnswer, Problem> {
     let (mut parts, body) = request.into_parts();
     let extensions = std::mem::take(&mut parts.extensions);
     let caller = caller(&extensions)?;
@@ -73,7 +73,7 @@ pub(crate) async fn answer_read(
     caller: (&Principal, &RequestContext),
     parts: Parts,
     body: Bytes,
-) -> Result<PostAnswer, Problem> {
+) -> Result<HttpAnswer, Problem> {
     let mode = binding::mode(&parts.headers, name.is_some())?;
     binding::check_length(&parts.headers, posting.limits())?;
     if body.len() > posting.limits().body_bytes_max {
@@ -89,7 +89,7 @@ async fn accept(
     (principal, context): (&Principal, &RequestContext),
     parts: Parts,
     body: Bytes,
-) -> Result<PostAnswer, Problem> {
+) -> Result<HttpAnswer, Problem> {
     let content_type = parts.headers.get(header::CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
     let idempotency = IdempotencyKey::of_request(
@@ -108,12 +108,11 @@ async fn accept(
     // The events are copies. The head is a part of the connection's read buffer, which has at least
     // 8 KiB, and of which the connection makes another one while the store works.
     drop((body, parts));
-    if mode == Mode::Batch {
-        return posting
-            .accept_batch(principal, context, events, idempotency)
-            .await;
-    }
+    let form = match mode {
+        Mode::Batch => AnswerForm::List,
+        Mode::Structured | Mode::Data => AnswerForm::One,
+    };
     posting
-        .accept(principal, context, events, idempotency)
+        .accept_over_http(form, (principal, context), events, idempotency)
         .await
 }

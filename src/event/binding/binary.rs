@@ -14,12 +14,23 @@ const PREFIX: &str = "ce_";
 /// The only attribute whose header is [`CONTENT_TYPE`] instead.
 const DATA_CONTENT_TYPE: &str = "datacontenttype";
 
+/// The usual bytes of a record's headers, with their trace: room for them is made at once.
+const HEADERS_BYTES: usize = 384;
+/// The same of an attribute's header name.
+const NAME_BYTES: usize = 32;
+
 pub(super) fn write<T: Serialize>(
     attributes: &Attributes,
     data: &T,
 ) -> Result<(Headers, Vec<u8>), serde_json::Error> {
-    let mut headers = Headers::new();
-    let mut header = String::from(PREFIX);
+    Ok((headers(attributes)?, serde_json::to_vec(data)?))
+}
+
+/// The headers of an event with these attributes.
+pub(super) fn headers(attributes: &Attributes) -> Result<Headers, serde_json::Error> {
+    let mut headers = Headers::with_capacity(HEADERS_BYTES);
+    let mut header = String::with_capacity(NAME_BYTES);
+    header.push_str(PREFIX);
     for (name, value) in attributes.entries() {
         if name == DATA_CONTENT_TYPE {
             if structured::format(&unquoted(value.as_bytes())).is_some() {
@@ -36,7 +47,7 @@ pub(super) fn write<T: Serialize>(
         header.push_str(name);
         headers.push(&header, Some(value.as_bytes()));
     }
-    Ok((headers, serde_json::to_vec(data)?))
+    Ok(headers)
 }
 
 /// The attributes in the headers of a record, found in one pass.

@@ -78,6 +78,46 @@ impl JsonEvent {
         self.key = Some(key.into());
         self
     }
+
+    /// [`encode_json`] in binary mode, without a copy of the payload. Returns the attributes, too.
+    ///
+    /// # Errors
+    /// Returns the errors of [`encode`].
+    ///
+    /// ```
+    /// use evenkeel::event::{Attributes, ContentMode, JsonEvent, encode_json};
+    ///
+    /// let attributes = Attributes::new("o-1", "/shop/web", "shop.order-placed.v1");
+    /// let data = serde_json::value::RawValue::from_string("{}".to_owned())?;
+    /// let event = JsonEvent::new(attributes, "shop.orders", data).with_key("o-1");
+    /// let expected = encode_json(&event, ContentMode::Binary, None)?;
+    /// let (record, attributes) = event.into_record(None)?;
+    /// assert_eq!(record, expected);
+    /// assert_eq!(attributes.id, "o-1");
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    pub fn into_record(
+        self,
+        trace: Option<&TraceContext>,
+    ) -> Result<(OutgoingRecord, Attributes), serde_json::Error> {
+        if let Some(reason) = self.attributes.invalid_reason() {
+            return Err(serde_json::Error::custom(reason));
+        }
+        let mut headers = binary::headers(&self.attributes)?;
+        if let Some(trace) = trace {
+            trace.write(&mut headers);
+        }
+        let data: Box<str> = self.data.into();
+        let record = OutgoingRecord {
+            topic: self.topic,
+            partition: None,
+            key: self.key,
+            value: Some(Bytes::from(data.into_boxed_bytes())),
+            headers,
+            timestamp_ms: None,
+        };
+        Ok((record, self.attributes))
+    }
 }
 
 /// Encodes an event into a record. `trace` is written as the trace context of this hop, in the

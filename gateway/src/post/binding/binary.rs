@@ -5,6 +5,7 @@ use crate::http::{FieldError, Problem, ProblemKind};
 use crate::post::new_event::{NewEvent, bounded};
 use axum::http::HeaderMap;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// The prefix of an attribute's name in its header.
@@ -20,26 +21,26 @@ pub(in crate::post) fn binary(
     name: Option<&str>,
     body: &str,
 ) -> Result<NewEvent, Problem> {
-    let (mut attributes, mut faults) = attributes(headers);
-    match attributes.remove("specversion").as_deref() {
+    let (attributes, mut faults) = attributes(headers);
+    match attributes.specversion.as_deref() {
         Some("1.0") => {}
         Some(_) => faults.push(fault("specversion", "is not 1.0")),
         None if name.is_some() || has_fault(&faults, "specversion") => {}
         None => faults.push(fault("specversion", "is missing")),
     }
-    if attributes.remove("datacontenttype").is_some() {
+    if attributes.has_content_type {
         faults.push(fault(
             "datacontenttype",
             "must not be sent: Content-Type has it",
         ));
     }
-    let ty = match (name, attributes.remove("type")) {
+    let ty = match (name, attributes.ty) {
         (Some(name), Some(ty)) if name != ty => {
             faults.push(fault("type", "is not the type in the path"));
-            ty
+            String::new()
         }
         (Some(name), _) => name.to_owned(),
-        (None, Some(ty)) => ty,
+        (None, Some(ty)) => ty.into_owned(),
         (None, None) => {
             if !has_fault(&faults, "type") {
                 faults.push(fault("type", "is missing"));
@@ -59,12 +60,13 @@ pub(in crate::post) fn binary(
             format!("the body is not JSON: {error}"),
         )
     })?;
+    let owned = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned);
     let mut event = NewEvent::new(ty, data)
-        .with_id(attributes.remove("id"))
-        .with_source(attributes.remove("source"))
-        .with_subject(attributes.remove("subject"))
-        .with_time(attributes.remove("time"));
-    event.extensions = attributes;
+        .with_id(owned(attributes.id))
+        .with_source(owned(attributes.source))
+        .with_subject(owned(attributes.subject))
+        .with_time(owned(attributes.time));
+    event.extensions = attributes.extensions;
     Ok(event)
 }
 
@@ -84,11 +86,11 @@ pub(in crate::post) fn attribute(
         let problem = Problem::new(ProblemKind::Malformed, "a header of the event is invalid");
         problem.with_errors(vec![fault(name, detail)])
     })?;
-    Ok(Some(value))
+    Ok(Some(value.into_owned()))
 }
 
 /// The decoded value of a header.
-fn only_value(headers: &HeaderMap, header: &str) -> Result<String, &'static str> {
+fn only_value<'h>(headers: &'h HeaderMap, header: &str) -> Result<Cow<'h, str>, &'static str> {
     let mut values = headers.get_all(header).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => header_value::decode(value.as_bytes()),
@@ -96,17 +98,50 @@ fn only_value(headers: &HeaderMap, header: &str) -> Result<String, &'static str>
     }
 }
 
-/// The attributes in the headers, by name, and the faults of their values.
-fn attributes(headers: &HeaderMap) -> (BTreeMap<String, String>, Vec<FieldError>) {
-    let (mut attributes, mut faults) = (BTreeMap::new(), Vec::new());
+/// The attributes in the headers.
+#[derive(Default)]
+struct HeaderAttributes<'h> {
+    specversion: Option<Cow<'h, str>>,
+    ty: Option<Cow<'h, str>>,
+    id: Option<Cow<'h, str>>,
+    source: Option<Cow<'h, str>>,
+    subject: Option<Cow<'h, str>>,
+    time: Option<Cow<'h, str>>,
+    has_content_type: bool,
+    extensions: BTreeMap<String, String>,
+}
+
+impl<'h> HeaderAttributes<'h> {
+    fn set(&mut self, name: &str, value: Cow<'h, str>) {
+        let field = match name {
+            "specversion" => &mut self.specversion,
+            "type" => &mut self.ty,
+            "id" => &mut self.id,
+            "source" => &mut self.source,
+            "subject" => &mut self.subject,
+            "time" => &mut self.time,
+            "datacontenttype" => {
+                self.has_content_type = true;
+                return;
+            }
+            _ => {
+                self.extensions.insert(name.to_owned(), value.into_owned());
+                return;
+            }
+        };
+        *field = Some(value);
+    }
+}
+
+/// The attributes in the headers, and the faults of their values.
+fn attributes(headers: &HeaderMap) -> (HeaderAttributes<'_>, Vec<FieldError>) {
+    let (mut attributes, mut faults) = (HeaderAttributes::default(), Vec::new());
     for header in headers.keys() {
         let Some(name) = header.as_str().strip_prefix(PREFIX) else {
             continue;
         };
         match only_value(headers, header.as_str()) {
-            Ok(value) => {
-                attributes.insert(name.to_owned(), value);
-            }
+            Ok(value) => attributes.set(name, value),
             Err(detail) => faults.push(fault(name, detail)),
         }
     }

@@ -1,6 +1,7 @@
 //! The value of a `ce-*` header.
 
 use crate::http::percent_decoded;
+use std::borrow::Cow;
 
 /// The attribute in a header's value: quotes are removed, then percent-encoding, once.
 ///
@@ -9,12 +10,20 @@ use crate::http::percent_decoded;
 ///
 /// # Errors
 /// Why the value cannot be read: an open quote, or bytes that are not UTF-8.
-pub(super) fn decode(value: &[u8]) -> Result<String, &'static str> {
+pub(super) fn decode(value: &[u8]) -> Result<Cow<'_, str>, &'static str> {
     let unquoted = match value.trim_ascii() {
-        [b'"', rest @ ..] => unquote(rest)?,
-        value => value.to_vec(),
+        [b'"', rest @ ..] => Cow::Owned(unquote(rest)?),
+        value => Cow::Borrowed(value),
     };
-    String::from_utf8(percent_decoded(&unquoted)).map_err(|_| "is not UTF-8")
+    let decoded = match unquoted.contains(&b'%') {
+        true => Cow::Owned(percent_decoded(&unquoted)),
+        false => unquoted,
+    };
+    let text = match decoded {
+        Cow::Borrowed(text) => std::str::from_utf8(text).ok().map(Cow::Borrowed),
+        Cow::Owned(text) => String::from_utf8(text).ok().map(Cow::Owned),
+    };
+    text.ok_or("is not UTF-8")
 }
 
 /// The content of a quoted string, from after its first quote.

@@ -21,6 +21,8 @@ const NAME_CHARS_MAX: usize = 20;
 const OWN_PREFIX: &str = "evenkeel";
 /// Extensions that the gateway sets: a record has the trace of its request.
 const TRACE: [&str; 2] = ["traceparent", "tracestate"];
+/// The attribute that may be among the extensions of an event.
+const CONTENT_TYPE: &str = "datacontenttype";
 /// Names that are no extensions: attributes of the specification, and the member of the data.
 const RESERVED: [&str; 8] = [
     "specversion",
@@ -34,8 +36,9 @@ const RESERVED: [&str; 8] = [
 ];
 
 /// The attributes of an event: those that it has, checked, and the others as the gateway sets them.
+/// They are moved out of the event, but for those of one with a fault.
 pub(in crate::post) fn complete(
-    event: &NewEvent,
+    event: &mut NewEvent,
     source: &str,
     now: Timestamp,
 ) -> Result<Attributes, Vec<FieldError>> {
@@ -61,16 +64,12 @@ pub(in crate::post) fn complete(
             None
         }
     };
-    let id = event.id.clone().unwrap_or_else(new_id);
-    let mut attributes = Attributes::new(id, source, event.ty.as_str());
-    attributes.subject.clone_from(&event.subject);
-    attributes.time = time;
-    attributes.datacontenttype = Some("application/json".to_owned());
+    let mut extensions = 0;
     for (name, value) in &event.extensions {
         if TRACE.contains(&name.as_str()) {
             continue;
         }
-        if name == "datacontenttype" {
+        if name == CONTENT_TYPE {
             if !is_json(value) {
                 fault(
                     name,
@@ -81,19 +80,25 @@ pub(in crate::post) fn complete(
         }
         match name_fault(name).or_else(|| text_fault(value)) {
             Some(detail) => fault(name, detail),
-            None => {
-                attributes.extensions.insert(name.clone(), value.clone());
-            }
+            None => extensions += 1,
         }
     }
-    if attributes.extensions.len() > EXTENSIONS_MAX {
+    if extensions > EXTENSIONS_MAX {
         fault("extensions", "are too many: at most 16");
     }
-    if errors.is_empty() {
-        Ok(attributes)
-    } else {
-        Err(errors)
+    if !errors.is_empty() {
+        return Err(errors);
     }
+    let id = event.id.take().unwrap_or_else(new_id);
+    let mut attributes = Attributes::new(id, source, std::mem::take(&mut event.ty));
+    attributes.subject = event.subject.take();
+    attributes.time = time;
+    attributes.datacontenttype = Some("application/json".to_owned());
+    attributes.extensions = std::mem::take(&mut event.extensions);
+    for name in TRACE.into_iter().chain([CONTENT_TYPE]) {
+        attributes.extensions.remove(name);
+    }
+    Ok(attributes)
 }
 
 fn is_json(content_type: &str) -> bool {
@@ -203,7 +208,7 @@ mod tests {
 
     /// The pointers of all faults.
     fn faults(event: &NewEvent) -> Vec<String> {
-        let errors = complete(event, "/callers/web", NOW)
+        let errors = complete(&mut event.clone(), "/callers/web", NOW)
             .err()
             .unwrap_or_default();
         errors.into_iter().map(|error| error.pointer).collect()
@@ -211,7 +216,7 @@ mod tests {
 
     #[test]
     fn what_is_absent_is_set() {
-        let attributes = complete(&event(), "/callers/web", NOW).expect("a valid event");
+        let attributes = complete(&mut event(), "/callers/web", NOW).expect("a valid event");
         assert_eq!(attributes.id.len(), 36);
         assert_eq!(attributes.source, "/callers/web");
         assert_eq!(attributes.time, Some(NOW));
@@ -345,10 +350,10 @@ mod tests {
 
     #[test]
     fn a_callers_trace_is_left_out() {
-        let event = event()
+        let mut event = event()
             .with_extension("traceparent", "forged")
             .with_extension("a", "1");
-        let attributes = complete(&event, "/callers/web", NOW).expect("a valid event");
+        let attributes = complete(&mut event, "/callers/web", NOW).expect("a valid event");
         assert_eq!(attributes.extensions.into_keys().collect::<Vec<_>>(), ["a"]);
     }
 }

@@ -1,19 +1,25 @@
 //! Media types, as far as posting needs them: the type, and its `charset`.
 
+use std::borrow::Cow;
+
 /// A media type such as `application/json; charset=utf-8`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::post) struct MediaType {
+pub(in crate::post) struct MediaType<'t> {
     /// Type and subtype, in lower case.
-    essence: String,
-    /// The `charset`, in lower case.
-    charset: Option<String>,
+    essence: Cow<'t, str>,
+    /// The `charset`, in any case.
+    charset: Option<&'t str>,
 }
 
-impl MediaType {
+impl<'t> MediaType<'t> {
     /// Reads a media type. None if it is not one. Other parameters than `charset` are ignored.
-    pub(in crate::post) fn parse(text: &str) -> Option<Self> {
+    pub(in crate::post) fn parse(text: &'t str) -> Option<Self> {
         let mut parts = parts(text);
-        let essence = parts.next()?.trim().to_ascii_lowercase();
+        let essence = parts.next()?.trim();
+        let essence = match essence.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            true => Cow::Owned(essence.to_ascii_lowercase()),
+            false => Cow::Borrowed(essence),
+        };
         let (ty, subtype) = essence.split_once('/')?;
         if !is_token(ty) || !is_token(subtype) {
             return None;
@@ -33,7 +39,7 @@ impl MediaType {
                 None => value,
             };
             if name.trim().eq_ignore_ascii_case("charset") {
-                charset = Some(value.to_ascii_lowercase());
+                charset = Some(value);
             }
         }
         Some(Self { essence, charset })
@@ -52,8 +58,9 @@ impl MediaType {
 
     /// Whether the text is UTF-8, as JSON must be.
     pub(in crate::post) fn is_utf8(&self) -> bool {
-        let charset = self.charset.as_deref();
-        charset.is_none_or(|charset| charset == "utf-8" || charset == "utf8")
+        let names = ["utf-8", "utf8"];
+        let is_named = |charset: &str| names.iter().any(|name| charset.eq_ignore_ascii_case(name));
+        self.charset.is_none_or(is_named)
     }
 }
 

@@ -6,7 +6,7 @@ use super::unique_json;
 use crate::access::EventRoute;
 use crate::http::FieldError;
 use crate::post::new_event::NewEvent;
-use evenkeel::schema::{Catalogue, Violation};
+use evenkeel::schema::{Catalogue, JsonTree, Violation};
 use serde::Serialize;
 use serde_json::{Number, Value};
 use sha2::{Digest, Sha256};
@@ -42,8 +42,8 @@ pub(in crate::post) enum PayloadFault {
     UnknownType,
 }
 
-/// Checks the data of an event. Parses it into a tree, which is dropped when this returns. Only a
-/// store that keeps identities needs the fingerprint.
+/// Checks the data of an event of this route. Parses it into a tree, which is dropped when this
+/// returns. Only a store that keeps identities needs the fingerprint.
 pub(in crate::post) fn check(
     catalogue: &Catalogue,
     route: &EventRoute,
@@ -54,19 +54,32 @@ pub(in crate::post) fn check(
     let data = parsed.map_err(|fault| {
         PayloadFault::Unreadable(event.data_error(&fault.pointer, &fault.detail))
     })?;
-    let is_small = event.data.get().len() <= ALL_VIOLATIONS_BYTES;
-    let max = if is_small { VIOLATIONS_MAX } else { 1 };
-    let found = catalogue.violations(&event.ty, &data, max);
-    let found = found.map_err(|_| PayloadFault::UnknownType)?;
-    if !found.is_empty() {
-        let faults = found.iter().map(|violation| fault(event, violation));
-        return Err(PayloadFault::Invalid(faults.collect()));
+    let valid = catalogue.is_valid(&route.ty, &data);
+    if !valid.map_err(|_| PayloadFault::UnknownType)? {
+        let faults = faults(catalogue, &route.ty, event, &data)?;
+        if !faults.is_empty() {
+            return Err(PayloadFault::Invalid(faults));
+        }
     }
-    let key = route.record_key(&data).map_err(|error| {
+    let key = route.tree_key(&data).map_err(|error| {
         PayloadFault::Invalid(vec![event.data_error(&error.pointer, &error.detail)])
     })?;
-    let fingerprint = needs_fingerprint.then(|| fingerprint(&event.ty, &key, &data));
+    let fingerprint = needs_fingerprint.then(|| fingerprint(&route.ty, &key, &data));
     Ok(Payload { key, fingerprint })
+}
+
+/// The faults of data that violates its schema.
+fn faults(
+    catalogue: &Catalogue,
+    ty: &str,
+    event: &NewEvent,
+    data: &JsonTree<'_>,
+) -> Result<Vec<FieldError>, PayloadFault> {
+    let is_small = event.data.get().len() <= ALL_VIOLATIONS_BYTES;
+    let max = if is_small { VIOLATIONS_MAX } else { 1 };
+    let found = catalogue.violations(ty, &Value::from(data), max);
+    let found = found.map_err(|_| PayloadFault::UnknownType)?;
+    Ok(found.iter().map(|found| fault(event, found)).collect())
 }
 
 fn fault(event: &NewEvent, violation: &Violation) -> FieldError {
@@ -77,7 +90,7 @@ fn fault(event: &NewEvent, violation: &Violation) -> FieldError {
     event.data_error(&violation.pointer, &detail)
 }
 
-fn fingerprint(ty: &str, key: &str, data: &Value) -> [u8; 32] {
+fn fingerprint(ty: &str, key: &str, data: &JsonTree<'_>) -> [u8; 32] {
     let mut canonical = Vec::new();
     write_canonical(data, &mut canonical);
     let mut sha = Sha256::new();
@@ -90,9 +103,9 @@ fn fingerprint(ty: &str, key: &str, data: &Value) -> [u8; 32] {
 }
 
 /// Writes JSON without white space, members sorted by their name.
-fn write_canonical(value: &Value, into: &mut Vec<u8>) {
-    match value {
-        Value::Array(items) => {
+fn write_canonical(tree: &JsonTree<'_>, into: &mut Vec<u8>) {
+    match tree {
+        JsonTree::Array(items) => {
             into.push(b'[');
             for (index, item) in items.iter().enumerate() {
                 if index > 0 {
@@ -102,10 +115,9 @@ fn write_canonical(value: &Value, into: &mut Vec<u8>) {
             }
             into.push(b']');
         }
-        Value::Object(members) => {
-            // Sorted here too: serde_json keeps the order of the text with `preserve_order`.
+        JsonTree::Object(members) => {
             let mut sorted: Vec<_> = members.iter().collect();
-            sorted.sort_by_key(|(name, _)| *name);
+            sorted.sort_by(|(left, _), (right, _)| left.cmp(right));
             into.push(b'{');
             for (index, (name, member)) in sorted.into_iter().enumerate() {
                 if index > 0 {
@@ -117,8 +129,10 @@ fn write_canonical(value: &Value, into: &mut Vec<u8>) {
             }
             into.push(b'}');
         }
-        Value::Number(number) => write_number(number, into),
-        scalar => write_json(scalar, into),
+        JsonTree::Number(number) => write_number(number, into),
+        JsonTree::String(text) => write_json(text, into),
+        JsonTree::Bool(value) => write_json(value, into),
+        JsonTree::Null => write_json(&(), into),
     }
 }
 

@@ -4,10 +4,17 @@
 //! here and have another value for a consumer.
 
 use crate::post::new_event::{bounded, escaped};
+use evenkeel::schema::JsonTree;
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde_json::Number;
+use std::borrow::Cow;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt;
+
+/// Up to so many members of an object are compared one by one.
+const FEW_MEMBERS: usize = 32;
 
 /// Why a text is not accepted.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,8 +25,8 @@ pub(in crate::post) struct JsonFault {
     pub(in crate::post) detail: String,
 }
 
-/// Parses a text. The depth is limited to 128.
-pub(in crate::post) fn parse(text: &str) -> Result<Value, JsonFault> {
+/// Parses a text, of which the tree is a part. The depth is limited to 128.
+pub(in crate::post) fn parse(text: &str) -> Result<JsonTree<'_>, JsonFault> {
     let repeated = RefCell::new(None);
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let root = UniqueValue {
@@ -68,50 +75,55 @@ struct UniqueValue<'p> {
     repeated: &'p RefCell<Option<String>>,
 }
 
-impl<'de> DeserializeSeed<'de> for UniqueValue<'_> {
-    type Value = Value;
+/// The name of a member: a part of the text, unless it has escapes.
+#[derive(Deserialize)]
+struct Name<'t>(#[serde(borrow)] Cow<'t, str>);
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+impl<'de> DeserializeSeed<'de> for UniqueValue<'_> {
+    type Value = JsonTree<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<JsonTree<'de>, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for UniqueValue<'_> {
-    type Value = Value;
+    type Value = JsonTree<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
+    fn visit_bool<E>(self, value: bool) -> Result<JsonTree<'de>, E> {
+        Ok(JsonTree::Bool(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::from(value))
+    fn visit_i64<E>(self, value: i64) -> Result<JsonTree<'de>, E> {
+        Ok(JsonTree::Number(value.into()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::from(value))
+    fn visit_u64<E>(self, value: u64) -> Result<JsonTree<'de>, E> {
+        Ok(JsonTree::Number(value.into()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::from(value))
+    fn visit_f64<E>(self, value: f64) -> Result<JsonTree<'de>, E> {
+        // JSON has no other numbers than finite ones.
+        Ok(Number::from_f64(value).map_or(JsonTree::Null, JsonTree::Number))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<JsonTree<'de>, E> {
+        Ok(JsonTree::String(Cow::Borrowed(value)))
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
+    fn visit_str<E>(self, value: &str) -> Result<JsonTree<'de>, E> {
+        Ok(JsonTree::String(Cow::Owned(value.to_owned())))
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_unit<E>(self) -> Result<JsonTree<'de>, E> {
+        Ok(JsonTree::Null)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<JsonTree<'de>, A::Error> {
         let mut items = Vec::new();
         loop {
             let item = UniqueValue {
@@ -120,16 +132,17 @@ impl<'de> Visitor<'de> for UniqueValue<'_> {
             };
             match access.next_element_seed(item)? {
                 Some(item) => items.push(item),
-                None => return Ok(Value::Array(items)),
+                None => return Ok(JsonTree::Array(items)),
             }
         }
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut members = Map::new();
-        while let Some(name) = access.next_key::<String>()? {
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<JsonTree<'de>, A::Error> {
+        let mut members: Vec<(Cow<'de, str>, JsonTree<'de>)> = Vec::new();
+        let mut names = Names::default();
+        while let Some(Name(name)) = access.next_key()? {
             let place = Place::Member(&self.place, &name);
-            if members.contains_key(&name) {
+            if names.has(&members, &name) {
                 self.repeated.replace(Some(place.pointer()));
                 return Err(A::Error::custom("a repeated member"));
             }
@@ -138,9 +151,27 @@ impl<'de> Visitor<'de> for UniqueValue<'_> {
                 repeated: self.repeated,
             };
             let value = access.next_value_seed(member)?;
-            members.insert(name, value);
+            members.push((name, value));
         }
-        Ok(Value::Object(members))
+        Ok(JsonTree::Object(members))
+    }
+}
+
+/// The names of an object with many members. Few are compared one by one.
+#[derive(Default)]
+struct Names<'de>(BTreeSet<Cow<'de, str>>);
+
+impl<'de> Names<'de> {
+    /// Whether one of these members has the name, which is then that of the next one.
+    fn has(&mut self, members: &[(Cow<'de, str>, JsonTree<'de>)], name: &Cow<'de, str>) -> bool {
+        if members.len() < FEW_MEMBERS {
+            return members.iter().any(|(known, _)| known == name);
+        }
+        if self.0.is_empty() {
+            self.0
+                .extend(members.iter().map(|(known, _)| known.clone()));
+        }
+        !self.0.insert(name.clone())
     }
 }
 
@@ -148,6 +179,7 @@ impl<'de> Visitor<'de> for UniqueValue<'_> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use serde_json::Value;
 
     #[test]
     fn a_repeated_member_is_found_at_any_depth() {
@@ -166,6 +198,34 @@ mod tests {
         ] {
             parse(text).expect(text);
         }
+    }
+
+    #[test]
+    fn a_repeated_member_is_found_among_many() {
+        for (count, repeated) in [(31, 30), (32, 0), (33, 32), (100, 40)] {
+            let members = (0..count).map(|number| format!(r#""m{number}":0"#));
+            let members = members.collect::<Vec<_>>().join(",");
+            parse(&format!("{{{members}}}")).expect("different names");
+            let text = format!(r#"{{{members},"\u006d{repeated}":1}}"#);
+            let fault = parse(&text).expect_err("a repeated name");
+            assert_eq!(fault.pointer, format!("/m{repeated}"));
+        }
+    }
+
+    #[test]
+    fn texts_without_escapes_are_borrowed() {
+        let JsonTree::Object(members) = parse(r#"{"a":"b","c\n":"d\n"}"#).expect("JSON") else {
+            panic!("an object")
+        };
+        let is_borrowed = |text: &Cow<'_, str>| matches!(text, Cow::Borrowed(_));
+        let found: Vec<_> = members
+            .iter()
+            .map(|(name, value)| match value {
+                JsonTree::String(text) => (is_borrowed(name), is_borrowed(text)),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(found, [(true, true), (false, false)]);
     }
 
     #[test]
@@ -194,8 +254,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_read_as_by_serde_json_or_refused(text in r#"[\[\]{}:,"a0-9. -]{0,24}"#) {
-            if let Ok(value) = parse(&text) {
-                prop_assert_eq!(serde_json::from_str::<Value>(&text).ok(), Some(value));
+            if let Ok(tree) = parse(&text) {
+                let expected = serde_json::from_str::<Value>(&text).ok();
+                prop_assert_eq!(expected, Some(Value::from(&tree)));
             }
         }
     }
