@@ -7,6 +7,7 @@
 //! for a later version of `traceparent` are followed: the known part is read, the rest ignored.
 
 use super::{Headers, HeadersIter};
+use std::fmt::{Display, Write};
 
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
@@ -100,7 +101,7 @@ impl TraceContext {
     pub fn root() -> Self {
         let trace_id = nonzero(rand::random::<u128>);
         Self {
-            traceparent: format(&format!("{trace_id:032x}"), 1),
+            traceparent: format(format_args!("{trace_id:032x}"), 1),
             tracestate: None,
         }
     }
@@ -139,9 +140,12 @@ fn text(value: &[u8]) -> Option<&str> {
 }
 
 /// Formats a `traceparent` of version 00 with a new span id.
-fn format(trace_id: &str, flags: u8) -> String {
+fn format(trace_id: impl Display, flags: u8) -> String {
     let span_id = nonzero(rand::random::<u64>);
-    format!("00-{trace_id}-{span_id:016x}-{flags:02x}")
+    let mut text = String::with_capacity(LENGTH);
+    write!(text, "00-{trace_id}-{span_id:016x}-{flags:02x}")
+        .expect("writing to a string does not fail");
+    text
 }
 
 /// Draws until the number is not zero: an all-zero id is invalid.

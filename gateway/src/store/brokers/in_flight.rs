@@ -78,15 +78,18 @@ impl Sent {
 /// events, a task settles the rest: their places are kept, and they count until then.
 pub(super) struct Passed {
     sent: Arc<Sent>,
+    /// The events of the request.
+    events_asked: usize,
     /// None before the first event.
     in_flight: Option<InFlight>,
 }
 
 impl Passed {
-    /// A request that has passed no event yet.
-    pub(super) fn new(sent: &Arc<Sent>) -> Self {
+    /// A request of this many events that has passed none yet.
+    pub(super) fn new(sent: &Arc<Sent>, events_asked: usize) -> Self {
         Self {
             sent: Arc::clone(sent),
+            events_asked,
             in_flight: None,
         }
     }
@@ -95,7 +98,7 @@ impl Passed {
     pub(super) fn add(&mut self, place: EventPlace, receipt: PendingReceipt) {
         let in_flight = self
             .in_flight
-            .get_or_insert_with(|| InFlight::begin(&self.sent));
+            .get_or_insert_with(|| InFlight::begin(&self.sent, self.events_asked));
         in_flight.add(place, receipt);
     }
 
@@ -158,12 +161,12 @@ struct Pending {
 }
 
 impl InFlight {
-    fn begin(sent: &Arc<Sent>) -> Self {
+    fn begin(sent: &Arc<Sent>, events_asked: usize) -> Self {
         Self {
             sent: Arc::clone(sent),
             request: sent.requests.fetch_add(1, Ordering::Relaxed),
             events: 0,
-            pending: VecDeque::new(),
+            pending: VecDeque::with_capacity(events_asked),
             settled: Settled::default(),
         }
     }
@@ -284,7 +287,7 @@ mod tests {
         // Nothing listens there.
         let stalled = publisher(&KafkaConfig::new("127.0.0.1:1"));
         let sent = Arc::new(Sent::default());
-        let mut passed = Passed::new(&sent);
+        let mut passed = Passed::new(&sent, 2);
         tokio::time::pause();
         pass(&mut passed, &answering, "1").await;
         let age = Duration::from_secs(10);

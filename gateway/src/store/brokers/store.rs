@@ -92,7 +92,7 @@ impl BrokerStore {
         let room_until = now + self.room_limit;
         let room_until = deadline.map_or(room_until, |deadline| deadline.min(room_until));
         let events_asked = events.len();
-        let mut passed = Passed::new(&self.sent);
+        let mut passed = Passed::new(&self.sent, events_asked);
         let stopped = self.enqueue(events, room_until, &mut passed).await;
         let events_passed = passed.events();
         if events_passed == 0 {
