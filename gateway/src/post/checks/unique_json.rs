@@ -163,6 +163,10 @@ struct Names<'de>(BTreeSet<Cow<'de, str>>);
 
 impl<'de> Names<'de> {
     /// Whether one of these members has the name, which is then that of the next one.
+    #[expect(
+        clippy::ptr_arg,
+        reason = "a name that is borrowed is kept without a copy"
+    )]
     fn has(&mut self, members: &[(Cow<'de, str>, JsonTree<'de>)], name: &Cow<'de, str>) -> bool {
         if members.len() < FEW_MEMBERS {
             return members.iter().any(|(known, _)| known == name);
