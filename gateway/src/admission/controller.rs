@@ -262,10 +262,10 @@ impl Shared {
         self.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn release(&self, sample: Sample) {
+    fn release(&self, sample: Sample, now: Instant) {
         let measured: ConcurrencyMeasured = {
             let mut decision = self.decision();
-            decision.release(sample, Instant::now());
+            decision.release(sample, now);
             decision.measured()
         };
         self.telemetry.concurrency_measured(measured);
@@ -313,20 +313,23 @@ impl Permit {
     /// Releases the place, and learns from how the request ended.
     pub fn finish(mut self, outcome: Outcome) {
         self.is_released = true;
-        let duration = self.admitted.elapsed();
-        self.admission.shared.release(match outcome {
+        let now = Instant::now();
+        let duration = now.saturating_duration_since(self.admitted);
+        let sample = match outcome {
             Outcome::Accepted => Sample::Latency(duration),
             Outcome::Refused => Sample::Dropped,
             Outcome::TimedOut => Sample::TimedOut(duration),
             Outcome::Failed => Sample::Ignored,
-        });
+        };
+        self.admission.shared.release(sample, now);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         if !self.is_released {
-            self.admission.shared.release(Sample::Ignored);
+            let now = Instant::now();
+            self.admission.shared.release(Sample::Ignored, now);
         }
     }
 }

@@ -18,9 +18,9 @@ pub const TRACE_ID_HEADER: HeaderName = HeaderName::from_static("trace-id");
 /// The answer's header with the name of the gateway that answers.
 pub const WORKER_HEADER: HeaderName = HeaderName::from_static("worker");
 /// The request's header with its deadline: seconds, such as `2` or `0.5`, or with a unit, `500ms`.
-const REQUEST_TIMEOUT_HEADER: &str = "x-request-timeout";
+const REQUEST_TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-request-timeout");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: &str = "tracestate";
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The context of a request, in its extensions.
 #[derive(Debug, Clone)]
@@ -171,7 +171,7 @@ pub(crate) fn caller_trace(headers: &HeaderMap) -> Option<TraceContext> {
     let states = states.map(HeaderValue::as_bytes);
     let states: Vec<&[u8]> = states.filter(|state| !state.is_empty()).collect();
     if !states.is_empty() {
-        read.push(TRACESTATE, Some(&states.join(&b',')));
+        read.push(TRACESTATE.as_str(), Some(&states.join(&b',')));
     }
     TraceContext::from_headers(read.iter())
 }

@@ -1,11 +1,11 @@
 //! The `Idempotency-Key` of a request (draft-ietf-httpapi-idempotency-key-header-07).
 
 use crate::http::{Problem, ProblemKind};
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, HeaderName, Method};
 use sha2::{Digest, Sha256};
 
 /// The request's header.
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The most characters of a key.
 const KEY_CHARS_MAX: usize = 255;
 /// The prefix of headers that carry an event's attributes.

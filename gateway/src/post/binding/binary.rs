@@ -4,6 +4,7 @@ use super::header_value;
 use crate::http::{FieldError, Problem, ProblemKind};
 use crate::post::new_event::{NewEvent, bounded};
 use axum::http::HeaderMap;
+use axum::http::header::AsHeaderName;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -82,7 +83,7 @@ pub(in crate::post) fn attribute(
     if !headers.contains_key(header.as_str()) {
         return Ok(None);
     }
-    let value = only_value(headers, &header).map_err(|detail| {
+    let value = only_value(headers, header.as_str()).map_err(|detail| {
         let problem = Problem::new(ProblemKind::Malformed, "a header of the event is invalid");
         problem.with_errors(vec![fault(name, detail)])
     })?;
@@ -90,7 +91,10 @@ pub(in crate::post) fn attribute(
 }
 
 /// The decoded value of a header.
-fn only_value<'h>(headers: &'h HeaderMap, header: &str) -> Result<Cow<'h, str>, &'static str> {
+fn only_value(
+    headers: &HeaderMap,
+    header: impl AsHeaderName,
+) -> Result<Cow<'_, str>, &'static str> {
     let mut values = headers.get_all(header).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => header_value::decode(value.as_bytes()),
@@ -140,7 +144,7 @@ fn attributes(headers: &HeaderMap) -> (HeaderAttributes<'_>, Vec<FieldError>) {
         let Some(name) = header.as_str().strip_prefix(PREFIX) else {
             continue;
         };
-        match only_value(headers, header.as_str()) {
+        match only_value(headers, header) {
             Ok(value) => attributes.set(name, value),
             Err(detail) => faults.push(fault(name, detail)),
         }

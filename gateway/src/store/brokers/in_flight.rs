@@ -226,6 +226,7 @@ impl InFlight {
         };
         match outcome {
             Ok(receipt) => {
+                place.topic = receipt.topic;
                 // A repeated batch is acknowledged without its offset.
                 place.position =
                     (receipt.offset >= 0).then_some((receipt.partition, receipt.offset));
