@@ -67,6 +67,13 @@ impl Latest {
         self.listed_at = at;
     }
 
+    /// Whether partitions of all these topics are listed.
+    pub(super) fn lists(&self, topics: impl IntoIterator<Item = String>) -> bool {
+        let listed: BTreeSet<&str> = self.partitions.iter().map(|(topic, _)| &**topic).collect();
+        let mut topics = topics.into_iter();
+        topics.all(|topic| listed.contains(topic.as_str()))
+    }
+
     /// Merges the parts at the end of a round. Without rates, which are those of many rounds.
     pub(super) fn merge(&self, ended: Instant) -> Round {
         let mut sample = Sample {

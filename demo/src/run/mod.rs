@@ -18,7 +18,7 @@ use crate::monitoring::sampler::watch::Watch;
 use crate::report::{GatewayReport, Report, ReportInput};
 use crate::shop::build_or_find::Binaries;
 use crate::shop::provider::Provider;
-use crate::shop::services::GATEWAY;
+use crate::shop::services::{GATEWAY, retry_topics};
 use crate::shop::{GatewayPorts, Shop, program_names};
 use crate::supervisor::{Guard, Process, Program, Supervisor, tail};
 use anyhow::{Context, bail};
@@ -33,7 +33,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const START_MAX: Duration = Duration::from_secs(60);
 /// How long the load waits for the first sample. Brokers reject requests for a topic that was just
 /// created for a moment; on a slow disk, for seconds.
-const FIRST_SAMPLE_MAX: Duration = Duration::from_secs(15);
+const FIRST_SAMPLE_MAX: Duration = Duration::from_secs(30);
 /// Time limit for the daemons to stop: their drain timeout plus a margin.
 const STOP_MAX: Duration = Duration::from_secs(35);
 
@@ -227,8 +227,8 @@ async fn until_ready(supervisor: &mut Supervisor) -> anyhow::Result<Duration> {
     }
 }
 
-/// Waits until the lag of every group is known: the clients of the sampler are connected then, and
-/// the brokers answer for all topics that the services have created. Otherwise the load would begin
+/// Waits until the lag of every group is known, with its retry topics: the clients of the sampler
+/// are connected then, and the brokers answer for all topics that the services create. Otherwise the load would begin
 /// while they are busy with new topics, and its first numbers would be old. After a time limit it
 /// begins nevertheless.
 async fn until_sampled(
@@ -242,12 +242,12 @@ async fn until_sampled(
             display.write_line(&line);
         }
         let round = sampler.round().await;
-        if round.is_known() {
+        if round.is_known() && sampler.lists(retry_topics()) {
             return Ok(sampler);
         }
         if started.elapsed() > FIRST_SAMPLE_MAX {
             let unknown = match round.sample.unknown() {
-                0 => "the lag".to_owned(),
+                0 => "the lag, or that of retry topics,".to_owned(),
                 partitions => format!("the lag of {partitions} partitions"),
             };
             display.write_line(&format!(

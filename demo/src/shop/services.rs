@@ -71,6 +71,14 @@ pub(crate) fn is_read_by(service: &str, topic: &str) -> bool {
     is_retry || subscriptions.any(|(name, _)| *name == topic)
 }
 
+/// The retry topics of the services, which their members create when they begin.
+pub(crate) fn retry_topics() -> impl Iterator<Item = String> {
+    SERVICES.iter().flat_map(|(service, subscriptions)| {
+        let topics = subscriptions.iter();
+        topics.map(move |(topic, _)| format!("retry.{service}.{topic}"))
+    })
+}
+
 const fn subscription<T: EventType>() -> Subscription<'static> {
     (T::TOPIC, T::TYPE)
 }
@@ -92,6 +100,10 @@ mod tests {
         assert!(!is_read_by("payments", &format!("dlq.payments.{orders}")));
         assert!(!is_read_by("payments", ShipmentDispatched::TOPIC));
         assert!(!is_read_by("strangers", orders));
+        for topic in retry_topics() {
+            let readers = SERVICES.iter().filter(|(name, _)| is_read_by(name, &topic));
+            assert_eq!(readers.count(), 1, "{topic}");
+        }
     }
 
     #[test]

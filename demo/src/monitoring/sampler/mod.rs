@@ -67,6 +67,11 @@ impl Sampler {
         })
     }
 
+    /// Whether partitions of all these topics are listed.
+    pub(crate) fn lists(&self, topics: impl IntoIterator<Item = String>) -> bool {
+        self.latest.lists(topics)
+    }
+
     /// Runs a round. It has no rates. Partitions that it lists are read in the next one.
     pub(crate) async fn round(&mut self) -> Round {
         // The late answers of earlier rounds.
