@@ -6,7 +6,7 @@ use evenkeel::consumer::{Assignment, ConsumerSettings, StopWhen, Stopped};
 use evenkeel::event::Record;
 use evenkeel::handler::Router;
 use evenkeel::kafka::KafkaConfig;
-use evenkeel::testing::{TestKafka, eventually, required, unique};
+use evenkeel::testing::{eventually, unique};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use std::collections::HashSet;
@@ -242,16 +242,9 @@ async fn a_member_stopped_while_it_joins_again_leaves_the_group() {
 /// or its session ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_stopped_while_it_asks_to_join_holds_up_no_other() {
-    let proxy = BrokerProxy::new().expect("a free port");
-    let advertised = format!("PLAINTEXT://{}", proxy.address());
-    let settings = [
-        ("advertised.listeners", &*advertised),
-        ("inter.broker.listener.name", "PLAINTEXT"),
-    ];
-    let Some(cluster) = required(TestKafka::start_with(&settings).await) else {
+    let Some((proxy, cluster)) = BrokerProxy::before_kafka().await else {
         return;
     };
-    proxy.forward_to(cluster.brokers());
     let topic = unique("it-g6");
     let created = cluster.create_topic(&topic, 4).await;
     created.expect("the topic is created");

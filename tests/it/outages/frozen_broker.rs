@@ -308,16 +308,9 @@ async fn ten_long_freezes_leave_every_member_at_work() {
 /// How long a real broker is fenced after it stood still is a matter of chance, and mostly of milliseconds.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_member_recovers_from_a_fenced_broker_naming_no_brokers() {
-    let proxy = BrokerProxy::new().expect("a free port");
-    let advertised = format!("PLAINTEXT://{}", proxy.address());
-    let settings = [
-        ("advertised.listeners", &*advertised),
-        ("inter.broker.listener.name", "PLAINTEXT"),
-    ];
-    let Some(cluster) = required(TestKafka::start_with(&settings).await) else {
+    let Some((proxy, cluster)) = BrokerProxy::before_kafka().await else {
         return;
     };
-    proxy.forward_to(cluster.brokers());
     let mut world = World::start(&cluster, &proxy.address(), FENCED_GROUPS, SHORT.clients).await;
     for _ in 0..FENCES {
         proxy.let_pass(Passes::Nothing);

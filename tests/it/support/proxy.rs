@@ -1,6 +1,7 @@
 //! Helper: a proxy before the only broker, which can hold everything up, can have the broker answer as one that is fenced, and
 //! can delay the answers to members that join a group.
 
+use evenkeel::testing::{TestKafka, required};
 use std::collections::HashMap;
 use std::io::{Read, Result, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -46,7 +47,7 @@ type Requests = Arc<Mutex<HashMap<[u8; 4], (i16, i16)>>>;
 
 impl BrokerProxy {
     /// Listens on a free port, before the broker does, which has to know the port.
-    pub(crate) fn new() -> Result<Self> {
+    fn new() -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared {
@@ -65,13 +66,26 @@ impl BrokerProxy {
         Ok(Self { port, shared })
     }
 
+    /// A Kafka that clients reach through a proxy only. None if none can be started here.
+    pub(crate) async fn before_kafka() -> Option<(Self, TestKafka)> {
+        let proxy = Self::new().expect("a free port");
+        let advertised = format!("PLAINTEXT://{}", proxy.address());
+        let settings = [
+            ("advertised.listeners", &*advertised),
+            ("inter.broker.listener.name", "PLAINTEXT"),
+        ];
+        let kafka = required(TestKafka::start_with(&settings).await)?;
+        proxy.forward_to(kafka.brokers());
+        Some((proxy, kafka))
+    }
+
     /// Where clients find the broker.
     pub(crate) fn address(&self) -> String {
         format!("{}:{}", Ipv4Addr::LOCALHOST, self.port)
     }
 
     /// Where the broker is.
-    pub(crate) fn forward_to(&self, broker: &str) {
+    fn forward_to(&self, broker: &str) {
         let broker = broker.parse().expect("an address");
         self.shared.broker.set(broker).expect("the only broker");
     }
